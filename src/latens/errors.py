@@ -1,0 +1,66 @@
+"""Every error that Latens raises on purpose.
+
+All derive from :class:`LatensError`, and each from the built-in exception that describes it best, so that
+``except ValueError`` written for other libraries keeps working. A message says what was expected, what
+came, and what to do next. This module imports nothing and may be imported from anywhere.
+"""
+
+
+class LatensError(Exception):
+    """Base class of all errors raised on purpose by Latens."""
+
+
+class ImageError(LatensError, ValueError):
+    """The input is not an image that can be coded (unreadable, unsupported, animated, wrong shape)."""
+
+
+class FormatError(LatensError, ValueError):
+    """A ``.ltn`` file is damaged, incomplete, or not a ``.ltn`` file at all."""
+
+
+class TruncatedError(FormatError):
+    """The data end before the structure they announce does."""
+
+
+class ChecksumError(FormatError):
+    """Stored and computed checksum differ: the data were altered after they were written."""
+
+
+class VersionError(FormatError):
+    """The file asks for a format version or a critical feature that this release does not know."""
+
+
+class LimitError(LatensError, ValueError):
+    """A size is above a limit that protects memory and time; checked before anything is allocated."""
+
+
+class CoderError(LatensError, ValueError):
+    """An entropy-coder stream, symbol or index is out of range or inconsistent."""
+
+
+class TableError(LatensError, ValueError):
+    """CDF tables, quantiles or scale tables are not valid (not monotone, not finite, wrong size)."""
+
+
+class ModelError(LatensError, ValueError):
+    """A model, its configuration or its weights cannot be used as asked."""
+
+
+class UnknownModelError(ModelError):
+    """No model is registered under this name."""
+
+
+class WrongWeightsError(ModelError):
+    """A file was made with other entropy networks or weights than the ones at hand."""
+
+
+class ShapeError(LatensError, ValueError):
+    """A tensor or array has another shape, dtype or layout than the function documents."""
+
+
+class OutputError(LatensError, OSError):
+    """The result cannot be written where it was asked for."""
+
+
+class TrainingError(LatensError, RuntimeError):
+    """Training cannot start or go on (no images, loss not finite, mismatching checkpoint)."""
