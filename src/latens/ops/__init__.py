@@ -1,0 +1,7 @@
+"""Elementary operations: bounded gradients, reparametrisation, rounding, padding."""
+
+from latens.ops.bound_ops import LowerBound, lower_bound
+from latens.ops.ops import compute_padding, quantize_ste
+from latens.ops.parametrizers import NonNegativeParametrizer
+
+__all__ = ["LowerBound", "NonNegativeParametrizer", "compute_padding", "lower_bound", "quantize_ste"]
