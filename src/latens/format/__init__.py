@@ -1,0 +1,49 @@
+"""The `.ltn` container: reading, writing and describing files. The normative text is docs/format.md.
+
+Needs only the standard library, so that a file can be described without starting anything heavy.
+
+>>> header = Header(width=2, height=1, model="t", entropy_id="01020304", weights_id="05060708", quality=7)
+>>> data = write(Container(header, [Tile(symbol_checksum(b""), b"stream")]))
+>>> read(data).tiles[0].stream
+b'stream'
+>>> describe(data).overhead
+41
+"""
+
+from latens.format._container import (
+    ChunkInfo,
+    Container,
+    Description,
+    Tile,
+    describe,
+    load,
+    read,
+    read_header,
+    symbol_checksum,
+    write,
+)
+from latens.format._geometry import Rect, coded_size, max_stream_size, tile_grid, tile_rects
+from latens.format._header import SRGB, VERSION, Cicp, Header, Limits
+
+__all__ = [
+    "SRGB",
+    "VERSION",
+    "ChunkInfo",
+    "Cicp",
+    "Container",
+    "Description",
+    "Header",
+    "Limits",
+    "Rect",
+    "Tile",
+    "coded_size",
+    "describe",
+    "load",
+    "max_stream_size",
+    "read",
+    "read_header",
+    "symbol_checksum",
+    "tile_grid",
+    "tile_rects",
+    "write",
+]

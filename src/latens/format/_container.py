@@ -1,0 +1,418 @@
+"""Chunks, and the container made of them."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import BinaryIO, Literal, NamedTuple
+
+from latens.errors import (
+    ChecksumError,
+    FormatError,
+    LatensError,
+    LimitError,
+    TruncatedError,
+    VersionError,
+)
+from latens.format import _alpha
+from latens.format._geometry import max_stream_size
+from latens.format._header import (
+    MAX_HEADER_SIZE,
+    MAX_SIDE,
+    Header,
+    Limits,
+    describe_header,
+    pack_header,
+    unpack_header,
+)
+from latens.format._wire import Reader, inflate, varint
+
+Buffer = bytes | bytearray | memoryview
+
+OPTIONAL = 0x20
+ICC, EXIF, XMP, ALPHA, TILE, END = b"iexATZ"
+# The order of this table is the order of the chunks in a file.
+_NAMES = {ICC: "ICC profile", EXIF: "EXIF", XMP: "XMP", ALPHA: "alpha", TILE: "tile", END: "END"}
+_ORDER = {kind: rank for rank, kind in enumerate(_NAMES)}
+_METADATA = {ICC: "icc", EXIF: "exif", XMP: "xmp"}
+# Looking for the next sound chunk costs at most this many times the file's size in CRC work.
+_SALVAGE_EFFORT = 32
+
+
+class Tile(NamedTuple):
+    """The coder stream of one tile, and the checksum of the symbols that it decodes to."""
+
+    checksum: int
+    stream: bytes
+
+
+@dataclass
+class Container:
+    """Everything in a `.ltn` file.
+
+    tiles: one per rectangle of `header.tiles()`; None where salvage found nothing. alpha: height * width
+    samples, row by row, one byte each (two, little-endian, at 16 bits). icc, exif, xmp: raw bytes; exif
+    without an `Exif` prefix. problems: what salvage met; empty for a sound file.
+    """
+
+    header: Header
+    tiles: list[Tile | None]
+    alpha: bytes | None = None
+    icc: bytes | None = None
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    problems: tuple[str, ...] = field(default=(), compare=False)
+
+
+class ChunkInfo(NamedTuple):
+    """One chunk as `describe` reports it: its size in the file, framing included, and that of its content."""
+
+    name: str
+    offset: int
+    size: int
+    content: int
+
+
+@dataclass(frozen=True)
+class Description:
+    """What `latens info` prints. All strings are printable ASCII.
+
+    fields: (label, value) of each header field. chunks: in file order. size: bytes of the file. streams:
+    bytes of coder streams. extras: bytes of chunks other than tiles and END. overhead: the rest, that is what
+    the container costs.
+    """
+
+    fields: tuple[tuple[str, str], ...]
+    chunks: tuple[ChunkInfo, ...]
+    size: int
+    streams: int
+    extras: int
+    overhead: int
+
+
+def symbol_checksum(*parts: Buffer) -> int:
+    """The checksum of a tile: CRC-32 over its symbols as little-endian int16, all of z, then all of y.
+
+    `parts`: contiguous buffers in that order (`memoryview(array)` of a little-endian int16 NumPy array will
+    do).
+    """
+    crc = 0
+    for part in parts:
+        crc = zlib.crc32(part, crc)
+    return crc
+
+
+# ---- writing
+
+
+def write(container: Container) -> bytes:
+    """The bytes of a `.ltn` file.
+
+    Whatever `read` would refuse raises here: FormatError for contradictions (number of tiles, size of alpha),
+    LimitError for sizes above the default limits; only the number of pixels is free.
+    """
+    header = container.header
+    header.check(Limits(max_pixels=MAX_SIDE**2))
+    rects = header.tiles()
+    if len(container.tiles) != len(rects):
+        raise FormatError(f"expected {len(rects)} tiles, got {len(container.tiles)}")
+    out = bytearray(pack_header(header))
+    limit = Limits().max_metadata
+    for kind, name in _METADATA.items():
+        data: bytes | None = getattr(container, name)
+        if data is None:
+            continue
+        if not 0 < len(data) <= limit:
+            raise LimitError(f"{_NAMES[kind]}: expected 1 to {limit} bytes, got {len(data)}")
+        out += _pack_chunk(kind, zlib.compress(data, 9))
+    if container.alpha is not None:
+        stride = _alpha_stride(header)
+        if len(container.alpha) != stride * header.height:
+            raise FormatError(f"alpha: expected {stride * header.height} bytes, got {len(container.alpha)}")
+        out += _pack_chunk(ALPHA, _alpha.pack(container.alpha, stride))
+    for index, (tile, rect) in enumerate(zip(container.tiles, rects, strict=True)):
+        if tile is None:
+            raise FormatError(f"tile {index} is missing")
+        if not 0 <= tile.checksum < 1 << 32:
+            raise FormatError(f"tile {index}: expected a 32-bit checksum, got {tile.checksum}")
+        _check_stream(index, len(tile.stream), max_stream_size(rect.width, rect.height))
+        number = varint(index, "tile number") if len(rects) > 1 else b""
+        out += _pack_chunk(TILE, number + tile.checksum.to_bytes(4, "little") + tile.stream)
+    return bytes(out + _pack_chunk(END, varint(len(out), "file size")))
+
+
+def _pack_chunk(kind: int, payload: bytes) -> bytes:
+    head = bytes([kind]) + varint(len(payload), "chunk size")
+    crc = zlib.crc32(payload, zlib.crc32(head))
+    return head + payload + crc.to_bytes(4, "little")
+
+
+def _alpha_stride(header: Header) -> int:
+    return header.width * header.bit_depth // 8
+
+
+def _check_stream(index: int, size: int, limit: int) -> None:
+    if size > limit:
+        raise LimitError(f"tile {index}: a coder stream of {size} bytes is above the limit of {limit}")
+
+
+# ---- reading
+
+
+class _Chunk(NamedTuple):
+    kind: int
+    start: int
+    payload: memoryview
+    end: int
+
+    @property
+    def name(self) -> str:
+        return _NAMES.get(self.kind, f"chunk type 0x{self.kind:02x}")
+
+
+def _next_chunk(data: memoryview, start: int) -> _Chunk:
+    """The chunk at `start`, its CRC proved."""
+    reader = Reader(data, start)
+    if start == len(data):
+        raise TruncatedError("the file ends without an END chunk")
+    kind = reader.uint(1, "a chunk")
+    payload = reader.take(reader.varint("a chunk's size"), "a chunk")
+    computed = zlib.crc32(data[start : reader.pos])
+    stored = reader.uint(4, "a chunk's CRC")
+    if stored != computed:
+        raise ChecksumError(
+            f"the chunk at byte {start} is damaged: its CRC-32 is {computed:08x}, {stored:08x} was stored"
+        )
+    return _Chunk(kind, start, payload, reader.pos)
+
+
+class _Collector:
+    """Takes sound chunks one by one, checks their order and content, and builds the container."""
+
+    def __init__(self, header: Header, limits: Limits) -> None:
+        self.limits = limits
+        self.rects = header.tiles()
+        self.container = Container(header, [None] * len(self.rects))
+        self.chunks: list[ChunkInfo] = []
+        self.next_tile = 0
+        self.rank = 0
+        self.unknown = 0
+        self.ended = False
+
+    def add(self, chunk: _Chunk, *, strict: bool) -> None:
+        """Raises a FormatError for a chunk that must not be here; with `strict` False its order is free."""
+        kind = chunk.kind
+        content = len(chunk.payload)
+        if kind not in _ORDER:
+            if not kind & OPTIONAL:
+                raise VersionError(f"{chunk.name} is newer than this release of Latens; update it")
+            self.unknown += chunk.end - chunk.start
+            if self.unknown > self.limits.max_metadata:
+                raise LimitError(f"unknown chunks exceed the limit of {self.limits.max_metadata} bytes")
+        else:
+            rank = _ORDER[kind]
+            if strict and (rank < self.rank or (rank == self.rank > 0 and kind != TILE)):
+                raise FormatError(f"{chunk.name} at byte {chunk.start} is repeated or out of order")
+            self.rank = max(self.rank, rank)
+            if kind in _METADATA:
+                content = self._metadata(chunk, _METADATA[kind])
+            elif kind == ALPHA:
+                content = self._alpha(chunk)
+            elif kind == TILE:
+                content = self._tile(chunk, strict)
+            else:
+                self._end(chunk)
+        self.chunks.append(ChunkInfo(chunk.name, chunk.start, chunk.end - chunk.start, content))
+
+    def _metadata(self, chunk: _Chunk, name: str) -> int:
+        if getattr(self.container, name) is not None:
+            raise FormatError(f"{chunk.name} at byte {chunk.start} is repeated")
+        data = inflate(chunk.payload, self.limits.max_metadata, chunk.name)
+        if not data:
+            raise FormatError(f"{chunk.name} is empty")
+        setattr(self.container, name, data)
+        return len(data)
+
+    def _alpha(self, chunk: _Chunk) -> int:
+        if self.container.alpha is not None:
+            raise FormatError(f"{chunk.name} at byte {chunk.start} is repeated")
+        header = self.container.header
+        self.container.alpha = _alpha.unpack(chunk.payload, _alpha_stride(header), header.height)
+        return len(self.container.alpha)
+
+    def _tile(self, chunk: _Chunk, strict: bool) -> int:
+        reader = Reader(chunk.payload)
+        count = len(self.rects)
+        index = reader.varint("a tile's number") if count > 1 else 0
+        if index >= count:
+            raise FormatError(f"tile {index} does not exist: the image has {count}")
+        if self.container.tiles[index] is not None:
+            raise FormatError(f"tile {index} is repeated at byte {chunk.start}")
+        if strict and index != self.next_tile:
+            raise FormatError(f"tile {index} at byte {chunk.start}, where tile {self.next_tile} was expected")
+        checksum = reader.uint(4, f"tile {index}")
+        stream = chunk.payload[reader.pos :]
+        rect = self.rects[index]
+        _check_stream(index, len(stream), max_stream_size(rect.width, rect.height))
+        self.container.tiles[index] = Tile(checksum, bytes(stream))
+        self.next_tile = index + 1
+        return len(stream)
+
+    def _end(self, chunk: _Chunk) -> None:
+        reader = Reader(chunk.payload)
+        size = reader.varint("END")
+        if reader.pos != len(chunk.payload):
+            raise FormatError("END: its payload is too long")
+        if size != chunk.start:
+            raise FormatError(f"END says that {size} bytes precede it, {chunk.start} do: chunks are missing")
+        self.ended = True
+
+    def missing(self) -> list[int]:
+        """The numbers of the tiles that have not come."""
+        return [index for index, tile in enumerate(self.container.tiles) if tile is None]
+
+
+def read(
+    data: Buffer,
+    limits: Limits | None = None,
+    on_error: Literal["raise", "conceal"] = "raise",
+) -> Container:
+    """Read a `.ltn` file.
+
+    With `on_error="raise"`, any damage raises: TruncatedError, ChecksumError, VersionError, LimitError or
+    another FormatError. With "conceal" (salvage), only a damaged header raises; what else is damaged is left
+    out: tiles are None, and `problems` tells what happened. Memory: the parts that are returned, plus what
+    one of them needs to inflate.
+    """
+    collector = _collect(memoryview(data).cast("B"), limits or Limits(), on_error)
+    return collector.container
+
+
+def _collect(data: memoryview, limits: Limits, on_error: Literal["raise", "conceal"]) -> _Collector:
+    if on_error not in ("raise", "conceal"):
+        raise ValueError(f"on_error: expected 'raise' or 'conceal', got {on_error!r}")
+    header, start = unpack_header(data, limits)
+    collector = _Collector(header, limits)
+    (_read_all if on_error == "raise" else _salvage)(data, start, collector)
+    return collector
+
+
+def _read_all(data: memoryview, position: int, collector: _Collector) -> None:
+    while not collector.ended:
+        chunk = _next_chunk(data, position)
+        collector.add(chunk, strict=True)
+        position = chunk.end
+    missing = collector.missing()
+    if missing:
+        raise FormatError(
+            f"{len(missing)} of {len(collector.rects)} tiles are missing, the first is {missing[0]}"
+        )
+    if position != len(data):
+        raise FormatError(f"{len(data) - position} bytes follow the END chunk")
+
+
+def _salvage(data: memoryview, position: int, collector: _Collector) -> None:
+    problems: list[str] = []
+    effort = _SALVAGE_EFFORT * len(data)
+    while not collector.ended:
+        try:
+            chunk = _next_chunk(data, position)
+        except FormatError as error:
+            problems.append(str(error))
+            found, effort = _find_chunk(data, position, effort)
+            if found is None:
+                position = len(data)
+                break
+            chunk = found
+        try:
+            collector.add(chunk, strict=False)
+        except LatensError as error:
+            problems.append(str(error))
+        position = chunk.end
+        if chunk.kind == END:
+            break
+    if position != len(data):
+        problems.append(f"{len(data) - position} bytes follow the END chunk")
+    problems += [f"tile {index} is lost" for index in collector.missing()]
+    collector.container.problems = tuple(problems)
+
+
+def _find_chunk(data: memoryview, damaged: int, effort: int) -> tuple[_Chunk | None, int]:
+    """The first sound chunk of a known type after a damaged one, and the effort left."""
+    for start in _candidates(data, damaged):
+        if data[start] not in _ORDER:
+            continue
+        try:
+            size = Reader(data, start + 1).varint("a chunk's size")
+            if size > len(data) - start:
+                continue
+            effort -= size + 16
+            if effort < 0:
+                break
+            return _next_chunk(data, start), effort
+        except FormatError:
+            continue
+    return None, effort
+
+
+def _candidates(data: memoryview, damaged: int) -> Iterator[int]:
+    """Where a chunk may begin: first where the damaged one says that it ends, then everywhere behind it."""
+    reader = Reader(data, damaged + 1)
+    try:
+        end = reader.varint("a chunk's size") + reader.pos + 4
+    except FormatError:
+        end = len(data)
+    if end < len(data):
+        yield end
+    yield from range(damaged + 1, len(data))
+
+
+# ---- the rest of the public functions
+
+
+def read_header(data: Buffer, limits: Limits | None = None) -> Header:
+    """Only the header; `data` may end anywhere after it (its longest form has 128 bytes)."""
+    return unpack_header(memoryview(data).cast("B"), limits or Limits())[0]
+
+
+def load(file: BinaryIO, limits: Limits | None = None) -> bytes:
+    """All bytes of a `.ltn` file from a binary file, a pipe included.
+
+    No more is read than a valid file with this header can have: LimitError above. The header is checked
+    before the rest is read; the rest is not checked at all: pass the result to `read`.
+    """
+    data = _read_up_to(file, b"", MAX_HEADER_SIZE)
+    limits = limits or Limits()
+    bound = read_header(data, limits).max_file_size(limits)
+    data = _read_up_to(file, data, bound + 1)
+    if len(data) > bound:
+        raise LimitError(f"the file is longer than the {bound} bytes that its header allows")
+    return data
+
+
+def _read_up_to(file: BinaryIO, head: bytes, size: int) -> bytes:
+    data = bytearray(head)
+    while len(data) < size:
+        # In pieces: what is allocated follows what really arrives.
+        piece = file.read(min(size - len(data), 1 << 20))
+        if not piece:
+            break
+        data += piece
+    return bytes(data)
+
+
+def describe(data: Buffer, limits: Limits | None = None) -> Description:
+    """What is in a file, with sizes. The file must be sound: raises as `read` does."""
+    view = memoryview(data).cast("B")
+    collector = _collect(view, limits or Limits(), "raise")
+    streams = sum(chunk.content for chunk in collector.chunks if chunk.name == _NAMES[TILE])
+    extras = sum(chunk.size for chunk in collector.chunks if chunk.name not in (_NAMES[TILE], _NAMES[END]))
+    return Description(
+        fields=tuple(describe_header(collector.container.header)),
+        chunks=tuple(collector.chunks),
+        size=len(view),
+        streams=streams,
+        extras=extras,
+        overhead=len(view) - streams - extras,
+    )
