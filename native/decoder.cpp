@@ -1,0 +1,309 @@
+#include <algorithm>
+#include <utility>
+
+#include "coder.hpp"
+#include "rans.hpp"
+#include "skip.hpp"
+
+namespace latens {
+namespace {
+
+constexpr std::size_t block = 1024;  // symbols whose indexes are checked, then decoded, at a time
+
+template <class Word_, unsigned lower_bits, unsigned escape_nibbles_>
+struct Format {
+    using Word = Word_;
+    static constexpr unsigned word_bits = 8 * sizeof(Word);
+    static constexpr std::uint64_t lower = std::uint64_t{1} << lower_bits;
+    static constexpr std::uint64_t upper = lower << word_bits;
+    static constexpr unsigned escape_nibbles = escape_nibbles_;
+    // The words that one symbol can take at most: its own, and those of an escape.
+    static constexpr std::size_t most_words = 1 + ((escape_nibbles + 1) * nibble_bits + word_bits - 1) / word_bits;
+
+    static bool refill(std::uint64_t& x, const std::uint8_t*& at, const std::uint8_t* end) {
+        if (x >= lower) return true;
+        if (static_cast<std::size_t>(end - at) < sizeof(Word)) return false;
+        x = x << word_bits | load_word<Word>(at);
+        at += sizeof(Word);
+        return true;
+    }
+
+    // The same where a word is known to be there, without a branch.
+    static LATENS_INLINE void refill_unchecked(std::uint64_t& x, const std::uint8_t*& at) {
+        const std::uint64_t refilled = x << word_bits | load_word<Word>(at);
+        const bool low = x < lower;
+        x = low ? refilled : x;
+        at += low ? sizeof(Word) : 0;
+    }
+
+    // The value behind an escape symbol. Only the encoder's own form is accepted: no leading zero nibbles.
+    static Code decode_escape(std::uint64_t& x, const std::uint8_t*& at, const std::uint8_t* end,
+                              std::int64_t escape, std::int64_t& value) {
+        const auto nibble = [&](std::uint64_t& result) {
+            result = x & 15;
+            x >>= nibble_bits;
+            return refill(x, at, end);
+        };
+        std::uint64_t n = 0;
+        if (!nibble(n)) return Code::stream_end;
+        if (n > escape_nibbles) return Code::stream_escape;
+        std::uint64_t folded = 0;
+        for (unsigned i = 0; i < n; ++i) {
+            std::uint64_t part = 0;
+            if (!nibble(part)) return Code::stream_end;
+            folded |= part << (nibble_bits * i);
+        }
+        if (nibbles(folded) != n) return Code::stream_escape;
+        value = unfold(folded, escape);
+        return Code::ok;
+    }
+
+    // One symbol. Unless `checked`, `most_words` words must be there.
+    template <bool checked, class Out>
+    static LATENS_INLINE Code decode(std::uint64_t& state, const std::uint8_t*& at, const std::uint8_t* end,
+                                     const DecoderTable& table, const std::uint16_t* all_bounds,
+                                     const std::uint16_t* all_lookup, Out& out) {
+        std::uint64_t x = state;
+        const auto slot = static_cast<std::uint32_t>(x & (total - 1));
+        const std::uint16_t* bounds = all_bounds + table.bounds;
+        const std::size_t symbol = find_symbol(bounds, all_lookup[table.lookup + (slot >> table.shift)], slot);
+        x = advance(x, bounds, symbol, slot);
+        if constexpr (checked) {
+            if (!refill(x, at, end)) return Code::stream_end;
+        } else {
+            refill_unchecked(x, at);
+        }
+        if (LATENS_UNLIKELY(symbol == table.escape)) {
+            std::int64_t value = 0;
+            const std::uint8_t* position = at;
+            const Code code = decode_escape(x, position, end, table.escape, value);
+            if (code != Code::ok) return code;
+            value += table.offset;
+            if (value < std::numeric_limits<Out>::min() || value > std::numeric_limits<Out>::max())
+                return Code::stream_escape;
+            at = position;
+            out = static_cast<Out>(value);
+        } else {
+            out = static_cast<Out>(static_cast<std::int32_t>(symbol) + table.offset);
+        }
+        state = x;
+        return Code::ok;
+    }
+};
+
+using Stream = Format<std::uint32_t, 31, 8>;
+using Lanes = Format<std::uint16_t, 24, 4>;
+constexpr std::size_t lane_state_bytes = 5;
+
+Status index_error(std::size_t at, std::int64_t index, const Tables& tables) {
+    return {Code::index_range, static_cast<std::int64_t>(at), index, static_cast<std::int64_t>(tables.count())};
+}
+
+// Copies indexes to `ids`; the position of the first one out of range, or `n`.
+template <class Index>
+std::size_t check_indexes(const Index* indexes, std::size_t n, std::size_t count, std::uint16_t* ids) {
+    for (std::size_t i = 0; i < n; ++i) {
+        const auto index = static_cast<std::size_t>(indexes[i]);
+        if (index >= count) return i;
+        ids[i] = static_cast<std::uint16_t>(index);
+    }
+    return n;
+}
+
+}  // namespace
+
+Status StreamDecoder::open(const std::uint8_t* data, std::size_t size) {
+    if (size < 8 || size % 4 != 0) return status_ = {Code::stream_size, 0, static_cast<std::int64_t>(size), 8};
+    state_ = load_word<std::uint64_t>(data);
+    at_ = data + 8;
+    end_ = data + size;
+    if (state_ < Stream::lower || state_ >= Stream::upper) return status_ = {Code::stream_state};
+    return {};
+}
+
+Code StreamDecoder::decode_block(const std::uint16_t* ids, std::size_t n, const Tables& tables,
+                                 std::int32_t* out) {
+    const DecoderTable* table = tables.decoder();
+    const std::uint16_t* bounds = tables.bounds();
+    const std::uint16_t* lookup = tables.lookup();
+    const std::uint8_t* at = at_;
+    std::uint64_t x = state_;
+    Code code = Code::ok;
+    std::size_t i = 0;
+    constexpr std::size_t ample = Stream::most_words * sizeof(Stream::Word);
+    for (; i < n && static_cast<std::size_t>(end_ - at) >= ample && code == Code::ok; ++i)
+        code = Stream::decode<false>(x, at, end_, table[ids[i]], bounds, lookup, out[i]);
+    for (; i < n && code == Code::ok; ++i)
+        code = Stream::decode<true>(x, at, end_, table[ids[i]], bounds, lookup, out[i]);
+    at_ = at;
+    state_ = x;
+    count_ += static_cast<std::int64_t>(i);
+    return code;
+}
+
+Status StreamDecoder::decode(const Ints& indexes, const Tables& tables, std::int32_t* out, Poll poll) {
+    if (!status_.ok()) return status_;
+    return status_ = visit(indexes, [&](const auto* index) -> Status {
+        std::uint16_t ids[block];
+        for (std::size_t i = 0; i < indexes.size; i += block) {
+            if (i != 0 && i % poll_interval == 0 && !poll()) return {Code::interrupted};
+            const std::size_t n = std::min(block, indexes.size - i);
+            const std::size_t valid = check_indexes(index + i, n, tables.count(), ids);
+            if (valid != n) return index_error(i + valid, index[i + valid], tables);
+            const Code code = decode_block(ids, n, tables, out + i);
+            if (code != Code::ok) return {code, count_ - 1};
+        }
+        return {};
+    });
+}
+
+Status StreamDecoder::finish() const {
+    if (!status_.ok()) return status_;
+    if (at_ != end_) return {Code::final_position, 0, end_ - at_};
+    if (state_ != Stream::lower) return {Code::final_state};
+    return {};
+}
+
+Status LaneDecoder::open(const std::uint8_t* data, std::size_t size, unsigned lanes) {
+    if (lanes == 0 || lanes > max_lanes || !std::has_single_bit(lanes))
+        return status_ = {Code::lane_count, 0, lanes};
+    const std::size_t states = lanes * lane_state_bytes;
+    if (size < states || (size - states) % sizeof(Lanes::Word) != 0)
+        return status_ = {Code::stream_size, 0, static_cast<std::int64_t>(size),
+                          static_cast<std::int64_t>(states)};
+    lanes_ = lanes;
+    at_ = data;
+    end_ = data + size;
+    for (unsigned lane = 0; lane < lanes; ++lane) {
+        for (unsigned byte = 0; byte < lane_state_bytes; ++byte)
+            states_[lane] |= std::uint64_t{*at_++} << (8 * byte);
+        if (states_[lane] < Lanes::lower) return status_ = {Code::stream_state, lane};
+    }
+    return {};
+}
+
+template <unsigned lanes>
+Code LaneDecoder::decode_block(const std::uint16_t* ids, std::size_t n, const Tables& tables,
+                               std::int16_t* out) {
+    const DecoderTable* table = tables.decoder();
+    const std::uint16_t* bounds = tables.bounds();
+    const std::uint16_t* lookup = tables.lookup();
+    const std::uint8_t* at = at_;
+    const std::uint8_t* const end = end_;
+    std::uint64_t x[lanes];
+    std::copy(states_, states_ + lanes, x);
+    Code code = Code::ok;
+    std::size_t i = 0;
+    std::size_t lane = lane_;
+
+    const auto checked = [&] {
+        code = Lanes::decode<true>(x[lane], at, end, table[ids[i]], bounds, lookup, out[i]);
+        lane = (lane + 1) % lanes;
+        ++i;
+    };
+    while (lane != 0 && i < n && code == Code::ok) checked();
+
+    constexpr std::size_t ample = lanes * Lanes::most_words * sizeof(Lanes::Word);
+    while (n - i >= lanes && static_cast<std::size_t>(end - at) >= ample && code == Code::ok) {
+        [&]<std::size_t... l>(std::index_sequence<l...>) LATENS_LAMBDA_INLINE {
+            const auto good = [&](std::size_t k) LATENS_LAMBDA_INLINE {
+                code = Lanes::decode<false>(x[k], at, end, table[ids[i + k]], bounds, lookup, out[i + k]);
+                return code == Code::ok;
+            };
+            static_cast<void>((good(l) && ...));
+        }(std::make_index_sequence<lanes>{});
+        i += lanes;
+    }
+    while (i < n && code == Code::ok) checked();
+
+    at_ = at;
+    std::copy(x, x + lanes, states_);
+    lane_ = static_cast<unsigned>(lane);
+    count_ += static_cast<std::int64_t>(i);
+    return code;
+}
+
+Code LaneDecoder::decode_block(const std::uint16_t* ids, std::size_t n, const Tables& tables,
+                               std::int16_t* out) {
+    switch (lanes_) {
+        case 1:
+            return decode_block<1>(ids, n, tables, out);
+        case 2:
+            return decode_block<2>(ids, n, tables, out);
+        case 4:
+            return decode_block<4>(ids, n, tables, out);
+        case 8:
+            return decode_block<8>(ids, n, tables, out);
+        default:
+            return decode_block<16>(ids, n, tables, out);
+    }
+}
+
+template <class Index>
+Status LaneDecoder::decode(const Index* indexes, std::size_t size, const Tables& tables,
+                           std::uint32_t skip_below, std::int16_t* out, Poll poll) {
+    std::uint16_t ids[block];
+    if (skip_below == 0) {
+        for (std::size_t i = 0; i < size; i += block) {
+            if (i != 0 && i % poll_interval == 0 && !poll()) return {Code::interrupted};
+            const std::size_t n = std::min(block, size - i);
+            const std::size_t valid = check_indexes(indexes + i, n, tables.count(), ids);
+            if (valid != n) return index_error(i + valid, indexes[i + valid], tables);
+            const Code code = decode_block(ids, n, tables, out + i);
+            if (code != Code::ok) return {code, count_ - 1};
+        }
+        return {};
+    }
+
+    // Gather coded positions until a block is full, decode it, put its symbols where they belong.
+    std::uint32_t positions[block];  // relative to `base`, which stays within poll_interval
+    std::int16_t symbols[block];
+    std::size_t gathered = 0;
+    std::size_t base = 0;
+    const auto flush = [&] {
+        const Code code = decode_block(ids, gathered, tables, symbols);
+        for (std::size_t k = 0; k < gathered; ++k) out[base + positions[k]] = symbols[k];
+        gathered = 0;
+        return code;
+    };
+    std::fill(out, out + size, std::int16_t{0});
+    for (; base < size; base += poll_interval) {
+        if (base != 0 && !poll()) return {Code::interrupted};
+        const std::size_t end = std::min(size, base + poll_interval);
+        for (std::size_t i = base; i < end; i += 64) {
+            for (std::uint64_t coded = at_least(indexes + i, std::min<std::size_t>(64, end - i), skip_below);
+                 coded != 0; coded &= coded - 1) {
+                const std::size_t at = i + static_cast<std::size_t>(std::countr_zero(coded));
+                const auto index = static_cast<std::size_t>(indexes[at]);
+                if (LATENS_UNLIKELY(index >= tables.count())) return index_error(at, indexes[at], tables);
+                ids[gathered] = static_cast<std::uint16_t>(index);
+                positions[gathered++] = static_cast<std::uint32_t>(at - base);
+            }
+            if (gathered > block - 64 || i + 64 >= end) {
+                const Code code = flush();
+                if (code != Code::ok) return {code, count_ - 1};
+            }
+        }
+    }
+    return {};
+}
+
+Status LaneDecoder::decode(const Ints& indexes, const Tables& tables, std::uint32_t skip_below,
+                           std::int16_t* out, Poll poll) {
+    if (!status_.ok()) return status_;
+    if (tables.first_beyond_int16() < tables.count())
+        return {Code::table_int16, static_cast<std::int64_t>(tables.first_beyond_int16())};
+    return status_ = visit(indexes, [&](const auto* index) {
+        return decode(index, indexes.size, tables, skip_below, out, poll);
+    });
+}
+
+Status LaneDecoder::finish() const {
+    if (!status_.ok()) return status_;
+    if (at_ != end_) return {Code::final_position, 0, end_ - at_};
+    for (unsigned lane = 0; lane < lanes_; ++lane)
+        if (states_[lane] != Lanes::lower) return {Code::final_state, lane};
+    return {};
+}
+
+}  // namespace latens
