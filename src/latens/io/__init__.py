@@ -1,0 +1,45 @@
+"""Image files to arrays and back, and writing files safely.
+
+The image functions load NumPy and Pillow when they are first used; the others need only the standard library.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from latens.io._output import atomic_write, check_output
+from latens.io._text import printable
+
+if TYPE_CHECKING:
+    from latens.io._image import (
+        READ_FORMATS,
+        WRITE_FORMATS,
+        Image,
+        from_pil,
+        read_image,
+        to_pil,
+        write_format,
+        write_image,
+    )
+
+__all__ = [
+    "READ_FORMATS",
+    "WRITE_FORMATS",
+    "Image",
+    "atomic_write",
+    "check_output",
+    "from_pil",
+    "printable",
+    "read_image",
+    "to_pil",
+    "write_format",
+    "write_image",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from latens.io import _image
+
+    return getattr(_image, name)

@@ -1,0 +1,43 @@
+"""Image orientation in EXIF and XMP: found and reset in place, so that every other byte stays as it was."""
+
+from __future__ import annotations
+
+import re
+import struct
+
+_ORIENTATION = 0x0112
+_SHORT, _LONG = 3, 4
+_XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:\s*=\s*[\"']|\s*>)\s*)[2-8]")
+
+
+def is_exif(data: bytes) -> bool:
+    """Whether `data` begin as EXIF (a TIFF structure) does."""
+    return data[:4] in (b"II*\0", b"MM\0*") and len(data) >= 8
+
+
+def split_orientation(exif: bytes) -> tuple[int, bytes]:
+    """The orientation (1 to 8; 1 if absent or nonsense), and `exif` with orientation 1.
+
+    `exif`: a TIFF structure, see `is_exif`. Damaged structures come back unchanged.
+    """
+    order = "<" if exif.startswith(b"II") else ">"
+    result = bytearray(exif)
+    orientation = 0
+    try:
+        (directory,) = struct.unpack_from(order + "I", exif, 4)
+        (count,) = struct.unpack_from(order + "H", exif, directory)
+        for entry in range(directory + 2, directory + 2 + 12 * count, 12):
+            tag, kind, number = struct.unpack_from(order + "HHI", exif, entry)
+            if tag == _ORIENTATION and kind in (_SHORT, _LONG) and number == 1:
+                code = order + ("H" if kind == _SHORT else "I")
+                (value,) = struct.unpack_from(code, exif, entry + 8)
+                struct.pack_into(code, result, entry + 8, 1)
+                orientation = orientation or value
+    except struct.error:
+        pass  # the directory points outside: keep what was found before
+    return (orientation if orientation in range(1, 9) else 1), bytes(result)
+
+
+def reset_xmp_orientation(xmp: bytes) -> bytes:
+    """`xmp` with its copy of the orientation, if any, set to 1."""
+    return _XMP_ORIENTATION.sub(rb"\g<1>1", xmp)

@@ -1,0 +1,567 @@
+"""Image files <-> arrays, through Pillow.
+
+What is converted on reading, by rule:
+
+- 16-bit samples v become round(v / 257), alpha too. (Pillow alone would cut 16-bit colour to its high byte.)
+- 1-bit and palette images become grey or RGB; transparent palette entries and key colours become alpha.
+- CMYK and Lab become sRGB; their ICC profile has then done its work and is not kept.
+- The EXIF orientation is applied to the pixels and set to 1 in the EXIF data and XMP that are kept.
+- Otherwise an ICC profile is kept and never applied.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image as PilImage
+from PIL import ImageCms, PngImagePlugin, UnidentifiedImageError
+
+from latens.errors import ImageError, LatensError, LimitError, OutputError, ShapeError
+from latens.io._exif import is_exif, reset_xmp_orientation, split_orientation
+from latens.io._output import atomic_write
+from latens.io._text import printable
+
+READ_FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "PPM", "JPEG2000")
+"""Pillow's names of the formats that are read; a closed list, for others start external programs."""
+
+MAX_PIXELS = 1 << 28
+MAX_SIDE = 65535
+MAX_METADATA = 16 << 20
+
+Pixels = npt.NDArray[np.uint8]
+Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """An image in memory.
+
+    pixels: uint8, height x width x 3 (R, G, B) or x 1 (grey). alpha: uint8, height x width, straight, or
+    None. icc, exif, xmp: as in a file; exif begins with its byte-order mark, without an `Exif` prefix. notes:
+    one sentence for each conversion that reading made, printable.
+    """
+
+    pixels: Pixels
+    alpha: Pixels | None = None
+    icc: bytes | None = None
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        shape = self.pixels.shape
+        if self.pixels.dtype != np.uint8 or len(shape) != 3 or shape[2] not in (1, 3) or 0 in shape:
+            raise ShapeError(
+                f"pixels: expected uint8 of height x width x 1 or 3, got {self.pixels.dtype} of {shape}"
+            )
+        if self.alpha is not None and (self.alpha.dtype != np.uint8 or self.alpha.shape != shape[:2]):
+            raise ShapeError(
+                f"alpha: expected uint8 of {shape[:2]}, got {self.alpha.dtype} of {self.alpha.shape}"
+            )
+
+
+# ---- reading
+
+
+def read_image(source: Source, *, frame: int | None = None, max_pixels: int = MAX_PIXELS) -> Image:
+    """Read an image file.
+
+    source: a path, the bytes of a file, or a binary file (a pipe too). frame: which picture of an animation
+    or of a file with pages, from 0; such files are refused without it. max_pixels: limit on width times
+    height, checked before pixels are decoded.
+
+    Raises ImageError when there is no image to be had (missing, empty, damaged, unsupported, animated),
+    LimitError when it is too large. Both name the file and the cause. One image is read at a time: Pillow's
+    size limit is global.
+    """
+    name = _source_name(source)
+    try:
+        with _open_source(source, max_pixels) as file, _pillow(max_pixels) as pillow_says:
+            image = _read(file, frame, max_pixels)
+        said = tuple(f"Pillow: {printable(str(warning.message))}" for warning in pillow_says)
+        return Image(image.pixels, image.alpha, image.icc, image.exif, image.xmp, image.notes + said)
+    except LatensError as error:
+        raise type(error)(f"{name}: {error}") from error
+    except UnidentifiedImageError as error:
+        raise ImageError(
+            f"{name}: not an image, or damaged at its beginning (formats read: {', '.join(READ_FORMATS)})"
+        ) from error
+    except PilImage.DecompressionBombError as error:
+        raise LimitError(f"{name}: more pixels than the limit of {max_pixels}") from error
+    except MemoryError as error:
+        raise LimitError(f"{name}: not enough memory to decode this image") from error
+    except OSError as error:
+        reason = error.strerror or str(error) or type(error).__name__
+        raise ImageError(f"{name}: cannot be read: {printable(reason)}") from error
+    except Exception as error:  # decoders raise whatever they like for damaged files
+        reason = str(error) or type(error).__name__
+        raise ImageError(f"{name}: damaged image: {printable(reason)}") from error
+
+
+def from_pil(image: PilImage.Image) -> Image:
+    """A Pillow image as an `Image`, by the rules of this module.
+
+    Pillow has already cut 16-bit colour to 8 bits by then; `read_image` rounds it. Raises ImageError.
+    """
+    try:
+        image.load()
+        return _convert(image, [], None, None)
+    except LatensError:
+        raise
+    except Exception as error:
+        raise ImageError(f"the image cannot be used: {printable(str(error))}") from error
+
+
+def _source_name(source: Source) -> str:
+    if isinstance(source, str | os.PathLike):
+        return printable(source)
+    name = getattr(source, "name", None)
+    return printable(name) if isinstance(name, str) else "image"
+
+
+@contextmanager
+def _open_source(source: Source, max_pixels: int) -> Iterator[BinaryIO]:
+    """A seekable binary file with something in it."""
+    if isinstance(source, str | os.PathLike):
+        with Path(source).open("rb") as file, _open_source(file, max_pixels) as seekable:
+            yield seekable
+        return
+    if isinstance(source, bytes | bytearray | memoryview):
+        source = io.BytesIO(source)
+    if not source.seekable():
+        # 8 bytes per pixel are 16-bit RGBA, stored raw.
+        limit = 8 * max_pixels + 4 * MAX_METADATA
+        data = bytearray()
+        while piece := source.read(1 << 20):
+            data += piece
+            if len(data) > limit:
+                raise LimitError(f"more than {limit} bytes of input")
+        source = io.BytesIO(data)
+    if not source.seek(0, os.SEEK_END):
+        raise ImageError("the file is empty")
+    yield source
+
+
+_PILLOW_LOCK = threading.RLock()
+
+
+@contextmanager
+def _pillow(max_pixels: int) -> Iterator[list[warnings.WarningMessage]]:
+    """Pillow's global pixel limit set to ours, its warnings caught."""
+    with _PILLOW_LOCK, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warnings.simplefilter("ignore", PilImage.DecompressionBombWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        before = PilImage.MAX_IMAGE_PIXELS
+        PilImage.MAX_IMAGE_PIXELS = max_pixels
+        try:
+            yield caught
+        finally:
+            PilImage.MAX_IMAGE_PIXELS = before
+
+
+def _read(file: BinaryIO, frame: int | None, max_pixels: int) -> Image:
+    def opened() -> PilImage.Image:
+        # libtiff moves the file descriptor behind Python's back; a seek to the end always resynchronises.
+        file.seek(0, os.SEEK_END)
+        file.seek(0)
+        image = PilImage.open(file, formats=READ_FORMATS)
+        _check_size(image, max_pixels)
+        return image
+
+    with opened() as image:
+        notes: list[str] = []
+        _select_frame(image, frame, notes)
+        _check_size(image, max_pixels)
+        key_scale = _key_scale(image)
+        halves = _sixteen_bits(image, opened) if _frames(image) == 1 else None
+        image.load()
+        return _convert(image, notes, halves, key_scale)
+
+
+def _check_size(image: PilImage.Image, max_pixels: int) -> None:
+    width, height = image.size
+    if width > MAX_SIDE or height > MAX_SIDE:
+        raise LimitError(f"{width} x {height} pixels; a side can have at most {MAX_SIDE}")
+    if width * height > max_pixels:
+        raise LimitError(f"{width} x {height} pixels are above the limit of {max_pixels} (--max-pixels)")
+    if not width or not height:
+        raise ImageError(f"{width} x {height} pixels")
+
+
+def _frames(image: PilImage.Image) -> int:
+    return int(getattr(image, "n_frames", 1))
+
+
+def _select_frame(image: PilImage.Image, frame: int | None, notes: list[str]) -> None:
+    count = _frames(image)
+    if frame is None:
+        if count > 1 and image.format == "MPO":
+            # Cameras append previews, gain maps or a second eye to what everybody takes for a plain JPEG.
+            notes.append(f"only the first of {count} pictures in this file is used")
+        elif count > 1:
+            raise ImageError(f"animated or with pages, {count} pictures; choose one with --frame (frame=0)")
+    elif not 0 <= frame < count:
+        raise ImageError(f"frame {frame} does not exist: the file has {count}, numbered from 0")
+    else:
+        image.seek(frame)
+
+
+# ---- samples
+
+
+def _rawmode(image: PilImage.Image) -> str:
+    """How the file stores its samples, in Pillow's words; empty if unknown. Only before it is loaded."""
+    for tile in getattr(image, "tile", []):
+        args = tile[3]
+        first = args[0] if isinstance(args, tuple) and args else args
+        if isinstance(first, str):
+            return first
+    return ""
+
+
+def _key_scale(image: PilImage.Image) -> int | None:
+    """Factor for a grey key colour: Pillow stretches 2- and 4-bit samples to 8 bits, but not the key."""
+    return {"L;2": 85, "L;4": 17}.get(_rawmode(image)) if image.format == "PNG" else None
+
+
+def _sixteen_bits(
+    image: PilImage.Image, opened: Callable[[], PilImage.Image]
+) -> tuple[Pixels, Pixels] | None:
+    """(high, low) bytes of 16-bit colour samples, height x width x 2 to 4; None for all other images.
+
+    Pillow keeps one byte of a 16-bit sample. Which one depends on the byte order that it is told, so decoding
+    twice, once with the order reversed, gives both.
+    """
+    match = re.fullmatch(r"(RGB|RGBA|LA);16([BLN])", _rawmode(image))
+    if not match:
+        return None
+    layout, order = match.groups()
+    high = np.asarray(image)
+    if layout == "LA":
+        # Four bytes per pixel: taken as RGBA they are high, low grey and high, low alpha.
+        with opened() as second:
+            _retile(second, "RGBA")
+            both = np.asarray(second)
+        return both[..., 0::2], both[..., 1::2]
+    native = "L" if sys.byteorder == "little" else "B"
+    reverse = {"L": "B", "B": "L", "N": "B" if native == "L" else "L"}[order]
+    with opened() as second:
+        _retile(second, f"{layout};16{reverse}")
+        low = np.asarray(second)
+    return high, low
+
+
+def _retile(image: PilImage.Image, rawmode: str) -> None:
+    image_file = cast(Any, image)
+    image_file.tile = [
+        tile._replace(args=(rawmode, *tile.args[1:]) if isinstance(tile.args, tuple) else rawmode)
+        for tile in image_file.tile
+    ]
+
+
+def _round16(high: Pixels, low: Pixels) -> Pixels:
+    """round(v / 257) for v = 256 * high + low, that is high + round((low - high) / 257)."""
+    difference = low.astype(np.int16) - high
+    return high + (difference > 128) - (difference < -128)
+
+
+def _convert(
+    image: PilImage.Image,
+    notes: list[str],
+    halves: tuple[Pixels, Pixels] | None,
+    key_scale: int | None,
+) -> Image:
+    """Pixels, alpha and metadata of a loaded image."""
+    icc = _metadata(image, "icc_profile", "ICC profile")
+    exif = _exif(image, notes)
+    xmp = _metadata(image, "xmp", "XMP")
+    orientation = 1
+    if exif:
+        orientation, exif = split_orientation(exif)
+    if xmp:
+        xmp = reset_xmp_orientation(xmp)
+
+    if image.mode in ("CMYK", "LAB"):
+        notes.append(f"converted from {image.mode} to sRGB")
+        image, icc = _to_srgb(image, icc, notes), None
+    samples, key = _samples(image, halves, key_scale, notes)
+    pixels, alpha = samples, key
+    if samples.shape[2] in (2, 4):
+        pixels, alpha = samples[..., :-1], samples[..., -1]
+    if icc and not _icc_fits(icc, pixels.shape[2]):
+        notes.append("the ICC profile is damaged or of another kind than the pixels, and was left out")
+        icc = None
+    return Image(
+        _turn(pixels, orientation),
+        None if alpha is None else _turn(alpha, orientation),
+        icc,
+        exif,
+        xmp,
+        tuple(notes),
+    )
+
+
+def _samples(
+    image: PilImage.Image, halves: tuple[Pixels, Pixels] | None, key_scale: int | None, notes: list[str]
+) -> tuple[Pixels, Pixels | None]:
+    """Height x width x 1 to 4 samples of 8 bits, and alpha made from a key colour, if there is one."""
+    mode = image.mode
+    transparent = image.info.get("transparency")
+    if mode.startswith("I;16") or (mode == "I" and image.format == "PPM"):
+        values = np.asarray(image)[..., None]
+        halves = (values >> 8).astype(np.uint8), (values & 255).astype(np.uint8)
+    if halves is not None:
+        notes.append("16 bits per sample were rounded to 8")
+        high, low = halves
+        alpha = None
+        if transparent is not None and high.shape[2] in (1, 3):
+            key = np.atleast_1d(np.asarray(transparent, np.int64))
+            alpha = _key_alpha((high == key >> 8) & (low == (key & 255)))
+        return _round16(high, low), alpha
+
+    if mode in ("P", "PA"):
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+        transparent = None
+    simple = {"1": "L", "La": "LA", "RGBa": "RGBA", "RGBX": "RGB", "YCbCr": "RGB"}
+    if mode in simple:
+        image = image.convert(simple[mode])
+    if image.mode not in ("L", "LA", "RGB", "RGBA"):
+        raise ImageError(f"samples of kind {printable(mode)} (32 bits or floating point) are not supported")
+    samples = np.asarray(image)
+    if samples.ndim == 2:
+        samples = samples[..., None]
+    alpha = None
+    if isinstance(transparent, int | tuple) and image.mode in ("L", "RGB"):
+        key = np.atleast_1d(np.asarray(transparent, np.int64)) * (key_scale or 1)
+        alpha = _key_alpha(samples == key)
+    return samples, alpha
+
+
+def _key_alpha(matches: npt.NDArray[np.bool_]) -> Pixels:
+    return np.where(matches.all(axis=2), np.uint8(0), np.uint8(255))
+
+
+def _to_srgb(image: PilImage.Image, icc: bytes | None, notes: list[str]) -> PilImage.Image:
+    srgb = ImageCms.createProfile("sRGB")
+    if image.mode == "LAB":
+        source: Any = ImageCms.createProfile("LAB")
+    elif icc and icc[16:20] == b"CMYK":
+        source = io.BytesIO(icc)
+    else:
+        return image.convert("RGB")
+    try:
+        converted = ImageCms.profileToProfile(image, source, srgb, outputMode="RGB")
+    except ImageCms.PyCMSError:
+        notes.append("its ICC profile could not be used")
+        return image.convert("RGB")
+    assert converted is not None  # only None when converting in place
+    converted.info.pop("transparency", None)
+    return converted
+
+
+def _turn(array: Pixels, orientation: int) -> Pixels:
+    """Apply an EXIF orientation; the result is contiguous."""
+    if orientation in (5, 6, 7, 8):
+        array = array.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    return np.ascontiguousarray(array)
+
+
+# ---- metadata
+
+# What is worth keeping of a TIFF file's own directory; the rest describes how its pixels are stored.
+_TIFF_TAGS = (0x010E, 0x010F, 0x0110, 0x011A, 0x011B, 0x0128, 0x0131, 0x0132, 0x013B, 0x8298)
+_TIFF_DIRECTORIES = (0x8769, 0x8825)
+
+
+def _metadata(image: PilImage.Image, key: str, name: str) -> bytes | None:
+    data = image.info.get(key)
+    if isinstance(data, str):
+        data = data.encode()
+    if not isinstance(data, bytes) or not data:
+        return None
+    if len(data) > MAX_METADATA:
+        raise LimitError(f"{name}: {len(data)} bytes are above the limit of {MAX_METADATA}")
+    return data
+
+
+def _exif(image: PilImage.Image, notes: list[str]) -> bytes | None:
+    if image.format == "TIFF":
+        return _tiff_exif(image)
+    exif = _metadata(image, "exif", "EXIF")
+    if exif is None:
+        return None
+    while exif.startswith(b"Exif\0\0"):
+        exif = exif[6:]
+    if not is_exif(exif):
+        notes.append("the EXIF data are damaged and were left out")
+        return None
+    return exif
+
+
+def _tiff_exif(image: PilImage.Image) -> bytes | None:
+    """EXIF of a TIFF file, which is the file itself. Pillow has applied the orientation."""
+    found = image.getexif()
+    kept = PilImage.Exif()
+    for tag in _TIFF_TAGS:
+        if tag in found:
+            kept[tag] = found[tag]
+    for tag in _TIFF_DIRECTORIES:
+        directory = found.get_ifd(tag)
+        if directory:
+            kept[tag] = dict(directory)
+    return kept.tobytes().removeprefix(b"Exif\0\0") if len(kept) else None
+
+
+def _icc_fits(icc: bytes, channels: int) -> bool:
+    """Whether an ICC profile looks sound and describes pixels with so many channels."""
+    space = b"GRAY" if channels == 1 else b"RGB "
+    return len(icc) >= 128 and icc[36:40] == b"acsp" and icc[16:20] == space
+
+
+# ---- writing
+
+
+@dataclass(frozen=True)
+class _Writer:
+    pillow: str
+    suffixes: tuple[str, ...]
+    carries: tuple[Literal["alpha", "icc", "exif", "xmp"], ...]
+    options: dict[str, Any]
+
+
+_WRITERS = {
+    "png": _Writer("PNG", (".png",), ("alpha", "icc", "exif", "xmp"), {}),
+    "jpeg": _Writer(
+        "JPEG",
+        (".jpg", ".jpeg"),
+        ("icc", "exif", "xmp"),
+        {"quality": 95, "subsampling": 0, "optimize": True},
+    ),
+    "webp": _Writer(
+        "WEBP", (".webp",), ("alpha", "icc", "exif", "xmp"), {"lossless": True, "exact": True, "method": 4}
+    ),
+    "avif": _Writer(
+        "AVIF", (".avif",), ("alpha", "icc", "exif", "xmp"), {"quality": 95, "subsampling": "4:4:4"}
+    ),
+    "tiff": _Writer(
+        "TIFF", (".tif", ".tiff"), ("alpha", "icc", "exif", "xmp"), {"compression": "tiff_adobe_deflate"}
+    ),
+    "bmp": _Writer("BMP", (".bmp",), (), {}),
+    "ppm": _Writer("PPM", (".ppm", ".pgm", ".pnm"), (), {}),
+}
+WRITE_FORMATS = tuple(_WRITERS)
+"""Names of the formats that are written. All are lossless but jpeg and avif (quality 95, 4:4:4)."""
+_JPEG_SEGMENT = 65000
+
+
+def write_format(path: str | os.PathLike[str]) -> str:
+    """The format that a file name stands for, one of WRITE_FORMATS; OutputError if there is none."""
+    suffix = Path(path).suffix.lower()
+    for name, writer in _WRITERS.items():
+        if suffix in writer.suffixes:
+            return name
+    known = ", ".join(suffix for writer in _WRITERS.values() for suffix in writer.suffixes)
+    raise OutputError(
+        f"{printable(path)}: no image format has the suffix '{printable(suffix)}'; known: {known}"
+    )
+
+
+def to_pil(image: Image) -> PilImage.Image:
+    """A Pillow image of mode L, LA, RGB or RGBA; ICC profile, EXIF and XMP are in its `info`."""
+    samples = image.pixels
+    if image.alpha is not None:
+        samples = np.concatenate([samples, image.alpha[..., None]], axis=2)
+    result = PilImage.fromarray(samples[..., 0] if samples.shape[2] == 1 else samples)
+    exif = b"Exif\0\0" + image.exif if image.exif else None
+    for key, value in (("icc_profile", image.icc), ("exif", exif), ("xmp", image.xmp)):
+        if value:
+            result.info[key] = value
+    return result
+
+
+def write_image(
+    image: Image,
+    dest: str | os.PathLike[str] | BinaryIO,
+    format: str | None = None,
+    *,
+    force: bool = False,
+) -> tuple[str, ...]:
+    """Write an image file and return a note for everything that its format could not carry.
+
+    dest: a path, written as `atomic_write` does, or a binary file. format: one of WRITE_FORMATS; by default
+    what the suffix says, and png for a binary file. Alpha is never dropped: a format without it raises
+    OutputError, as does everything else that goes wrong.
+    """
+    is_path = isinstance(dest, str | os.PathLike)
+    if format is None:
+        format = write_format(cast("str | os.PathLike[str]", dest)) if is_path else "png"
+    if format not in _WRITERS:
+        raise OutputError(f"format '{printable(format)}' is not one of {', '.join(WRITE_FORMATS)}")
+    shown = _source_name(cast(Source, dest))
+    data, notes = _encode(image, _WRITERS[format], shown)
+    if isinstance(dest, str | os.PathLike):
+        atomic_write(dest, data, force=force)
+    else:
+        try:
+            dest.write(data)
+            dest.flush()
+        except OSError as error:
+            raise OutputError(
+                f"{shown}: cannot be written: {printable(error.strerror or str(error))}"
+            ) from error
+    return notes
+
+
+def _encode(image: Image, writer: _Writer, shown: str) -> tuple[bytes, tuple[str, ...]]:
+    if image.alpha is not None and "alpha" not in writer.carries:
+        raise OutputError(f"{shown}: {writer.pillow} has no alpha channel; choose png, webp, avif or tiff")
+    notes: list[str] = []
+    options = dict(writer.options)
+    for name in ("icc", "exif", "xmp"):
+        data: bytes | None = getattr(image, name)
+        if not data:
+            continue
+        too_long = writer.pillow == "JPEG" and name != "icc" and len(data) > _JPEG_SEGMENT
+        # WebP and AVIF have no grey: Pillow writes RGB, to which a grey profile does not apply.
+        grey = name == "icc" and image.pixels.shape[2] == 1 and writer.pillow in ("WEBP", "AVIF")
+        if name not in writer.carries or too_long or grey:
+            notes.append(f"{name.upper()} is left out: {writer.pillow} cannot carry it")
+        elif name == "icc":
+            options["icc_profile"] = data
+        elif name == "exif":
+            options["exif"] = b"Exif\0\0" + data
+        elif writer.pillow == "PNG":
+            text = PngImagePlugin.PngInfo()
+            text.add_itxt("XML:com.adobe.xmp", data)
+            options["pnginfo"] = text
+        elif writer.pillow == "TIFF":
+            options["tiffinfo"] = {700: data}
+        else:
+            options["xmp"] = data
+    buffer = io.BytesIO()
+    picture = to_pil(image)
+    picture.info.clear()
+    try:
+        picture.save(buffer, writer.pillow, **options)
+    except Exception as error:
+        raise OutputError(
+            f"{shown}: cannot be written as {writer.pillow}: {printable(str(error))}"
+        ) from error
+    return buffer.getvalue(), tuple(notes)

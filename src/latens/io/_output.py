@@ -1,0 +1,105 @@
+"""Files are written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+from latens.errors import OutputError
+from latens.io._text import printable
+
+# O_EXCL follows no symbolic link.
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+
+
+def check_output(
+    path: str | os.PathLike[str], *, force: bool = False, inputs: Iterable[str | os.PathLike[str]] = ()
+) -> None:
+    """Raises OutputError when `path` must not be written.
+
+    To be asked before long work; `atomic_write` asks again.
+
+    Refused: an existing file (unless `force`), a symbolic link, a folder or device, any of the files `inputs`
+    (also under another name), and a file in a folder that does not exist.
+    """
+    path = Path(path)
+    shown = printable(path)
+    try:
+        if not path.parent.is_dir():
+            raise OutputError(f"{shown}: the folder {printable(path.parent)} does not exist")
+        try:
+            status = path.lstat()
+        except FileNotFoundError:
+            return
+        if stat.S_ISLNK(status.st_mode):
+            raise OutputError(f"{shown}: is a symbolic link; name the file that it points to")
+        if not stat.S_ISREG(status.st_mode):
+            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+            raise OutputError(f"{shown}: is {kind}")
+        for other in inputs:
+            if _same_file(path, other):
+                raise OutputError(f"{shown}: is also an input ({printable(other)}); choose another output")
+        if not force:
+            raise OutputError(f"{shown}: exists already; use --force (force=True) to replace it")
+    except OutputError:
+        raise
+    except (OSError, ValueError) as error:
+        raise _failed(shown, error) from error
+
+
+def atomic_write(
+    path: str | os.PathLike[str],
+    data: bytes | bytearray | memoryview,
+    *,
+    force: bool = False,
+    inputs: Iterable[str | os.PathLike[str]] = (),
+) -> None:
+    """Write a file so that `path` holds either all of `data` or what it held before, whatever happens.
+
+    The data go to a temporary file in the same folder, reach the disk, and are then renamed. Without `force`
+    a file that appears at `path` meanwhile is left alone. Permissions are those of the file replaced, else
+    what the umask gives. Refusals: see `check_output`. Raises OutputError; nothing is left behind, on Ctrl-C
+    neither.
+    """
+    path = Path(path)
+    check_output(path, force=force, inputs=inputs)
+    temporary = path.with_name(f".latens-{secrets.token_hex(8)}.tmp")
+    reserved = False
+    try:
+        with os.fdopen(os.open(temporary, _NEW, 0o666), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if path.exists() and force:
+            temporary.chmod(stat.S_IMODE(path.stat().st_mode))
+        elif not force:
+            # Creating the name and failing if it exists is one step; renaming over it then replaces our own
+            # empty file. Hard links would do it in one step, but not on every file system.
+            os.close(os.open(path, _NEW, 0o666))
+            reserved = True
+        temporary.replace(path)
+    except BaseException as error:
+        for left in (temporary, path) if reserved else (temporary,):
+            left.unlink(missing_ok=True)
+        if isinstance(error, FileExistsError):
+            raise OutputError(
+                f"{printable(path)}: was created by someone else; it is left as it is"
+            ) from error
+        if isinstance(error, OSError):
+            raise _failed(printable(path), error) from error
+        raise
+
+
+def _same_file(path: Path, other: str | os.PathLike[str]) -> bool:
+    try:
+        return path.samefile(other)
+    except OSError:
+        return False
+
+
+def _failed(shown: str, error: Exception) -> OutputError:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return OutputError(f"{shown}: cannot be written: {printable(reason)}")
