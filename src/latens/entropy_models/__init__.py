@@ -2,5 +2,14 @@
 
 from latens.entropy_models.base import EntropyModel
 from latens.entropy_models.bottleneck import EntropyBottleneck
+from latens.entropy_models.coders import available_entropy_coders, get_entropy_coder, set_entropy_coder
+from latens.entropy_models.gaussian import GaussianConditional
 
-__all__ = ["EntropyBottleneck", "EntropyModel"]
+__all__ = [
+    "EntropyBottleneck",
+    "EntropyModel",
+    "GaussianConditional",
+    "available_entropy_coders",
+    "get_entropy_coder",
+    "set_entropy_coder",
+]

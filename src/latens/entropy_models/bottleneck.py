@@ -4,19 +4,54 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
+from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from latens.entropy_models.base import EntropyModel
+from latens.entropy_models.base import EntropyModel, check_strings, check_table_size
+from latens.errors import ShapeError, TableError
 
 __all__ = ["EntropyBottleneck"]
 
+_SEARCH_REACH = 2.0**20
+"""Quantiles are looked for in +- this range."""
+
+_SEARCH_STEPS = 64
+"""Enough halvings of the range to run out of float32 mantissa."""
+
+_MAX_REACH = 2.0**13
+"""Tables reach no further than this from the median; symbols beyond it are escaped."""
+
+_NEW_NAME = {"matrix": "matrices", "bias": "biases", "factor": "factors"}
+_OLD_KEY = re.compile(r"_?(?:(matrix|bias|factor)|(matrices|biases|factors))\.?(\d+)")
+
 
 class EntropyBottleneck(EntropyModel):
-    """A learned, non-parametric density per channel."""
+    r"""A learned density per channel, for latents that nothing else is known about.
+
+    Each channel's cumulative distribution is a small monotone network: softplus keeps its matrices
+    positive, and the gated tanh keeps its activations monotone::
+
+        x -> softplus(H1) x + b1 -> + tanh(a1) tanh(.) -> ... -> softplus(HK) x + bK -> sigmoid -> P(X <= x)
+
+    Ballé, Minnen, Singh, Hwang, Johnston, "Variational image compression with a scale hyperprior",
+    ICLR 2018, appendix 6.1.
+
+    ``quantiles`` of shape ``(channels, 1, 3)`` holds each channel's lower tail, median and upper tail, in
+    units of the latent. Rounding happens around the median and the tables reach from tail to tail. They
+    are either trained with :meth:`loss`, or solved for when tables are made without anybody asking.
+
+    Args:
+        channels: number of channels.
+        tail_mass: probability outside the quantiles, both tails together.
+        init_scale: width of the initial density.
+        filters: widths of the hidden layers.
+        *args, **kwargs: see :class:`EntropyModel`.
+    """
 
     target: Tensor
 
@@ -53,7 +88,10 @@ class EntropyBottleneck(EntropyModel):
         edge = math.log(2 / self.tail_mass - 1)
         self.register_buffer("target", torch.tensor([-edge, 0.0, edge]))
 
+    # -- the density ----------------------------------------------------------------------------------------
+
     def _get_medians(self) -> Tensor:
+        """Medians of the channels, ``(channels, 1, 1)``."""
         return self.quantiles[:, :, 1:2]
 
     def _logits_cumulative(self, inputs: Tensor, stop_gradient: bool) -> Tensor:
@@ -69,19 +107,35 @@ class EntropyBottleneck(EntropyModel):
         return logits
 
     def _likelihood(self, inputs: Tensor, stop_gradient: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """Probability of the unit interval around ``inputs``, and the logits at its two ends."""
         lower = self._logits_cumulative(inputs - 0.5, stop_gradient)
         upper = self._logits_cumulative(inputs + 0.5, stop_gradient)
         return torch.sigmoid(upper) - torch.sigmoid(lower), lower, upper
 
     def loss(self) -> Tensor:
-        """Auxiliary loss that trains the quantiles; it has no gradient on the density itself."""
+        """Distance of the quantiles from where they should be, in logits: the auxiliary loss, a scalar.
+
+        Its gradient moves the quantiles only, never the density.
+        """
         return (self._logits_cumulative(self.quantiles, stop_gradient=True) - self.target).abs().sum()
 
     def forward(self, x: Tensor, training: bool | None = None) -> tuple[Tensor, Tensor]:
-        """Quantise ``x`` of shape ``(batch, channels, ...)``; returns it and its likelihoods."""
+        """Quantise latents and tell how likely they are.
+
+        Args:
+            x: ``(batch, channels, ...)``.
+            training: add noise instead of rounding; by default what the module's mode says.
+
+        Returns:
+            The quantised latents and the likelihood of each, both shaped like ``x``.
+
+        Raises:
+            ShapeError: ``x`` has another number of channels.
+        """
+        self._check_channels(x)
         training = self.training if training is None else training
         by_channel = x.transpose(0, 1)
-        values = by_channel.reshape(x.shape[1], 1, -1)
+        values = by_channel.reshape(self.channels, 1, -1)
         outputs = self.quantize(values, "noise" if training else "dequantize", self._get_medians())
         likelihood, _, _ = self._likelihood(outputs)
         if self.use_likelihood_bound:
@@ -90,3 +144,144 @@ class EntropyBottleneck(EntropyModel):
             outputs.reshape(by_channel.shape).transpose(0, 1).contiguous(),
             likelihood.reshape(by_channel.shape).transpose(0, 1).contiguous(),
         )
+
+    def _check_channels(self, x: Tensor) -> None:
+        if x.dim() < 2 or x.shape[1] != self.channels:
+            raise ShapeError(f"expected (batch, {self.channels}, ...), but got {tuple(x.shape)}")
+
+    # -- tables ---------------------------------------------------------------------------------------------
+
+    def update(self, force: bool = False, update_quantiles: bool = False) -> bool:
+        """Make the coding tables from the present weights and quantiles.
+
+        Nobody has to call this. Tables that are missing are made by the first call of :meth:`compress` or
+        :meth:`decompress`, from quantiles solved on the spot; this method keeps the trained quantiles.
+
+        Args:
+            force: make them even if there are tables of these weights already.
+            update_quantiles: solve for the quantiles first.
+
+        Returns:
+            Whether tables were made.
+
+        Raises:
+            TableError: the weights or quantiles are not finite, or ask for tables too large to code with.
+        """
+        if self._quantized_cdf.numel() > 0 and not force and not self._tables_are_stale():
+            return False
+        if update_quantiles:
+            self._update_quantiles()
+        self._tables_from_quantiles()
+        return True
+
+    def _table_source(self) -> Tensor:
+        weights = (*self.matrices, *self.biases, *self.factors, self.quantiles)
+        return torch.cat([w.detach().flatten() for w in weights])
+
+    def _make_tables(self) -> None:
+        self._update_quantiles()
+        self._tables_from_quantiles()
+
+    @torch.no_grad()
+    def _update_quantiles(self) -> None:
+        """Solve ``logits(quantile) = target`` by bisection; the logits rise with the quantile."""
+        low = torch.full_like(self.quantiles, -_SEARCH_REACH)
+        high = torch.full_like(self.quantiles, _SEARCH_REACH)
+        with torch.autocast(low.device.type, enabled=False):
+            for _ in range(_SEARCH_STEPS):
+                middle = (low + high) / 2
+                logits = self._logits_cumulative(middle, stop_gradient=True)
+                above = logits >= self.target
+                high = torch.where(above, middle, high)
+                low = torch.where(above, low, middle)
+        if not torch.isfinite(logits).all():
+            raise TableError(
+                "the density of this EntropyBottleneck is not finite: its weights hold NaN or infinite values"
+            )
+        medians = high[:, :, 1:2]
+        self.quantiles.copy_(torch.clamp(high, medians - _MAX_REACH, medians + _MAX_REACH))
+
+    @torch.no_grad()
+    def _tables_from_quantiles(self) -> None:
+        quantiles = self.quantiles.detach()
+        medians = quantiles[:, 0, 1]
+        if not torch.isfinite(quantiles).all():
+            raise TableError("the quantiles of this EntropyBottleneck are not finite: damaged weights")
+        minima = torch.ceil(medians - quantiles[:, 0, 0]).clamp(min=0)
+        maxima = torch.ceil(quantiles[:, 0, 2] - medians).clamp(min=0)
+        check_table_size(self.channels, (minima.double() + maxima.double() + 1).max().item())
+        lengths = minima.int() + maxima.int() + 1
+        max_length = int(lengths.max().item())
+
+        steps = torch.arange(max_length, device=quantiles.device)
+        samples = steps[None, None, :] + (medians - minima)[:, None, None]
+        with torch.autocast(samples.device.type, enabled=False):
+            pmf, lower, upper = self._likelihood(samples, stop_gradient=True)
+        tail_mass = torch.sigmoid(lower[:, 0, :1]) + torch.sigmoid(-upper[:, 0, -1:])
+        cdfs = self._pmf_to_cdf(pmf[:, 0, :], tail_mass, lengths, max_length)
+        self._set_tables(cdfs, lengths + 2, -minima)
+
+    # -- coding ---------------------------------------------------------------------------------------------
+
+    def _indexes(self, batch: int, size: Sequence[int]) -> Tensor:
+        """Table of every element of ``(batch, channels, *size)``: one table per channel."""
+        channels = torch.arange(self.channels, dtype=torch.int32, device=self.quantiles.device)
+        return channels.view(1, -1, *(1 for _ in size)).expand(batch, self.channels, *size)
+
+    def _expanded_medians(self, batch: int, size: Sequence[int]) -> Tensor:
+        medians = self._get_medians().detach().view(1, -1, *(1 for _ in size))
+        return medians.expand(batch, *medians.shape[1:])
+
+    def compress(self, x: Tensor) -> list[bytes]:  # type: ignore[override]
+        """Code latents ``(batch, channels, ...)`` into one string per batch element.
+
+        Raises:
+            ShapeError: ``x`` has another number of channels.
+            CoderError: a latent is not finite.
+            TableError: no valid tables can be made from the weights.
+        """
+        self._check_channels(x)
+        # Making tables may move the medians, so they come first.
+        self._tables()
+        batch, _, *size = x.shape
+        return super().compress(x, self._indexes(batch, size), self._expanded_medians(batch, size))
+
+    def decompress(self, strings: Sequence[bytes], size: Sequence[int]) -> Tensor:  # type: ignore[override]
+        """Undo :meth:`compress`.
+
+        Args:
+            strings: one per batch element.
+            size: sizes of the latents after the channels, as ``x.shape[2:]``.
+
+        Returns:
+            ``(len(strings), channels, *size)``.
+
+        Raises:
+            ShapeError: ``strings`` is not a list of bytes, or a size is negative.
+            CoderError: a damaged string.
+        """
+        check_strings(strings)
+        size = tuple(int(s) for s in size)
+        if min(size, default=0) < 0:
+            raise ShapeError(f"sizes cannot be negative: {size}")
+        self._tables()
+        batch = len(strings)
+        medians = self._expanded_medians(batch, size)
+        return super().decompress(strings, self._indexes(batch, size), medians.dtype, medians)
+
+    # -- loading --------------------------------------------------------------------------------------------
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        rename_old_keys(state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def rename_old_keys(state_dict: MutableMapping[str, Any], prefix: str) -> None:
+    """Give the parameters of the bottleneck at ``prefix`` (with its dot) the names they have today, in place.
+
+    ``_matrix0`` and ``_matrices.0`` become ``matrices.0``, and the same for biases and factors.
+    """
+    for key in [k for k in state_dict if k.startswith(prefix)]:
+        if match := _OLD_KEY.fullmatch(key[len(prefix) :]):
+            old, new, number = match.groups()
+            state_dict[f"{prefix}{new or _NEW_NAME[old]}.{number}"] = state_dict.pop(key)

@@ -1,0 +1,94 @@
+"""The entropy coders that an entropy model can be given by name."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latens.entropy_coding import CdfTables, decode, encode
+from latens.errors import ModelError
+
+__all__ = ["EntropyCoder", "available_entropy_coders", "get_entropy_coder", "set_entropy_coder"]
+
+IntArray = NDArray[np.int32]
+
+
+class EntropyCoder(Protocol):
+    """Turns symbols into bytes and back. Symbol ``i`` is coded with table ``indexes[i]``."""
+
+    name: str
+
+    def register(self, cdfs: IntArray, sizes: IntArray, offsets: IntArray) -> Any:
+        """Check the tables and prepare them for coding.
+
+        Args:
+            cdfs: ``(tables, entries)``; each row rises from 0 to 2^16 and is padded beyond its size.
+            sizes: ``(tables,)``, entries in use per row.
+            offsets: ``(tables,)``, value of the first symbol of each table.
+
+        Raises:
+            TableError: the tables are not valid.
+        """
+
+    def encode(self, symbols: IntArray, indexes: IntArray, tables: Any) -> bytes:
+        """Code ``symbols`` in C order; raises ``CoderError`` for an index without a table."""
+
+    def decode(self, data: bytes, indexes: IntArray, tables: Any) -> IntArray:
+        """The symbols, shaped like ``indexes``; raises ``CoderError`` for damaged data."""
+
+
+class _AnsCoder:
+    """The library's rANS coder; streams are byte-identical to CompressAI's."""
+
+    name = "ans"
+
+    def register(self, cdfs: IntArray, sizes: IntArray, offsets: IntArray) -> CdfTables:
+        return CdfTables(cdfs, sizes, offsets)
+
+    def encode(self, symbols: IntArray, indexes: IntArray, tables: CdfTables) -> bytes:
+        return encode(symbols, indexes, tables)
+
+    def decode(self, data: bytes, indexes: IntArray, tables: CdfTables) -> IntArray:
+        return decode(data, indexes, tables)
+
+
+_CODERS: dict[str, EntropyCoder] = {"ans": _AnsCoder()}
+
+# A context variable and not a plain global: another thread's models keep the coder they were promised.
+_default: ContextVar[str] = ContextVar("latens_entropy_coder", default="ans")
+
+
+def available_entropy_coders() -> list[str]:
+    """Names that ``entropy_coder=`` and :func:`set_entropy_coder` accept."""
+    return sorted(_CODERS)
+
+
+def get_entropy_coder() -> str:
+    """Name of the coder that new entropy models get in this thread or task unless told otherwise."""
+    return _default.get()
+
+
+def set_entropy_coder(entropy_coder: str) -> str:
+    """Choose the coder of entropy models made from now on in this thread or task; returns its name.
+
+    Raises:
+        ModelError: there is no coder of this name.
+    """
+    _default.set(coder_by_name(entropy_coder).name)
+    return entropy_coder
+
+
+def coder_by_name(name: str | None) -> EntropyCoder:
+    """The coder called ``name``, or the default one for None.
+
+    Raises:
+        ModelError: there is no coder of this name.
+    """
+    name = _default.get() if name is None else name
+    if name not in _CODERS:
+        available = ", ".join(available_entropy_coders())
+        raise ModelError(f"unknown entropy coder {name!r}; available: {available}")
+    return _CODERS[name]

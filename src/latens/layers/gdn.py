@@ -1,0 +1,83 @@
+"""Generalised divisive normalisation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from latens.errors import ShapeError
+from latens.ops import NonNegativeParametrizer
+
+__all__ = ["GDN", "GDN1"]
+
+
+class GDN(nn.Module):
+    r"""Generalised divisive normalisation: each channel is divided by a pooled energy of all channels.
+
+    .. math:: y_i = x_i \, / \, \sqrt{\beta_i + \sum_j \gamma_{ij} x_j^2}
+
+    Ballé, Laparra, Simoncelli, "Density modeling of images using a generalized normalization
+    transformation", ICLR 2016.
+
+    Args:
+        in_channels: number of channels.
+        inverse: multiply instead of dividing (IGDN, the approximate inverse).
+        beta_min: smallest value of beta.
+        gamma_init: initial weight of a channel in its own pool.
+    """
+
+    def __init__(
+        self, in_channels: int, inverse: bool = False, beta_min: float = 1e-6, gamma_init: float = 0.1
+    ) -> None:
+        super().__init__()
+        self.inverse = bool(inverse)
+        self.beta_reparam = NonNegativeParametrizer(minimum=float(beta_min))
+        self.gamma_reparam = NonNegativeParametrizer()
+        self.beta = nn.Parameter(self.beta_reparam.init(torch.ones(in_channels)))
+        self.gamma = nn.Parameter(self.gamma_reparam.init(float(gamma_init) * torch.eye(in_channels)))
+
+    def _energy(self, x: Tensor) -> Tensor:
+        return x * x
+
+    def _scale_(self, x: Tensor, pooled: Tensor) -> Tensor:
+        """``x`` over (or times) the root of ``pooled``, which may be overwritten."""
+        if torch.is_grad_enabled():
+            return x * (torch.sqrt(pooled) if self.inverse else torch.rsqrt(pooled))
+        return (pooled.sqrt_() if self.inverse else pooled.rsqrt_()).mul_(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``(batch, channels, height, width)``; shape and memory layout are kept.
+
+        Raises:
+            ShapeError: another number of dimensions or channels.
+        """
+        channels = self.beta.shape[0]
+        if x.dim() != 4 or x.shape[1] != channels:
+            raise ShapeError(f"expected (batch, {channels}, height, width), but got {tuple(x.shape)}")
+        beta = self.beta_reparam(self.beta)
+        gamma = self.gamma_reparam(self.gamma)
+        energy = self._energy(x)
+        if not torch.is_grad_enabled() and x.is_contiguous(memory_format=torch.channels_last):
+            # One matrix product over all pixels, and no tensor but this one and its operand.
+            rows = energy.permute(0, 2, 3, 1).reshape(-1, channels)
+            pooled = torch.addmm(beta, rows, gamma.t()).view(x.shape[0], *x.shape[2:], channels)
+            return self._scale_(x, pooled.permute(0, 3, 1, 2))
+        return self._scale_(x, F.conv2d(energy, gamma[:, :, None, None], beta))
+
+
+class GDN1(GDN):
+    r"""Simplified GDN: absolute values instead of squares, and no root.
+
+    .. math:: y_i = x_i \, / \, (\beta_i + \sum_j \gamma_{ij} |x_j|)
+
+    Johnston, Eban, Gordon, Ballé, "Computationally efficient neural image compression", 2019.
+    """
+
+    def _energy(self, x: Tensor) -> Tensor:
+        return torch.abs(x)
+
+    def _scale_(self, x: Tensor, pooled: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            return x * pooled if self.inverse else x / pooled
+        return pooled.mul_(x) if self.inverse else torch.div(x, pooled, out=pooled)

@@ -1,0 +1,202 @@
+"""What every compression model shares: tables, checkpoints, checks of what goes in and comes out."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, Self, cast
+
+import torch
+from torch import Tensor, nn
+
+from latens.entropy_models import EntropyBottleneck, GaussianConditional
+from latens.entropy_models.base import check_strings
+from latens.entropy_models.gaussian import SCALES_LEVELS, SCALES_MAX, SCALES_MIN, get_scale_table
+from latens.errors import ModelError, ShapeError
+from latens.models.utils import rename_to_fit
+
+__all__ = ["SCALES_LEVELS", "SCALES_MAX", "SCALES_MIN", "CompressionModel", "get_scale_table"]
+
+# Buffers that take the size they have in a checkpoint, and so say nothing about the architecture.
+_SIZED_BY_FILE = ("_quantized_cdf", "_offset", "_cdf_length", "scale_table")
+
+
+class CompressionModel(nn.Module):
+    """Base class of the compression models.
+
+    A subclass has a method ``forward(x) -> {"x_hat", "likelihoods"}`` to train with, and
+    ``compress(x) -> {"strings", "shape"}`` and ``decompress(strings, shape) -> {"x_hat"}`` to code with.
+    Images are ``(batch, channels, height, width)`` with values from 0 to 1.
+
+    Args:
+        entropy_bottleneck_channels: deprecated; make an ``entropy_bottleneck`` in the subclass.
+        init_weights: deprecated, without effect.
+    """
+
+    def __init__(
+        self, entropy_bottleneck_channels: int | None = None, init_weights: bool | None = None
+    ) -> None:
+        super().__init__()
+        if entropy_bottleneck_channels is not None:
+            warnings.warn(
+                "entropy_bottleneck_channels is deprecated; set self.entropy_bottleneck in the subclass",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+            self.entropy_bottleneck = EntropyBottleneck(entropy_bottleneck_channels)
+        if init_weights is not None:
+            warnings.warn("init_weights has no effect", DeprecationWarning, stacklevel=2)
+
+    # -- entropy models -------------------------------------------------------------------------------------
+
+    def aux_loss(self) -> Tensor:
+        """Sum of :meth:`EntropyBottleneck.loss` over all entropy bottlenecks, a scalar."""
+        losses = [m.loss() for m in self.modules() if isinstance(m, EntropyBottleneck)]
+        return torch.stack(losses).sum() if losses else torch.zeros(())
+
+    def update(
+        self,
+        scale_table: Sequence[float] | Tensor | None = None,
+        force: bool = False,
+        update_quantiles: bool = False,
+    ) -> bool:
+        """Make the coding tables of all entropy models now. Nobody has to: coding makes what is missing.
+
+        Args:
+            scale_table: rising standard deviations of the Gaussian tables; :func:`get_scale_table` if None.
+            force: make tables even where there are some.
+            update_quantiles: solve for the quantiles of the entropy bottlenecks first.
+
+        Returns:
+            Whether any table was made.
+
+        Raises:
+            TableError: weights or scale table do not allow valid tables.
+        """
+        scale_table = get_scale_table() if scale_table is None else scale_table
+        updated = False
+        for module in self.modules():
+            if isinstance(module, EntropyBottleneck):
+                updated |= module.update(force=force, update_quantiles=update_quantiles)
+            elif isinstance(module, GaussianConditional):
+                updated |= module.update_scale_table(scale_table, force=force)
+        return updated
+
+    # -- checkpoints ----------------------------------------------------------------------------------------
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Load weights, old ones too; coding tables take the size they have in ``state_dict``.
+
+        Raises:
+            ModelError: the weights belong to another model.
+            TableError: their tables are not valid.
+        """
+        renamed = rename_to_fit(self.state_dict_names(), state_dict)
+        try:
+            return super().load_state_dict(renamed, strict=strict, assign=assign)
+        except RuntimeError as error:
+            raise ModelError(f"these weights do not fit {type(self).__name__}: {error}") from error
+
+    def state_dict_names(self) -> list[str]:
+        """Names of all parameters and buffers."""
+        return [name for named in (self.named_parameters(), self.named_buffers()) for name, _ in named]
+
+    @classmethod
+    def _arguments(cls, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+        """Constructor arguments of the model that ``state_dict`` is of; KeyError if of no such model."""
+        raise NotImplementedError(f"{cls.__name__} cannot be made from weights alone")
+
+    @classmethod
+    def from_state_dict(cls, state_dict: Mapping[str, Any]) -> Self:
+        """The model that ``state_dict`` belongs to, with its weights.
+
+        Raises:
+            ModelError: the weights belong to another architecture. Found out before any memory is taken.
+            TableError: their tables are not valid.
+        """
+        state_dict = {key.removeprefix("module."): value for key, value in state_dict.items()}
+        try:
+            arguments = cls._arguments(state_dict)
+        except (KeyError, IndexError) as error:
+            raise ModelError(
+                f"these weights do not belong to {cls.__name__}: {error} is not among them"
+            ) from error
+        with torch.device("meta"):
+            skeleton = cls(**arguments)
+        fitting = rename_to_fit(skeleton.state_dict_names(), state_dict)
+        for name, expected in (*skeleton.named_parameters(), *skeleton.named_buffers()):
+            found = fitting.get(name, expected)
+            if not name.endswith(_SIZED_BY_FILE) and found.shape != expected.shape:
+                raise ModelError(
+                    f"these weights are not of {cls.__name__}: {name} should be {tuple(expected.shape)}, but "
+                    f"is {tuple(found.shape)}"
+                )
+        model = cls(**arguments)
+        model.load_state_dict(state_dict)
+        return model
+
+    # -- help for subclasses --------------------------------------------------------------------------------
+
+    def _transform(self, transform: nn.Module, x: Tensor) -> Tensor:
+        """Run analysis or synthesis. Nothing but pixels depends on its last bits, so the layout is free."""
+        if torch.is_grad_enabled() or x.dtype == torch.float64:
+            return cast(Tensor, transform(x))
+        return cast(Tensor, transform(x.contiguous(memory_format=torch.channels_last))).contiguous()
+
+    def _reconstruct(self, g_s: nn.Module, y_hat: Tensor) -> Tensor:
+        """The decoded image, values clamped to 0 ... 1.
+
+        Raises:
+            ModelError: it holds NaN, which only damaged weights explain.
+        """
+        x_hat = self._transform(g_s, y_hat)
+        if torch.isnan(x_hat).any():
+            raise ModelError("the decoded image contains NaN; the synthesis transform has damaged weights")
+        return x_hat.clamp_(0, 1)
+
+    def _check_image(self, x: Tensor, transform: nn.Module, step: int, multiple: int = 1) -> None:
+        """Check an image before anything is computed.
+
+        Args:
+            x: the image.
+            transform: what takes it, starting with a convolution.
+            step: pixels per latent, along each side.
+            multiple: latents along each side must be a multiple of this.
+
+        Raises:
+            ShapeError: wrong dimensions, channels, type or size.
+        """
+        weight = next(transform.parameters())
+        channels = weight.shape[1]
+        if x.dim() != 4 or x.shape[1] != channels or 0 in x.shape:
+            raise ShapeError(f"expected images (batch, {channels}, height, width), but got {tuple(x.shape)}")
+        if not x.is_floating_point() or (
+            x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type)
+        ):
+            raise ShapeError(f"expected {weight.dtype} with values from 0 to 1, but got {x.dtype}")
+        if any(-(-size // step) % multiple for size in x.shape[2:]):
+            raise ShapeError(
+                f"height and width must be multiples of {step * multiple}, but the image is "
+                f"{x.shape[2]}x{x.shape[3]}; pad it with latens.ops.compute_padding"
+            )
+
+
+def check_code(strings: object, shape: Sequence[int], parts: int) -> tuple[int, int]:
+    """Check what a model with ``parts`` streams was given to decode; returns ``shape`` as integers.
+
+    Raises:
+        ShapeError: another number or order of strings, or not a height and a width.
+    """
+    if not isinstance(strings, (list, tuple)) or len(strings) != parts:
+        found = f"{len(strings)}" if isinstance(strings, (list, tuple)) else type(strings).__name__
+        raise ShapeError(f"expected {parts} list(s) of strings, as compress returns them, but got {found}")
+    for part in strings:
+        check_strings(part, len(strings[0]))
+    if len(strings[0]) == 0:
+        raise ShapeError("there are no strings to decode")
+    size = tuple(int(s) for s in shape)
+    if len(size) != 2 or min(size) < 1:
+        raise ShapeError(f"shape must be a height and a width of at least 1, not {size}")
+    return size
