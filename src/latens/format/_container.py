@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO, Literal, NamedTuple
 
@@ -26,7 +26,7 @@ from latens.format._header import (
     pack_header,
     unpack_header,
 )
-from latens.format._wire import Reader, inflate, varint
+from latens.format._wire import VARINT_BYTES, Reader, inflate, varint
 
 Buffer = bytes | bytearray | memoryview
 
@@ -36,8 +36,11 @@ ICC, EXIF, XMP, ALPHA, TILE, END = b"iexATZ"
 _NAMES = {ICC: "ICC profile", EXIF: "EXIF", XMP: "XMP", ALPHA: "alpha", TILE: "tile", END: "END"}
 _ORDER = {kind: rank for rank, kind in enumerate(_NAMES)}
 _METADATA = {ICC: "icc", EXIF: "exif", XMP: "xmp"}
-# Looking for the next sound chunk costs at most this many times the file's size in CRC work.
+_ANY_KNOWN = re.compile(b"[iexATZ]")
+_MAX_UNKNOWN = 256
+# Salvage is bounded: CRC work of at most so many times the file's size, and so many problems.
 _SALVAGE_EFFORT = 32
+_SALVAGE_PROBLEMS = 1000
 
 
 class Tile(NamedTuple):
@@ -197,7 +200,9 @@ class _Collector:
         self.chunks: list[ChunkInfo] = []
         self.next_tile = 0
         self.rank = 0
+        self.seen: set[int] = set()
         self.unknown = 0
+        self.unknown_size = 0
         self.ended = False
 
     def add(self, chunk: _Chunk, *, strict: bool) -> None:
@@ -207,14 +212,22 @@ class _Collector:
         if kind not in _ORDER:
             if not kind & OPTIONAL:
                 raise VersionError(f"{chunk.name} is newer than this release of Latens; update it")
-            self.unknown += chunk.end - chunk.start
-            if self.unknown > self.limits.max_metadata:
-                raise LimitError(f"unknown chunks exceed the limit of {self.limits.max_metadata} bytes")
+            self.unknown += 1
+            self.unknown_size += chunk.end - chunk.start
+            if self.unknown > _MAX_UNKNOWN or self.unknown_size > self.limits.max_metadata:
+                raise LimitError(
+                    f"chunks of unknown type exceed the limit of {_MAX_UNKNOWN} chunks and "
+                    f"{self.limits.max_metadata} bytes"
+                )
         else:
             rank = _ORDER[kind]
-            if strict and (rank < self.rank or (rank == self.rank > 0 and kind != TILE)):
-                raise FormatError(f"{chunk.name} at byte {chunk.start} is repeated or out of order")
-            self.rank = max(self.rank, rank)
+            # A repeated chunk is not even inflated, so that bombs cannot be added up.
+            if kind in self.seen and kind != TILE:
+                raise FormatError(f"{chunk.name} at byte {chunk.start} is repeated")
+            if strict and rank < self.rank:
+                raise FormatError(f"{chunk.name} at byte {chunk.start} is out of order")
+            self.rank = rank
+            self.seen.add(kind)
             if kind in _METADATA:
                 content = self._metadata(chunk, _METADATA[kind])
             elif kind == ALPHA:
@@ -226,8 +239,6 @@ class _Collector:
         self.chunks.append(ChunkInfo(chunk.name, chunk.start, chunk.end - chunk.start, content))
 
     def _metadata(self, chunk: _Chunk, name: str) -> int:
-        if getattr(self.container, name) is not None:
-            raise FormatError(f"{chunk.name} at byte {chunk.start} is repeated")
         data = inflate(chunk.payload, self.limits.max_metadata, chunk.name)
         if not data:
             raise FormatError(f"{chunk.name} is empty")
@@ -235,8 +246,6 @@ class _Collector:
         return len(data)
 
     def _alpha(self, chunk: _Chunk) -> int:
-        if self.container.alpha is not None:
-            raise FormatError(f"{chunk.name} at byte {chunk.start} is repeated")
         header = self.container.header
         self.container.alpha = _alpha.unpack(chunk.payload, _alpha_stride(header), header.height)
         return len(self.container.alpha)
@@ -267,6 +276,26 @@ class _Collector:
         if size != chunk.start:
             raise FormatError(f"END says that {size} bytes precede it, {chunk.start} do: chunks are missing")
         self.ended = True
+
+    def plausible(self, kind: int, payload: memoryview) -> bool:
+        """Whether `payload` may be that of a chunk still awaited: a quick look before its CRC is computed."""
+        if kind == TILE:
+            count = len(self.rects)
+            index = Reader(payload).varint("a tile's number") if count > 1 else 0
+            if index >= count or self.container.tiles[index] is not None:
+                return False
+            rect = self.rects[index]
+            return len(payload) <= VARINT_BYTES + 4 + max_stream_size(rect.width, rect.height)
+        if kind == END:
+            return len(payload) <= VARINT_BYTES
+        head = payload[1:3] if kind == ALPHA else payload[:2]
+        # The two bytes that begin every zlib stream (RFC 1950, 2.2).
+        return (
+            kind not in self.seen
+            and len(head) == 2
+            and head[0] & 15 == 8
+            and int.from_bytes(head, "big") % 31 == 0
+        )
 
     def missing(self) -> list[int]:
         """The numbers of the tiles that have not come."""
@@ -315,14 +344,13 @@ def _read_all(data: memoryview, position: int, collector: _Collector) -> None:
 def _salvage(data: memoryview, position: int, collector: _Collector) -> None:
     problems: list[str] = []
     effort = _SALVAGE_EFFORT * len(data)
-    while not collector.ended:
+    while len(problems) < _SALVAGE_PROBLEMS:
         try:
             chunk = _next_chunk(data, position)
         except FormatError as error:
             problems.append(str(error))
-            found, effort = _find_chunk(data, position, effort)
+            found, effort = _find_chunk(data, position, collector, effort)
             if found is None:
-                position = len(data)
                 break
             chunk = found
         try:
@@ -331,41 +359,38 @@ def _salvage(data: memoryview, position: int, collector: _Collector) -> None:
             problems.append(str(error))
         position = chunk.end
         if chunk.kind == END:
+            if position != len(data):
+                problems.append(f"{len(data) - position} bytes follow the END chunk")
             break
-    if position != len(data):
-        problems.append(f"{len(data) - position} bytes follow the END chunk")
-    problems += [f"tile {index} is lost" for index in collector.missing()]
+    else:
+        problems.append("too many problems; the rest of the file is given up")
+    missing = collector.missing()
+    if missing:
+        problems.append(f"{len(missing)} of {len(collector.rects)} tiles are lost")
     collector.container.problems = tuple(problems)
 
 
-def _find_chunk(data: memoryview, damaged: int, effort: int) -> tuple[_Chunk | None, int]:
-    """The first sound chunk of a known type after a damaged one, and the effort left."""
-    for start in _candidates(data, damaged):
-        if data[start] not in _ORDER:
-            continue
+def _find_chunk(
+    data: memoryview, damaged: int, collector: _Collector, effort: int
+) -> tuple[_Chunk | None, int]:
+    """The first sound chunk of a known type after a damaged one, and the effort left.
+
+    The damaged one's own length is not trusted: it may be what is damaged, and point behind a sound chunk.
+    """
+    for match in _ANY_KNOWN.finditer(data, damaged + 1):
+        start = match.start()
+        reader = Reader(data, start + 1)
         try:
-            size = Reader(data, start + 1).varint("a chunk's size")
-            if size > len(data) - start:
+            payload = reader.take(reader.varint("a chunk's size"), "a chunk")
+            if not collector.plausible(data[start], payload):
                 continue
-            effort -= size + 16
+            effort -= len(payload)
             if effort < 0:
                 break
             return _next_chunk(data, start), effort
         except FormatError:
             continue
     return None, effort
-
-
-def _candidates(data: memoryview, damaged: int) -> Iterator[int]:
-    """Where a chunk may begin: first where the damaged one says that it ends, then everywhere behind it."""
-    reader = Reader(data, damaged + 1)
-    try:
-        end = reader.varint("a chunk's size") + reader.pos + 4
-    except FormatError:
-        end = len(data)
-    if end < len(data):
-        yield end
-    yield from range(damaged + 1, len(data))
 
 
 # ---- the rest of the public functions
