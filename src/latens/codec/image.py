@@ -1,0 +1,315 @@
+"""Images to ``.ltn`` and back: joins the container, image arrays and the models."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image as PilImage
+from torch import Tensor
+
+from latens import format as ltn
+from latens.errors import ChecksumError, CoderError, ImageError, ShapeError, WrongWeightsError
+from latens.io import Image, from_pil, to_pil
+from latens.models.latens_base import first_step_mask
+from latens.zoo import DEFAULT_MODEL, LoadedModel, load
+
+__all__ = ["ImageCodec", "decode", "encode"]
+
+Uint8 = npt.NDArray[np.uint8]
+Int16 = npt.NDArray[np.int16]
+Index = npt.NDArray[np.uint8]
+
+_TILE = 1024
+_LATENT = 16  # pixels per position of y
+_HYPER = 64  # pixels per position of z
+_INT16 = 32767.0
+_LEVELS = 65535
+# Tables below this index are so narrow that a symbol other than zero is not worth its bits and its time.
+_SKIP = 4
+
+
+class ImageCodec:
+    """Codes images with one model.
+
+    Args:
+        model: a loaded model, or what :func:`latens.zoo.load` takes.
+        fast: run g_a and g_s in bfloat16. Symbols stay exact; pixels change by less than quantisation does.
+    """
+
+    def __init__(self, model: LoadedModel | str = DEFAULT_MODEL, *, fast: bool = False) -> None:
+        self.model = load(model) if isinstance(model, str) else model
+        self.fast = fast
+        self._network, self._entropy = self.model.network, self.model.entropy
+        config = self._network.config
+        at8, at16 = config.analysis_blocks
+        self._analysis_halo = 16 * at16 + 16 * math.ceil(at8 / 2)
+        at8, at16 = config.synthesis_blocks
+        self._synthesis_halo = at16 + math.ceil(at8 / 2)
+
+    # -- encoding ------------------------------------------------------------------------------------------
+
+    def encode(self, image: Image, quality: float = 50.0) -> bytes:
+        """The ``.ltn`` file of an image.
+
+        Args:
+            image: 8 bits, grey or RGB. Alpha, ICC, EXIF and XMP go into the file unchanged.
+            quality: 0 (smallest) to 100 (best); any real number between.
+
+        Raises:
+            ImageError: quality out of range.
+            LimitError: the image or its metadata are too large for a file.
+        """
+        if not 0.0 <= quality <= 100.0:
+            raise ImageError(f"quality must be 0 to 100, got {quality}")
+        height, width, channels = image.pixels.shape
+        rects = ltn.tile_rects(width, height, _TILE)
+        level = round(quality / 100.0 * _LEVELS)
+        tiles: list[ltn.Tile | None] = []
+        lanes = 8
+        with self._inference():
+            q = torch.tensor([level / _LEVELS])
+            knot = int(self._network.nearest_knot(q))
+            for rect in rects:
+                z, y, indexes = self._quantise(self._analyse(image.pixels, rect, q), q)
+                if len(rects) == 1:
+                    lanes = self._entropy.lanes_for(int((indexes >= _SKIP).sum()))
+                stream = self._entropy.encode(z, y, indexes, knot, _SKIP, lanes)
+                tiles.append(ltn.Tile(ltn.symbol_checksum(memoryview(z), memoryview(y)), stream))
+        header = ltn.Header(
+            width=width,
+            height=height,
+            channels=channels,
+            model=self.model.id,
+            entropy_id=self._entropy.entropy_id[:8],
+            weights_id=self.model.weights_id[:8],
+            quality=level,
+            tile_size=_TILE,
+            lanes=lanes,
+            skip=_SKIP,
+        )
+        alpha = None if image.alpha is None else image.alpha.tobytes()
+        return ltn.write(ltn.Container(header, tiles, alpha, image.icc, image.exif, image.xmp))
+
+    def _analyse(self, pixels: Uint8, rect: ltn.Rect, q: Tensor) -> Tensor:
+        """y of one tile ``(1, M, h, w)``, computed with the surroundings that it depends on."""
+        height, width = pixels.shape[:2]
+        coded_width, coded_height = ltn.coded_size(width, height)
+        halo = self._analysis_halo
+        x0, y0 = max(rect.x - halo, 0), max(rect.y - halo, 0)
+        x1 = min(_up(rect.x + rect.width, _HYPER) + halo, coded_width)
+        y1 = min(_up(rect.y + rect.height, _HYPER) + halo, coded_height)
+        window = pixels[y0:y1, x0:x1]
+        # The border is repeated up to the grid; it costs few bits and is cut off by the decoder.
+        missing = ((0, y1 - y0 - window.shape[0]), (0, x1 - x0 - window.shape[1]), (0, 0))
+        window = np.pad(window, missing, mode="edge")
+        x = torch.from_numpy(window).permute(2, 0, 1)[None].expand(1, 3, -1, -1)
+        x = x.float().div_(255.0).contiguous(memory_format=torch.channels_last)
+        with self._precision():
+            y = self._network.analyse(x, q)
+        top, left = (rect.y - y0) // _LATENT, (rect.x - x0) // _LATENT
+        tile_width, tile_height = ltn.coded_size(rect.width, rect.height)
+        return y[:, :, top : top + tile_height // _LATENT, left : left + tile_width // _LATENT].contiguous()
+
+    def _quantise(self, y: Tensor, q: Tensor) -> tuple[Int16, Int16, Index]:
+        """Symbols of z and y of a tile, and y's table indexes."""
+        network = self._network
+        z = network.hyper_analyse(y, q).round_().clamp_(-_INT16, _INT16)
+        z_symbols = np.ascontiguousarray(z[0].numpy().astype(np.int16))
+        indexes = self._entropy.indexes(z_symbols)
+        coded = torch.from_numpy(indexes >= _SKIP)[None]
+        first = first_step_mask(y.shape[1], y.shape[2], y.shape[3], y.device)
+
+        features = network.means(z)
+        mean = network.first_mean(features, q)
+        symbols = _round(y - mean) * coded
+        y_first = (symbols + mean) * first
+        mean = network.second_mean(features, y_first, q)
+        symbols = torch.where(first, symbols, _round(y - mean) * coded)
+        return z_symbols, np.ascontiguousarray(symbols[0].numpy().astype(np.int16)), indexes
+
+    # -- decoding ------------------------------------------------------------------------------------------
+
+    def decode(
+        self,
+        container: ltn.Container,
+        *,
+        on_error: Literal["raise", "conceal"] = "raise",
+        other_weights: bool = False,
+    ) -> tuple[Image, tuple[str, ...]]:
+        """The image of a container, and the problems that were met (none unless concealing).
+
+        Args:
+            container: as :func:`latens.format.read` returns it.
+            on_error: "conceal" leaves damaged tiles flat and reports them.
+            other_weights: accept other weights for the pixels than the file was made with.
+
+        Raises:
+            WrongWeightsError: the file needs another entropy model or other weights.
+            CoderError, ChecksumError: a tile is damaged.
+        """
+        header = container.header
+        self._check_identity(header, other_weights)
+        problems = list(container.problems)
+        coded_width, coded_height = ltn.coded_size(header.width, header.height)
+        q = torch.tensor([header.quality / _LEVELS])
+        with self._inference():
+            y_hat = torch.zeros(1, self._network.config.M, coded_height // _LATENT, coded_width // _LATENT)
+            for number, (tile, rect) in enumerate(zip(container.tiles, header.tiles(), strict=True)):
+                try:
+                    if tile is None:
+                        continue
+                    part = self._decode_tile(tile, rect, header, q)
+                except (ChecksumError, CoderError) as error:
+                    if on_error == "raise":
+                        raise type(error)(f"tile {number}: {error}") from error
+                    problems.append(f"tile {number}: {error}")
+                    continue
+                top, left = rect.y // _LATENT, rect.x // _LATENT
+                y_hat[:, :, top : top + part.shape[2], left : left + part.shape[3]] = part
+            pixels = self._synthesise(y_hat, header, q)
+        alpha = None
+        if container.alpha is not None:
+            alpha = np.frombuffer(container.alpha, np.uint8).reshape(header.height, header.width)
+        return Image(pixels, alpha, container.icc, container.exif, container.xmp), tuple(problems)
+
+    def _check_identity(self, header: ltn.Header, other_weights: bool) -> None:
+        have = self._entropy.entropy_id[:8]
+        if header.entropy_id != have:
+            raise WrongWeightsError(
+                f"the file was made with entropy model {header.entropy_id}, {self.model.id} at hand has {have}; "
+                "install the release that the file was made with"
+            )
+        have = self.model.weights_id[:8]
+        if header.weights_id != have and not other_weights:
+            raise WrongWeightsError(
+                f"the file was made with weights {header.weights_id}, {self.model.id} at hand has {have}; "
+                "use --other-weights (other_weights=True) to accept other pixels"
+            )
+
+    def _decode_tile(self, tile: ltn.Tile, rect: ltn.Rect, header: ltn.Header, q: Tensor) -> Tensor:
+        """y_hat of one tile ``(1, M, h, w)``."""
+        network = self._network
+        coded_width, coded_height = ltn.coded_size(rect.width, rect.height)
+        z_shape = (coded_height // _HYPER, coded_width // _HYPER)
+        knot = int(network.nearest_knot(q))
+        z_symbols, y_symbols, _ = self._entropy.decode(tile.stream, z_shape, knot, header.skip, header.lanes)
+        checksum = ltn.symbol_checksum(memoryview(z_symbols), memoryview(y_symbols))
+        if checksum != tile.checksum:
+            raise ChecksumError(f"its symbols have checksum {checksum:08x}, {tile.checksum:08x} was stored")
+        symbols = torch.from_numpy(y_symbols)[None].float()
+        first = first_step_mask(*symbols.shape[1:], symbols.device)
+        features = network.means(torch.from_numpy(z_symbols)[None].float())
+        y_first = (symbols + network.first_mean(features, q)) * first
+        y_second = symbols + network.second_mean(features, y_first, q)
+        return torch.where(first, y_first, y_second)
+
+    def _synthesise(self, y_hat: Tensor, header: ltn.Header, q: Tensor) -> Uint8:
+        """Pixels ``(height, width, channels)``, tile by tile with the surroundings that each depends on."""
+        pixels = np.empty((header.height, header.width, header.channels), np.uint8)
+        halo = self._synthesis_halo
+        for rect in header.tiles():
+            top, left = rect.y // _LATENT, rect.x // _LATENT
+            y0, x0 = max(top - halo, 0), max(left - halo, 0)
+            y1, x1 = (math.ceil((s + n) / _LATENT) + halo for s, n in ((rect.y, rect.height), (rect.x, rect.width)))
+            window = y_hat[:, :, y0:y1, x0:x1].contiguous(memory_format=torch.channels_last)
+            with self._precision():
+                x = self._network.synthesise(window, q)
+            row, col = (top - y0) * _LATENT, (left - x0) * _LATENT
+            x = x[0, :, row : row + rect.height, col : col + rect.width]
+            if header.channels == 1:
+                x = x.mean(0, keepdim=True)
+            x = x.mul(255.0).round_().clamp_(0.0, 255.0).to(torch.uint8)
+            pixels[rect.y : rect.y + rect.height, rect.x : rect.x + rect.width] = x.permute(1, 2, 0).numpy()
+        return pixels
+
+    # -- how networks run ----------------------------------------------------------------------------------
+
+    @contextmanager
+    def _inference(self) -> Iterator[None]:
+        # Whatever a caller has set must not reach the networks that means are computed with.
+        with torch.inference_mode(), torch.autocast("cpu", enabled=False):
+            yield
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.fast)
+
+
+def _up(value: int, step: int) -> int:
+    return -(-value // step) * step
+
+
+def _round(residual: Tensor) -> Tensor:
+    return residual.round().clamp_(-_INT16, _INT16)
+
+
+@lru_cache(maxsize=4)
+def _codec(model: str, fast: bool) -> ImageCodec:
+    return ImageCodec(model, fast=fast)
+
+
+def encode(
+    image: PilImage.Image | Image | npt.NDArray[np.uint8],
+    quality: float = 50.0,
+    *,
+    model: str = DEFAULT_MODEL,
+    fast: bool = False,
+) -> bytes:
+    """Encode an image.
+
+    Args:
+        image: a Pillow image, an array ``(H, W)``, ``(H, W, 1)`` or ``(H, W, 3)`` of uint8, or what
+            :func:`latens.io.read_image` returns.
+        quality: 0 (smallest) to 100 (best); any real number between.
+        model: a released model, or the path of a weights file.
+        fast: run g_a and g_s in bfloat16.
+
+    Returns:
+        The bytes of a ``.ltn`` file.
+
+    Raises:
+        ImageError: the image or the quality cannot be used.
+        LimitError: the image is too large.
+        UnknownModelError, ModelError: the model cannot be used.
+    """
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim not in (2, 3):
+            raise ShapeError(f"expected uint8 (H, W) or (H, W, 1 or 3), got {image.dtype} {image.shape}")
+        image = Image(image[:, :, None] if image.ndim == 2 else image)
+    elif isinstance(image, PilImage.Image):
+        image = from_pil(image)
+    elif not isinstance(image, Image):
+        raise ImageError(f"expected a Pillow image, an array or latens.io.Image, got {type(image).__name__}")
+    return _codec(model, fast).encode(image, quality)
+
+
+def decode(
+    data: bytes | bytearray | memoryview,
+    *,
+    max_pixels: int | None = None,
+    other_weights: bool = False,
+    fast: bool = False,
+) -> PilImage.Image:
+    """Decode a ``.ltn`` file to a Pillow image (its ``info`` holds ICC, EXIF and XMP).
+
+    Args:
+        data: the bytes of the file.
+        max_pixels: limit on width times height; 2^28 by default.
+        other_weights: accept other weights for the pixels than the file was made with.
+        fast: run g_s in bfloat16.
+
+    Raises:
+        FormatError: the data are damaged or not a ``.ltn`` file.
+        LimitError: the image is larger than the limit.
+        WrongWeightsError, UnknownModelError: the model that the file needs is not at hand.
+    """
+    limits = ltn.Limits() if max_pixels is None else ltn.Limits(max_pixels=max_pixels)
+    container = ltn.read(data, limits)
+    image, _ = _codec(container.header.model, fast).decode(container, other_weights=other_weights)
+    return to_pil(image)

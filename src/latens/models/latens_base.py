@@ -1,0 +1,411 @@
+"""The default model: one set of weights for all qualities, made for a CPU.
+
+What decides which table a symbol is coded with (the hyper-scale network) reads nothing but the integers of
+``z`` and consists of convolutions, ReLU and PixelShuffle, so that it converts to exact integer arithmetic.
+Everything else may be computed in any precision on any device without endangering a file.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from latens.entropy_coding import pmfs_to_quantized_cdfs
+from latens.entropy_models import GaussianConditional
+from latens.entropy_models.gaussian import SCALES_LEVELS, SCALES_MAX, SCALES_MIN, get_scale_table
+from latens.errors import TableError
+from latens.latent_codecs.exact import ExactHyperprior, IntegerTables
+from latens.layers.depthconv import DepthConvBlock
+from latens.ops import quantize_ste
+from latens.ops.fixed_point import convert, draw_symbols
+
+__all__ = ["LatensBase", "LatensBaseConfig", "LogisticMixturePrior", "freeze"]
+
+_LOG_SCALE_STEP = math.log(SCALES_MAX / SCALES_MIN) / (SCALES_LEVELS - 1)
+_Z_REACH = 512
+_Z_TAIL = 1e-6
+_LIKELIHOOD_BOUND = 1e-9
+_SQRT_HALF = math.sqrt(0.5)
+# Unit of the features of g_a and g_s, relative to orthonormal transform coefficients of pixels in 0..1.
+STREAM_SCALE = 8.0
+
+
+@dataclass(frozen=True)
+class LatensBaseConfig:
+    """Sizes of a :class:`LatensBase`. Saved beside the weights.
+
+    Attributes:
+        N: channels at 1/8 resolution.
+        M: channels of the latent y at 1/16 resolution.
+        inner: channels inside the blocks at 1/16 resolution.
+        hyper: channels of z at 1/64 resolution.
+        analysis_blocks, synthesis_blocks: number of blocks at (1/8, 1/16) in g_a and g_s.
+        knots: qualities that have gains and a prior for z of their own.
+        lambda_min, lambda_max: weight of the squared error (0..255 scale) at both ends of the quality range.
+    """
+
+    N: int = 128
+    M: int = 320
+    inner: int = 192
+    hyper: int = 128
+    analysis_blocks: tuple[int, int] = (4, 2)
+    synthesis_blocks: tuple[int, int] = (5, 2)
+    knots: int = 16
+    lambda_min: float = 0.0006
+    lambda_max: float = 0.22
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as plain JSON types."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "LatensBaseConfig":
+        """The inverse of :meth:`to_dict`."""
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+class _LowerBoundScale(torch.autograd.Function):
+    """Clamp from both sides; the gradient passes where it leads back into the range."""
+
+    @staticmethod
+    def forward(ctx: Any, t: Tensor, upper: float) -> Tensor:
+        ctx.save_for_backward(t)
+        ctx.upper = upper
+        return t.clamp(0.0, upper)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (t,) = ctx.saved_tensors
+        (grad,) = grads
+        keep = ((t >= 0) | (grad < 0)) & ((t <= ctx.upper) | (grad > 0))
+        return grad * keep, None
+
+
+class LogisticMixturePrior(nn.Module):
+    """Factorised prior of z: for each quality knot and channel a mixture of three logistic distributions.
+
+    One shape per channel is shared by all knots; each knot adds its own offsets, which start at zero.
+
+    Args:
+        knots: number of quality knots.
+        channels: channels of z.
+    """
+
+    MIXTURES = 3
+
+    def __init__(self, knots: int, channels: int) -> None:
+        super().__init__()
+        k = self.MIXTURES
+        self.mean = nn.Parameter(torch.linspace(-2.0, 2.0, k).repeat(channels, 1))
+        self.log_scale = nn.Parameter(torch.full((channels, k), math.log(1.5)))
+        self.logit = nn.Parameter(torch.zeros(channels, k))
+        self.delta = nn.Parameter(torch.zeros(knots, 3, channels, k))
+
+    def _cdf(self, z: Tensor, knot: Tensor) -> Tensor:
+        mean = (self.mean + self.delta[knot, 0])[:, :, None, None]
+        inv_scale = torch.exp(-(self.log_scale + self.delta[knot, 1]).clamp(-3.0, 5.0))[:, :, None, None]
+        weight = torch.softmax(self.logit + self.delta[knot, 2], dim=-1)[:, :, None, None]
+        return (torch.sigmoid((z[..., None] - mean) * inv_scale) * weight).sum(-1)
+
+    def forward(self, z: Tensor, knot: Tensor) -> Tensor:
+        """Probability of the unit interval around each z.
+
+        Args:
+            z: ``(B, C, H, W)``, any real values.
+            knot: ``(B,)`` int64, the quality knot of each sample.
+
+        Returns:
+            Likelihoods in (0, 1], the shape of ``z``.
+        """
+        return (self._cdf(z + 0.5, knot) - self._cdf(z - 0.5, knot)).clamp_min(_LIKELIHOOD_BOUND)
+
+
+def first_step_mask(channels: int, height: int, width: int, device: torch.device) -> Tensor:
+    """True where a position belongs to the first context step: ``(1, channels, height, width)``.
+
+    The first half of the channels is coded on one colour of a checkerboard first, the second half on the other.
+    """
+    rows = torch.arange(height, device=device)[:, None]
+    cols = torch.arange(width, device=device)[None, :]
+    even = (rows + cols) % 2 == 0
+    first = torch.arange(channels, device=device)[:, None, None] < channels // 2
+    return torch.where(first, even, ~even)[None]
+
+
+def _conv3(n_in: int, n_out: int) -> nn.Conv2d:
+    return nn.Conv2d(n_in, n_out, 3, padding=1)
+
+
+class LatensBase(nn.Module):
+    r"""Variable-rate hyperprior with a two-step mean context, in depthwise-separable blocks.
+
+    .. code-block:: none
+
+        x ─ unshuffle 8 ─ g_a ── * gain(q) ── y ── round around mean ── y_hat ── / gain(q) ─ g_s ─ x_hat
+                                              │                          ▲
+                                             h_a ── z ── round ── z_hat ─┼─ h_scale (integers) ─ table index
+                                                                         └─ h_mean ─ context ─── mean
+
+    The hyperprior is that of Ballé et al. (ICLR 2018), the mean prediction that of Minnen et al. (NeurIPS 2018),
+    the two coding steps over channel halves and checkerboard that of Li et al. (CVPR 2023, DCVC-DC), the gain
+    vectors that of Cui et al. (CVPR 2021), the block that of Jia et al. (CVPR 2025, DCVC-RT).
+
+    Shapes: x ``(B, 3, H, W)`` in 0..1, H and W multiples of 64; y ``(B, M, H/16, W/16)``;
+    z ``(B, hyper, H/64, W/64)``. Quality is a real number in 0..1 per sample: lambda is log-spaced between
+    ``lambda_min`` and ``lambda_max``, and everything that depends on it is interpolated between ``knots`` knots,
+    except the prior of z, which takes the nearest knot.
+    """
+
+    def __init__(self, config: LatensBaseConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or LatensBaseConfig()
+        N, M, inner, Z, K = config.N, config.M, config.inner, config.hyper, config.knots
+        blocks8 = [DepthConvBlock(N) for _ in range(config.analysis_blocks[0])]
+        blocks16 = [DepthConvBlock(M, inner) for _ in range(config.analysis_blocks[1])]
+        self.g_a = nn.Sequential(
+            nn.PixelUnshuffle(8), nn.Conv2d(192, N, 1), *blocks8,
+            nn.PixelUnshuffle(2), nn.Conv2d(4 * N, M, 1), *blocks16,
+        )  # fmt: skip
+        blocks16 = [DepthConvBlock(M, inner) for _ in range(config.synthesis_blocks[1])]
+        blocks8 = [DepthConvBlock(N) for _ in range(config.synthesis_blocks[0])]
+        self.g_s = nn.Sequential(*blocks16, nn.Conv2d(M, 4 * N, 1), nn.PixelShuffle(2), *blocks8)
+        self.g_s_out = nn.Sequential(nn.Conv2d(N, 192, 1), nn.PixelShuffle(8))
+        self.log_gain = nn.Parameter(torch.zeros(K, M))
+        self.log_inverse_gain = nn.Parameter(torch.zeros(K, M))
+        self.out_scale = nn.Parameter(torch.ones(K, N))
+
+        self.h_a = nn.Sequential(
+            nn.Conv2d(M, inner, 1), DepthConvBlock(inner),
+            nn.PixelUnshuffle(2), nn.Conv2d(4 * inner, inner, 1), DepthConvBlock(inner),
+            nn.PixelUnshuffle(2), nn.Conv2d(4 * inner, Z, 1),
+        )  # fmt: skip
+        self.z_offset = nn.Parameter(torch.zeros(K, Z))
+        self.prior = LogisticMixturePrior(K, Z)
+        self.h_scale = nn.Sequential(
+            _conv3(Z, 192), nn.ReLU(), nn.Conv2d(192, 4 * 160, 1), nn.ReLU(), nn.PixelShuffle(2),
+            _conv3(160, 160), nn.ReLU(), nn.Conv2d(160, 4 * 128, 1), nn.ReLU(), nn.PixelShuffle(2),
+            _conv3(128, 96), nn.ReLU(), nn.Conv2d(96, M, 1),
+        )  # fmt: skip
+        self.h_mean = nn.Sequential(
+            _conv3(Z, inner), DepthConvBlock(inner),
+            nn.Conv2d(inner, 4 * inner, 1), nn.PixelShuffle(2), DepthConvBlock(inner),
+            nn.Conv2d(inner, 4 * inner, 1), nn.PixelShuffle(2), DepthConvBlock(inner),
+        )  # fmt: skip
+        self.mean_0 = nn.Conv2d(inner, M, 1)
+        self.context = nn.Sequential(nn.Conv2d(M + inner, inner, 1), DepthConvBlock(inner), DepthConvBlock(inner))
+        self.mean_1 = nn.Conv2d(inner, M, 1)
+        for conv in (self.mean_0, self.mean_1):
+            nn.init.zeros_(conv.weight)
+            nn.init.zeros_(conv.bias)
+        self._initialise_levels(torch.ones(M))
+
+    # -- initial values ------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _initialise_levels(self, sigma: Tensor) -> None:
+        """Set gains and scale predictions for latent channels of standard deviation ``sigma`` (0..1 pixels)."""
+        c = self.config
+        lmbda = torch.logspace(math.log10(c.lambda_min), math.log10(c.lambda_max), c.knots)
+        # Where rate falls by one bit per halved step (high rate), the best step is sqrt(26 / lambda).
+        level = torch.log(255.0 / torch.sqrt(26.0 / lmbda))
+        self.log_gain.copy_((level - math.log(STREAM_SCALE))[:, None].expand_as(self.log_gain))
+        self.log_inverse_gain.copy_(-self.log_gain)
+        middle = level.mean() + torch.log(sigma) - math.log(SCALES_MIN)
+        self.h_scale[-1].weight.mul_(8.0)
+        self.h_scale[-1].bias.copy_((middle / _LOG_SCALE_STEP).clamp(2.0, SCALES_LEVELS - 3.0))
+        # Let one channel of z carry the quality from the start, at no cost.
+        self.z_offset[:, 0] = torch.linspace(-8.0, 8.0, c.knots)
+        self.prior.delta[:, 0, 0, :] = torch.linspace(-8.0, 8.0, c.knots)[:, None]
+
+    @torch.no_grad()
+    def initialise_from_patches(self, patches: Tensor) -> None:
+        """Start as a transform codec: the linear path becomes the Karhunen-Loève transform of ``patches``.
+
+        The features along the path are the transform's coefficients times ``STREAM_SCALE``: optimisers move
+        weights by a fixed amount, and a residual branch must not disturb coefficients that have to be
+        precise to a fraction of a grey level. What enters a branch is whitened by its initial weights.
+
+        Args:
+            patches: ``(n, 3, 16, 16)`` in 0..1, from training photographs only, n at least some thousands.
+        """
+        c = self.config
+        blocks = F.pixel_unshuffle(patches.double() - 0.5, 8)
+        basis8, sigma8 = _klt(blocks.permute(0, 2, 3, 1).reshape(-1, 192), c.N)
+        packed = F.pixel_unshuffle(torch.einsum("nchw,ck->nkhw", blocks, basis8), 2).flatten(1)
+        basis16, sigma16 = _klt(packed, c.M)
+        head, down = self.g_a[1], self.g_a[3 + c.analysis_blocks[0]]
+        up, out = self.g_s[c.synthesis_blocks[1]], self.g_s_out[0]
+        for conv, weight in (
+            (head, basis8.T * STREAM_SCALE), (down, basis16.T), (up, basis16), (out, basis8),
+        ):  # fmt: skip
+            conv.weight.copy_(weight[:, :, None, None])
+            conv.bias.zero_()
+        for part in (self.g_a, self.g_s):
+            for block in part:
+                if isinstance(block, DepthConvBlock):
+                    sigma = sigma8 if block.pw_in.in_channels == c.N else sigma16
+                    # Weak channels are mostly noise: not amplified beyond a point.
+                    whiten = 1.0 / (STREAM_SCALE * (sigma.float() + 0.05))
+                    block.pw_in.weight.mul_(whiten[:, None, None])
+                    block.ffn_in.weight.mul_(whiten[:, None, None])
+        self._initialise_levels(sigma16.float())
+
+    # -- quality -------------------------------------------------------------------------------------------
+
+    def lmbda(self, quality: Tensor) -> Tensor:
+        """Weight of the mean squared error (0..255 scale, against bits per pixel) at each quality in 0..1."""
+        c = self.config
+        return c.lambda_min * (c.lambda_max / c.lambda_min) ** quality
+
+    def nearest_knot(self, quality: Tensor) -> Tensor:
+        """The knot whose prior of z is used at each quality: int64, the shape of ``quality``."""
+        return torch.round(quality * (self.config.knots - 1)).long()
+
+    def _at_quality(self, table: Tensor, quality: Tensor) -> Tensor:
+        """Rows of ``table`` (knots, C) interpolated at ``quality`` (B,): ``(B, C, 1, 1)``."""
+        position = quality * (self.config.knots - 1)
+        low = position.floor().clamp(0, self.config.knots - 2).long()
+        fraction = (position - low)[:, None].to(table.dtype)
+        return torch.lerp(table[low], table[low + 1], fraction)[:, :, None, None]
+
+    def gain(self, quality: Tensor) -> Tensor:
+        """Factor from features to units of the quantiser: ``(B, M, 1, 1)``."""
+        return torch.exp(self._at_quality(self.log_gain, quality))
+
+    def inverse_gain(self, quality: Tensor) -> Tensor:
+        """Factor from units of the quantiser to features: ``(B, M, 1, 1)``."""
+        return torch.exp(self._at_quality(self.log_inverse_gain, quality))
+
+    # -- the parts -----------------------------------------------------------------------------------------
+
+    def analyse(self, x: Tensor, quality: Tensor) -> Tensor:
+        """x ``(B, 3, H, W)`` to y ``(B, M, H/16, W/16)`` in units of the quantiser."""
+        return self.g_a(x - 0.5).float() * self.gain(quality)
+
+    def hyper_analyse(self, y: Tensor, quality: Tensor) -> Tensor:
+        """y to z ``(B, hyper, H/64, W/64)``, not yet rounded. asinh tames the dynamic range of y."""
+        return self.h_a(torch.asinh(y)).float() + self._at_quality(self.z_offset, quality)
+
+    def means(self, z_hat: Tensor) -> Tensor:
+        """Features that the means are predicted from: ``(B, inner, H/16, W/16)``."""
+        return self.h_mean(z_hat)
+
+    def first_mean(self, features: Tensor, quality: Tensor) -> Tensor:
+        """Mean of the positions coded first, from the hyperprior alone (given for all positions)."""
+        return self.mean_0(features) * self.gain(quality)
+
+    def second_mean(self, features: Tensor, y_first: Tensor, quality: Tensor) -> Tensor:
+        """Mean of the positions coded second, given ``y_first`` (zero elsewhere)."""
+        u = torch.cat([y_first * self.inverse_gain(quality), features], dim=1)
+        return self.mean_1(self.context(u)) * self.gain(quality)
+
+    def synthesise(self, y_hat: Tensor, quality: Tensor) -> Tensor:
+        """y_hat to x_hat ``(B, 3, H, W)``, not clamped."""
+        features = self.g_s(y_hat * self.inverse_gain(quality))
+        scale = self._at_quality(self.out_scale, quality) / STREAM_SCALE
+        return self.g_s_out(features * scale.to(features.dtype)).float() + 0.5
+
+    # -- training ------------------------------------------------------------------------------------------
+
+    def forward(
+        self, x: Tensor, quality: Tensor, *, noise: bool = True, autocast: bool = False
+    ) -> dict[str, Any]:
+        """One training pass.
+
+        Args:
+            x: ``(B, 3, H, W)`` in 0..1, H and W multiples of 64.
+            quality: ``(B,)`` in 0..1.
+            noise: rate from uniform noise in place of rounding (what enters g_s, context and hyper-synthesis is
+                always rounded, with straight-through gradients).
+            autocast: run g_a, g_s and h_a in bfloat16.
+
+        Returns:
+            ``{"x_hat": (B, 3, H, W), "likelihoods": {"y": ..., "z": ...}}``.
+        """
+        low_precision = torch.autocast(x.device.type, torch.bfloat16, enabled=autocast)
+        with low_precision:
+            y = self.analyse(x, quality)
+            z = self.hyper_analyse(y, quality)
+        knot = self.nearest_knot(quality)
+        z_hat = quantize_ste(z)
+        z_likelihoods = self.prior(z + torch.empty_like(z).uniform_(-0.5, 0.5) if noise else z_hat, knot)
+
+        index = self.h_scale(z_hat)
+        log_scale = _LowerBoundScale.apply(index, SCALES_LEVELS - 1.0) * _LOG_SCALE_STEP + math.log(SCALES_MIN)
+        features = self.means(z_hat)
+        first = first_step_mask(y.shape[1], y.shape[2], y.shape[3], y.device)
+        mean = self.first_mean(features, quality)
+        y_first = (quantize_ste(y - mean) + mean) * first
+        mean = torch.where(first, mean, self.second_mean(features, y_first, quality))
+        residual = y - mean
+        y_hat = quantize_ste(residual) + mean
+        value = residual + torch.empty_like(y).uniform_(-0.5, 0.5) if noise else torch.round(residual)
+        y_likelihoods = gaussian_likelihood(value, log_scale)
+        with low_precision:
+            x_hat = self.synthesise(y_hat, quality)
+        return {"x_hat": x_hat, "likelihoods": {"y": y_likelihoods, "z": z_likelihoods}}
+
+
+def gaussian_likelihood(value: Tensor, log_scale: Tensor) -> Tensor:
+    """Probability of the unit interval around ``value`` under a zero-mean Gaussian of scale exp(log_scale)."""
+    inv = torch.exp(-log_scale) * _SQRT_HALF
+    value = value.abs()
+    # erfc of the far side keeps the relative precision of small tails.
+    upper = torch.erfc((value - 0.5) * inv)
+    lower = torch.erfc((value + 0.5) * inv)
+    return (0.5 * (upper - lower)).clamp_min(_LIKELIHOOD_BOUND)
+
+
+def _klt(rows: Tensor, keep: int) -> tuple[Tensor, Tensor]:
+    """Leading eigenvectors (dim, keep) and standard deviations (keep,) of zero-mean ``rows`` (n, dim)."""
+    values, vectors = torch.linalg.eigh(rows.T @ rows / rows.shape[0])
+    values, vectors = values.flip(0)[:keep], vectors.flip(1)[:, :keep]
+    return vectors, values.clamp_min(1e-12).sqrt()
+
+
+@torch.no_grad()
+def freeze(model: LatensBase) -> ExactHyperprior:
+    """The entropy model of a trained :class:`LatensBase` in integers, for files.
+
+    Raises:
+        ModelError: weights that are not finite or cannot be made exact.
+        TableError: a prior that is not a distribution.
+    """
+    config, prior = model.config, model.prior.double()
+    reach = torch.arange(-_Z_REACH, _Z_REACH + 1, dtype=torch.float64)
+    z = reach[None, None, None, :].expand(config.knots, config.hyper, 1, -1)
+    pmf = prior(z, torch.arange(config.knots))[:, :, 0].reshape(config.knots * config.hyper, -1).numpy()
+    model.prior.float()
+    # Values so rare that an escape is cheaper are left out at both ends.
+    kept = pmf > _Z_TAIL
+    if not kept.any(axis=1).all():
+        raise TableError("prior of z: a channel has no probable value; are the weights finite?")
+    first = kept.argmax(axis=1)
+    lengths = pmf.shape[1] - kept[:, ::-1].argmax(axis=1) - first
+    rows = np.zeros((len(pmf), int(lengths.max()) + 1))
+    for row, p, start, length in zip(rows, pmf, first, lengths, strict=True):
+        row[:length] = p[start : start + length]
+        row[length] = max(1.0 - row[:length].sum(), _LIKELIHOOD_BOUND)
+    cdfs = pmfs_to_quantized_cdfs(rows, lengths + 1)
+    z_tables = IntegerTables.from_rows(cdfs, lengths + 2, first - _Z_REACH)
+
+    gaussian = GaussianConditional(get_scale_table())
+    gaussian.update()
+    y_tables = IntegerTables.from_rows(
+        gaussian.quantized_cdf.numpy(), gaussian.cdf_length.numpy(), gaussian.offset.numpy()
+    )
+    samples = [
+        draw_symbols(
+            z_tables.rows(knot * config.hyper, (knot + 1) * config.hyper),
+            z_tables.offsets[knot * config.hyper : (knot + 1) * config.hyper],
+            (16, 16),
+            seed=knot,
+        )
+        for knot in range(config.knots)
+    ]
+    network = convert(model.h_scale, np.arange(SCALES_LEVELS - 1) + 0.5, samples, "h_scale")
+    return ExactHyperprior(network, z_tables, y_tables, config.hyper)

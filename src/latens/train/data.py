@@ -1,0 +1,160 @@
+"""Training photographs, decoded once and kept as bytes in memory; random crops are cut from there."""
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from latens.errors import TrainingError
+
+__all__ = ["CropSampler", "PhotoPool"]
+
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".ppm"}
+_FORMATS = ["PNG", "JPEG", "WEBP", "AVIF", "BMP", "TIFF", "PPM"]
+
+
+def _files(source: Path) -> Iterator[tuple[str, bytes]]:
+    """(name, content) of every image below a folder; ``.tar`` archives count as folders."""
+    if source.is_dir():
+        for path in sorted(source.rglob("*")):
+            if path.suffix.lower() in _SUFFIXES:
+                yield path.name, path.read_bytes()
+            elif path.suffix.lower() == ".tar":
+                yield from _files(path)
+    elif source.suffix.lower() == ".tar":
+        with tarfile.open(source) as archive:
+            for member in archive:
+                content = archive.extractfile(member) if member.isfile() else None
+                if content is not None and Path(member.name).suffix.lower() in _SUFFIXES:
+                    yield Path(member.name).name, content.read()
+    else:
+        raise TrainingError(f"{source}: expected a folder of images or a .tar archive of them")
+
+
+def _decode(content: bytes) -> npt.NDArray[np.uint8] | None:
+    try:
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+            return np.asarray(image.convert("RGB"))
+    except Exception:  # Pillow raises many kinds; an unreadable file is skipped and listed by the caller
+        return None
+
+
+@dataclass
+class PhotoPool:
+    """All images of one or more sources as one flat byte array.
+
+    Attributes:
+        names: file name of each image.
+        sizes: ``(n, 2)`` height and width.
+        weights: ``(n,)`` how often each image is drawn: the square root of its file size, so that photographs
+            full of detail come up more often than flat graphics.
+        pixels: all images, row by row, RGB, one after the other.
+        skipped: names of files that could not be read.
+    """
+
+    names: list[str]
+    sizes: npt.NDArray[np.int64]
+    weights: npt.NDArray[np.float64]
+    pixels: npt.NDArray[np.uint8]
+    skipped: list[str]
+
+    def __post_init__(self) -> None:
+        self._starts = np.concatenate([[0], np.cumsum(self.sizes.prod(1) * 3)])
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, i: int) -> npt.NDArray[np.uint8]:
+        height, width = self.sizes[i]
+        return self.pixels[self._starts[i] : self._starts[i + 1]].reshape(height, width, 3)
+
+    def subset(self, keep: list[int]) -> "PhotoPool":
+        """A pool of only these images (copied)."""
+        pixels = np.concatenate([self[i].reshape(-1) for i in keep]) if keep else self.pixels[:0]
+        return PhotoPool([self.names[i] for i in keep], self.sizes[keep], self.weights[keep], pixels, [])
+
+    @classmethod
+    def load(cls, source: Path, cache: Path | None = None) -> "PhotoPool":
+        """Decode everything in ``source``; with ``cache`` the pixels are kept in that folder and mapped.
+
+        Raises:
+            TrainingError: no readable image was found.
+        """
+        files = list(_files(source))
+        key = hashlib.sha256(json.dumps([(n, len(c)) for n, c in files]).encode()).hexdigest()[:16]
+        listing = cache / f"pool-{key}.json" if cache else None
+        if listing is not None and listing.exists():
+            meta = json.loads(listing.read_text())
+            pixels = np.load(listing.with_suffix(".npy"), mmap_mode="r")
+            return cls(meta["names"], np.array(meta["sizes"]), np.array(meta["weights"]), pixels, meta["skipped"])
+        names, sizes, weights, parts, skipped = [], [], [], [], []
+        with ThreadPoolExecutor(2) as pool:
+            for (name, content), image in zip(files, pool.map(_decode, (c for _, c in files)), strict=True):
+                if image is None:
+                    skipped.append(name)
+                    continue
+                names.append(name)
+                sizes.append(image.shape[:2])
+                weights.append(len(content) ** 0.5)
+                parts.append(image.reshape(-1))
+        if not names:
+            raise TrainingError(f"{source}: no readable image in it ({len(skipped)} could not be decoded)")
+        result = cls(names, np.array(sizes, np.int64), np.array(weights), np.concatenate(parts), skipped)
+        if listing is not None:
+            listing.parent.mkdir(parents=True, exist_ok=True)
+            np.save(listing.with_suffix(".npy"), result.pixels)
+            meta = {"names": names, "sizes": result.sizes.tolist(), "weights": weights, "skipped": skipped}
+            listing.write_text(json.dumps(meta))
+        return result
+
+
+class CropSampler:
+    """Random crops of a pool. The crops of a step depend only on seed and step, so a resumed run repeats them.
+
+    Half of the crops are downscaled by a random factor of 0.5 to 1, which gives sharp, noise-free pixels;
+    all are flipped and turned at random.
+
+    Args:
+        pool: where to cut from. Images smaller than a crop are padded by reflection.
+        batch: crops per step.
+        seed: any integer.
+    """
+
+    def __init__(self, pool: PhotoPool, batch: int, seed: int) -> None:
+        self.pool, self.batch, self.seed = pool, batch, seed
+        self._cumulative = np.cumsum(pool.weights / pool.weights.sum())
+
+    def __call__(self, step: int, crop: int) -> Tensor:
+        """Crops of one step: ``(batch, 3, crop, crop)`` float32 in 0..1."""
+        rng = np.random.default_rng([self.seed, step])
+        return torch.stack([self._one(rng, crop) for _ in range(self.batch)])
+
+    def _one(self, rng: np.random.Generator, crop: int) -> Tensor:
+        image = self.pool[min(int(np.searchsorted(self._cumulative, rng.random())), len(self.pool) - 1)]
+        height, width = image.shape[:2]
+        side = crop
+        if rng.random() < 0.5:
+            side = max(crop, min(round(crop / rng.uniform(0.5, 1.0)), height, width))
+        top = rng.integers(0, max(height - side, 0) + 1)
+        left = rng.integers(0, max(width - side, 0) + 1)
+        turns, flip = int(rng.integers(4)), bool(rng.integers(2))
+        patch = image[top : top + side, left : left + side]
+        short = (side - patch.shape[0], side - patch.shape[1])
+        if max(short) > 0:
+            patch = np.pad(patch, ((0, short[0]), (0, short[1]), (0, 0)), mode="symmetric")
+        patch = np.rot90(patch[:, ::-1] if flip else patch, turns)
+        x = torch.from_numpy(np.ascontiguousarray(patch)).permute(2, 0, 1)[None].float()
+        if side != crop:
+            x = F.interpolate(x, (crop, crop), mode="bilinear", antialias=True).round_()
+        return x[0].div_(255.0)

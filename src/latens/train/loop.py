@@ -1,0 +1,213 @@
+"""The training loop: resumable, bounded in time, and safe to kill at any moment."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latens.errors import TrainingError
+from latens.models.latens_base import LatensBase
+from latens.train.config import TrainConfig
+from latens.train.data import CropSampler, PhotoPool
+
+__all__ = ["Trainer", "rate_and_distortion"]
+
+VALIDATION_QUALITIES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+
+
+def rate_and_distortion(out: dict[str, Any], x: Tensor) -> tuple[Tensor, Tensor]:
+    """Bits per pixel (from likelihoods) and mean squared error (0..255 scale), each per sample ``(B,)``."""
+    pixels = x.shape[2] * x.shape[3]
+    bits = sum(-torch.log2(p).flatten(1).sum(1) for p in out["likelihoods"].values())
+    mse = (out["x_hat"] - x).square().flatten(1).mean(1) * 255.0**2
+    return bits / pixels, mse
+
+
+class Trainer:
+    """Trains a :class:`LatensBase`.
+
+    The run folder holds ``config.json``, ``checkpoint.pt`` (weights, averaged weights, optimiser, step: plain
+    tensors, loaded with ``weights_only``), ``log.jsonl`` and, after validation, its figures.
+
+    Args:
+        config: the run.
+        folder: run folder; if it holds a checkpoint, the run goes on from there.
+        branch_from: checkpoint to start from when the folder holds none (for a decay branch).
+        report: called with a dict after each logged interval.
+
+    Raises:
+        TrainingError: no images, or a checkpoint of another architecture.
+    """
+
+    LOG_EVERY = 25
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        folder: Path,
+        branch_from: Path | None = None,
+        report: Callable[[dict[str, Any]], None] = lambda _: None,
+    ) -> None:
+        self.config, self.folder, self.report = config, folder, report
+        torch.set_num_threads(config.threads)
+        torch.manual_seed(config.seed)
+        pool = PhotoPool.load(Path(config.data), Path(config.cache) if config.cache else None)
+        held = set(Path(config.holdout).read_text().split()) if config.holdout else set()
+        self.validation = pool.subset([i for i, n in enumerate(pool.names) if n in held])
+        self.pool = pool.subset([i for i, n in enumerate(pool.names) if n not in held])
+        if not len(self.pool):
+            raise TrainingError(f"{config.data}: no image is left for training")
+        self.sampler = CropSampler(self.pool, config.batch, config.seed)
+        self.model = LatensBase(config.model).to(memory_format=torch.channels_last)
+        self.average = LatensBase(config.model).requires_grad_(False)
+        self.optimiser = torch.optim.AdamW(
+            self.model.parameters(), lr=config.learning_rate, betas=config.betas, weight_decay=0.0
+        )
+        self.step = 0
+        folder.mkdir(parents=True, exist_ok=True)
+        checkpoint = folder / "checkpoint.pt"
+        if checkpoint.exists():
+            self._restore(checkpoint)
+        elif branch_from is not None:
+            self._restore(branch_from)
+        else:
+            self.model.initialise_from_patches(self._patches(40_000))
+            self.average.load_state_dict(self.model.state_dict())
+        (folder / "config.json").write_text(config.to_json())
+
+    def _patches(self, count: int) -> Tensor:
+        """Random 16x16 patches for the transform that training starts from: ``(count, 3, 16, 16)``."""
+        sampler = CropSampler(self.pool, 8, self.config.seed + 1)
+        rng = np.random.default_rng(self.config.seed)
+        patches: list[Tensor] = []
+        per_crop = 64
+        for step in range(math.ceil(count / (8 * per_crop))):
+            for image in sampler(step, 256):
+                at = rng.integers(0, 241, (per_crop, 2))
+                patches.extend(image[:, r : r + 16, c : c + 16] for r, c in at)
+        return torch.stack(patches[:count])
+
+    def _restore(self, path: Path) -> None:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            self.model.load_state_dict(state["model"])
+            self.average.load_state_dict(state["average"])
+            self.optimiser.load_state_dict(state["optimiser"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise TrainingError(f"{path}: a checkpoint of another architecture ({str(error)[:200]})") from error
+        self.step = int(state["step"])
+
+    def save(self) -> None:
+        """Write the checkpoint: to a temporary file first, so that a kill never leaves half of one."""
+        temporary = self.folder / "checkpoint.tmp"
+        state = {
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step,
+        }
+        try:
+            torch.save(state, temporary)
+            os.replace(temporary, self.folder / "checkpoint.pt")
+        except (OSError, RuntimeError) as error:
+            temporary.unlink(missing_ok=True)
+            raise TrainingError(f"{self.folder}: cannot save the checkpoint ({error})") from error
+
+    def _log(self, record: dict[str, Any]) -> None:
+        with (self.folder / "log.jsonl").open("a") as log:
+            log.write(json.dumps(record) + "\n")
+        self.report(record)
+
+    def train_step(self, x: Tensor) -> dict[str, float]:
+        """One optimiser step on a batch ``(B, 3, crop, crop)``; the step's mean loss, rate and distortion."""
+        config, batch = self.config, x.shape[0]
+        torch.manual_seed(config.seed * 1_000_003 + self.step)
+        quality = (torch.arange(batch) + torch.rand(batch)) / batch
+        hard = config.is_hard(self.step)
+        for part in (self.model.g_a, self.model.h_a):
+            part.requires_grad_(not hard)
+        for group in self.optimiser.param_groups:
+            group["lr"] = config.learning_rate_at(self.step)
+        out = self.model(x.contiguous(memory_format=torch.channels_last), quality, noise=not hard, autocast=True)
+        rate, mse = rate_and_distortion(out, x)
+        lmbda = self.model.lmbda(quality)
+        # Dividing by sqrt(lambda) makes a given relative saving of rate count alike at all qualities.
+        loss = ((rate + lmbda * mse) / lmbda.sqrt()).mean()
+        if not math.isfinite(loss.item()):
+            raise TrainingError(
+                f"the loss is {loss.item()} at step {self.step}; the last good checkpoint is kept in {self.folder}"
+            )
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
+        self.optimiser.step()
+        self.step += 1
+        decay = min(config.ema, (self.step + 1) / (self.step + 10))
+        with torch.no_grad():
+            parameters = [p.detach() for p in self.model.parameters()]
+            torch._foreach_lerp_(list(self.average.parameters()), parameters, 1.0 - decay)
+        return {
+            "loss": loss.item(),
+            "bpp": rate.mean().item(),
+            "db": (10 * torch.log10(255.0**2 / mse)).mean().item(),
+            "grad": norm.item(),
+        }
+
+    @torch.no_grad()
+    def validate(self, images: int = 32) -> list[dict[str, float]]:
+        """Estimated rate and PSNR of the averaged weights on the held-out photographs, hard rounding."""
+        rows = []
+        for q in VALIDATION_QUALITIES:
+            total = np.zeros(2)
+            count = min(images, len(self.validation))
+            for i in range(count):
+                pixels = self.validation[i]
+                height, width = (s // 64 * 64 for s in pixels.shape[:2])
+                x = torch.from_numpy(np.ascontiguousarray(pixels[:height, :width])).permute(2, 0, 1)[None] / 255.0
+                out = self.average(x, torch.tensor([q]), noise=False, autocast=True)
+                out["x_hat"] = out["x_hat"].clamp(0, 1)
+                rate, mse = rate_and_distortion(out, x)
+                total += [rate.item(), 10 * math.log10(255.0**2 / mse.item())]
+            rows.append({"quality": q, "bpp": total[0] / max(count, 1), "db": total[1] / max(count, 1)})
+        return rows
+
+    def run(self, budget_seconds: float = math.inf) -> None:
+        """Train until ``config.steps``, the budget or Ctrl-C; always ends with a saved checkpoint."""
+        start = saved = validated = time.monotonic()
+        sums: dict[str, float] = {}
+        last = self.step
+        interval = time.monotonic()
+        with ThreadPoolExecutor(1) as loader:
+            crops = loader.submit(self.sampler, self.step, self.config.crop)
+            try:
+                while not 0 < self.config.steps <= self.step:
+                    x = crops.result()
+                    crops = loader.submit(self.sampler, self.step + 1, self.config.crop)
+                    for key, value in self.train_step(x).items():
+                        sums[key] = sums.get(key, 0.0) + value
+                    now = time.monotonic()
+                    if self.step % self.LOG_EVERY == 0:
+                        n = self.step - last
+                        means = {k: round(v / n, 5) for k, v in sums.items()}
+                        rate = self.config.learning_rate_at(self.step)
+                        self._log({"step": self.step, **means, "lr": rate, "seconds": round((now - interval) / n, 4)})
+                        sums, last, interval = {}, self.step, now
+                    if now - saved > self.config.checkpoint_seconds:
+                        self.save()
+                        saved = now
+                    if len(self.validation) and now - validated > self.config.validate_seconds:
+                        self._log({"step": self.step, "validation": self.validate(8)})
+                        validated = interval = time.monotonic()
+                    if now - start > budget_seconds:
+                        break
+            except KeyboardInterrupt:
+                pass
+        self.save()
