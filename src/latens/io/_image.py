@@ -388,6 +388,7 @@ def _turn(array: Pixels, orientation: int) -> Pixels:
 # What is worth keeping of a TIFF file's own directory; the rest describes how its pixels are stored.
 _TIFF_TAGS = (0x010E, 0x010F, 0x0110, 0x011A, 0x011B, 0x0128, 0x0131, 0x0132, 0x013B, 0x8298)
 _TIFF_DIRECTORIES = (0x8769, 0x8825)
+_XMP_TAG = 700
 
 
 def _metadata(image: PilImage.Image, key: str, name: str) -> bytes | None:
@@ -403,7 +404,12 @@ def _metadata(image: PilImage.Image, key: str, name: str) -> bytes | None:
 
 def _exif(image: PilImage.Image, notes: list[str]) -> bytes | None:
     if image.format == "TIFF":
-        return _tiff_exif(image)
+        # The file itself is the EXIF structure. Pillow has applied the orientation.
+        try:
+            return _describing(image.getexif())
+        except Exception:
+            notes.append("the EXIF data are damaged and were left out")
+            return None
     exif = _metadata(image, "exif", "EXIF")
     if exif is None:
         return None
@@ -415,9 +421,8 @@ def _exif(image: PilImage.Image, notes: list[str]) -> bytes | None:
     return exif
 
 
-def _tiff_exif(image: PilImage.Image) -> bytes | None:
-    """EXIF of a TIFF file, which is the file itself. Pillow has applied the orientation."""
-    found = image.getexif()
+def _describing(found: PilImage.Exif) -> bytes | None:
+    """EXIF with only those of the tags that describe the photo."""
     kept = PilImage.Exif()
     for tag in _TIFF_TAGS:
         if tag in found:
@@ -460,9 +465,8 @@ _WRITERS = {
     "avif": _Writer(
         "AVIF", (".avif",), ("alpha", "icc", "exif", "xmp"), {"quality": 95, "subsampling": "4:4:4"}
     ),
-    "tiff": _Writer(
-        "TIFF", (".tif", ".tiff"), ("alpha", "icc", "exif", "xmp"), {"compression": "tiff_adobe_deflate"}
-    ),
+    # Not compressed: Pillow's compressing writer cannot write the EXIF directory.
+    "tiff": _Writer("TIFF", (".tif", ".tiff"), ("alpha", "icc", "exif", "xmp"), {}),
     "bmp": _Writer("BMP", (".bmp",), (), {}),
     "ppm": _Writer("PPM", (".ppm", ".pgm", ".pnm"), (), {}),
 }
@@ -529,9 +533,35 @@ def write_image(
     return notes
 
 
+def _tiff_directory(image: Image) -> PilImage.Exif:
+    """EXIF and XMP as a TIFF file carries them: in its own directory, other tags of which must stay."""
+    result = PilImage.Exif()
+    if image.exif:
+        found = PilImage.Exif()
+        found.load(b"Exif\0\0" + image.exif)
+        result.load(_describing(found) or b"")
+    if image.xmp:
+        result[_XMP_TAG] = image.xmp
+    return result
+
+
 def _encode(image: Image, writer: _Writer, shown: str) -> tuple[bytes, tuple[str, ...]]:
     if image.alpha is not None and "alpha" not in writer.carries:
         raise OutputError(f"{shown}: {writer.pillow} has no alpha channel; choose png, webp, avif or tiff")
+    buffer = io.BytesIO()
+    picture = to_pil(image)
+    picture.info.clear()
+    try:
+        options, notes = _save_options(image, writer)
+        picture.save(buffer, writer.pillow, **options)
+    except Exception as error:
+        reason = printable(str(error))
+        raise OutputError(f"{shown}: cannot be written as {writer.pillow}: {reason}") from error
+    return buffer.getvalue(), notes
+
+
+def _save_options(image: Image, writer: _Writer) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """What `save` is to be told, metadata included; and what is left out."""
     notes: list[str] = []
     options = dict(writer.options)
     for name in ("icc", "exif", "xmp"):
@@ -541,27 +571,20 @@ def _encode(image: Image, writer: _Writer, shown: str) -> tuple[bytes, tuple[str
         too_long = writer.pillow == "JPEG" and name != "icc" and len(data) > _JPEG_SEGMENT
         # WebP and AVIF have no grey: Pillow writes RGB, to which a grey profile does not apply.
         grey = name == "icc" and image.pixels.shape[2] == 1 and writer.pillow in ("WEBP", "AVIF")
-        if name not in writer.carries or too_long or grey:
+        if name == "exif" and not is_exif(data):
+            notes.append("EXIF is left out: it is damaged")
+        elif name not in writer.carries or too_long or grey:
             notes.append(f"{name.upper()} is left out: {writer.pillow} cannot carry it")
         elif name == "icc":
             options["icc_profile"] = data
+        elif writer.pillow == "TIFF":
+            options["exif"] = _tiff_directory(image)
         elif name == "exif":
             options["exif"] = b"Exif\0\0" + data
         elif writer.pillow == "PNG":
             text = PngImagePlugin.PngInfo()
             text.add_itxt("XML:com.adobe.xmp", data)
             options["pnginfo"] = text
-        elif writer.pillow == "TIFF":
-            options["tiffinfo"] = {700: data}
         else:
             options["xmp"] = data
-    buffer = io.BytesIO()
-    picture = to_pil(image)
-    picture.info.clear()
-    try:
-        picture.save(buffer, writer.pillow, **options)
-    except Exception as error:
-        raise OutputError(
-            f"{shown}: cannot be written as {writer.pillow}: {printable(str(error))}"
-        ) from error
-    return buffer.getvalue(), tuple(notes)
+    return options, tuple(notes)
