@@ -1,12 +1,13 @@
-// The boundary between Python and the core: checks arrays, releases the GIL, turns a status into an exception.
-// Arrays cross without copies. Everything else, defaults and conversions included, is Python's business.
+// The boundary between Python and the core: checks arrays, releases the GIL, turns a status into an
+// exception. Arrays cross without copies. Everything else, defaults and conversions included, is Python's
+// business.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
 #include <atomic>
 #include <memory>
-#include <optional>
 #include <string>
+#include <utility>
 
 #include "coder.hpp"
 #include "quantize.hpp"
@@ -78,7 +79,8 @@ latens::Ints ints(const Array& array) {
 
 void same_size(std::size_t a, std::size_t b) {
     if (a != b)
-        raise("ShapeError", "expected arrays of one size, got " + std::to_string(a) + " and " + std::to_string(b));
+        raise("ShapeError",
+              "expected arrays of one size, got " + std::to_string(a) + " and " + std::to_string(b));
 }
 
 struct Tables {
@@ -88,8 +90,8 @@ struct Tables {
         same_size(cdfs.shape(0), sizes.shape(0));
         same_size(cdfs.shape(0), offsets.shape(0));
         run([&] {
-            return latens::Tables::build(cdfs.data(), sizes.data(), offsets.data(), cdfs.shape(0), cdfs.shape(1),
-                                         core);
+            return latens::Tables::build(cdfs.data(), sizes.data(), offsets.data(), cdfs.shape(0),
+                                         cdfs.shape(1), core);
         });
     }
 };
@@ -108,7 +110,8 @@ class Encoder {
         const Busy busy(flag_);
         latens::Bytes result;
         run([&] {
-            return lanes == 0 ? backlog_.encode_stream(result, poll) : backlog_.encode_lanes(lanes, result, poll);
+            return lanes == 0 ? backlog_.encode_stream(result, poll)
+                              : backlog_.encode_lanes(lanes, result, poll);
         });
         return nb::bytes(result.data, result.size);
     }
@@ -119,43 +122,28 @@ class Encoder {
     std::atomic<bool> flag_{false};
 };
 
-class StreamDecoder {
+// Holds on to the array that the core reads in place. Lanes have one option each: their number, `skip_below`.
+template <class Core, class Symbol, class... Option>
+class Decoder {
   public:
-    explicit StreamDecoder(Data data) : data_(std::move(data)) { check(core_.open(data_.data(), data_.size())); }
-
-    void decode(const Array& indexes, const Tables& tables, Out<std::int32_t> out) {
+    Decoder(Data data, Option... lanes) : data_(std::move(data)) {
+        check(core_.open(data_.data(), data_.size(), lanes...));
+    }
+    void decode(const Array& indexes, const Tables& tables, Out<Symbol> out, Option... skip_below) {
         const Busy busy(flag_);
         same_size(indexes.size(), out.size());
         const latens::Ints i = ints(indexes);
-        run([&] { return core_.decode(i, *tables.core, out.data(), poll); });
+        run([&] { return core_.decode(i, *tables.core, out.data(), poll, skip_below...); });
     }
     void finish() const { check(core_.finish()); }
 
   private:
     Data data_;
-    latens::StreamDecoder core_;
+    Core core_;
     std::atomic<bool> flag_{false};
 };
-
-class LaneDecoder {
-  public:
-    LaneDecoder(Data data, unsigned lanes) : data_(std::move(data)) {
-        check(core_.open(data_.data(), data_.size(), lanes));
-    }
-
-    void decode(const Array& indexes, const Tables& tables, std::uint32_t skip_below, Out<std::int16_t> out) {
-        const Busy busy(flag_);
-        same_size(indexes.size(), out.size());
-        const latens::Ints i = ints(indexes);
-        run([&] { return core_.decode(i, *tables.core, skip_below, out.data(), poll); });
-    }
-    void finish() const { check(core_.finish()); }
-
-  private:
-    Data data_;
-    latens::LaneDecoder core_;
-    std::atomic<bool> flag_{false};
-};
+using StreamDecoder = Decoder<latens::StreamDecoder, std::int32_t>;
+using LaneDecoder = Decoder<latens::LaneDecoder, std::int16_t, std::uint32_t>;
 
 void quantize(In<float, 2> pmf, In<std::int32_t, 1> lengths, unsigned precision, Out<std::int32_t> cdfs) {
     same_size(pmf.shape(0), lengths.shape(0));
@@ -180,12 +168,13 @@ void quantize(In<float, 2> pmf, In<std::int32_t, 1> lengths, unsigned precision,
 
 NB_MODULE(_native, m) {
     nb::class_<Tables>(m, "Tables")
-        .def(nb::init<In<std::int32_t, 2>, In<std::int32_t, 1>, In<std::int32_t, 1>>(),
-             "cdfs"_a.noconvert(), "sizes"_a.noconvert(), "offsets"_a.noconvert())
+        .def(nb::init<In<std::int32_t, 2>, In<std::int32_t, 1>, In<std::int32_t, 1>>(), "cdfs"_a.noconvert(),
+             "sizes"_a.noconvert(), "offsets"_a.noconvert())
         .def("__len__", [](const Tables& tables) { return tables.core->count(); });
     nb::class_<Encoder>(m, "Encoder")
         .def(nb::init<unsigned>(), "escape_nibbles"_a)
-        .def("push", &Encoder::push, "symbols"_a.noconvert(), "indexes"_a.noconvert(), "tables"_a, "skip_below"_a)
+        .def("push", &Encoder::push, "symbols"_a.noconvert(), "indexes"_a.noconvert(), "tables"_a,
+             "skip_below"_a)
         .def("finish", &Encoder::finish, "lanes"_a)
         .def("__len__", &Encoder::size);
     nb::class_<StreamDecoder>(m, "StreamDecoder")
@@ -193,9 +182,9 @@ NB_MODULE(_native, m) {
         .def("decode", &StreamDecoder::decode, "indexes"_a.noconvert(), "tables"_a, "out"_a.noconvert())
         .def("finish", &StreamDecoder::finish);
     nb::class_<LaneDecoder>(m, "LaneDecoder")
-        .def(nb::init<Data, unsigned>(), "data"_a.noconvert(), "lanes"_a)
-        .def("decode", &LaneDecoder::decode, "indexes"_a.noconvert(), "tables"_a, "skip_below"_a,
-             "out"_a.noconvert())
+        .def(nb::init<Data, std::uint32_t>(), "data"_a.noconvert(), "lanes"_a)
+        .def("decode", &LaneDecoder::decode, "indexes"_a.noconvert(), "tables"_a, "out"_a.noconvert(),
+             "skip_below"_a)
         .def("finish", &LaneDecoder::finish);
     m.def("quantize", &quantize, "pmf"_a.noconvert(), "lengths"_a.noconvert(), "precision"_a,
           "cdfs"_a.noconvert());

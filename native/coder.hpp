@@ -60,7 +60,6 @@ class Backlog {
         std::shared_ptr<const Tables> tables;
         std::size_t begin;  // its first item
     };
-    class Writer;
 
     template <class Symbol, class Index>
     Status append(const Symbol* symbols, const Index* indexes, std::size_t begin, std::size_t end,
@@ -91,14 +90,14 @@ class StreamDecoder {
     std::int64_t count_ = 0;  // of symbols decoded so far
 };
 
-inline constexpr unsigned max_lanes = 16;
+inline constexpr unsigned max_lanes = 8;
 
 class LaneDecoder {
   public:
     Status open(const std::uint8_t* data, std::size_t size, unsigned lanes);
     // `out` has one entry per index; positions whose index is below `skip_below` become 0.
-    Status decode(const Ints& indexes, const Tables& tables, std::uint32_t skip_below, std::int16_t* out,
-                  Poll poll);
+    Status decode(const Ints& indexes, const Tables& tables, std::int16_t* out, Poll poll,
+                  std::uint32_t skip_below);
     Status finish() const;
 
   private:

@@ -10,6 +10,14 @@ namespace {
 
 constexpr std::size_t block = 1024;  // symbols whose indexes are checked, then decoded, at a time
 
+// Calls `function` with 0, ..., n - 1 as compile-time constants.
+template <unsigned n, class Function>
+LATENS_INLINE void unroll(const Function& function) {
+    [&]<unsigned... i>(std::integer_sequence<unsigned, i...>) LATENS_LAMBDA_INLINE {
+        (function(std::integral_constant<unsigned, i>{}), ...);
+    }(std::make_integer_sequence<unsigned, n>{});
+}
+
 template <class Word_, unsigned lower_bits, unsigned escape_nibbles_>
 struct Format {
     using Word = Word_;
@@ -17,9 +25,6 @@ struct Format {
     static constexpr std::uint64_t lower = std::uint64_t{1} << lower_bits;
     static constexpr std::uint64_t upper = lower << word_bits;
     static constexpr unsigned escape_nibbles = escape_nibbles_;
-    // The words that one symbol can take at most: its own, and those of an escape.
-    static constexpr std::size_t most_words = 1 + ((escape_nibbles + 1) * nibble_bits + word_bits - 1) / word_bits;
-
     static bool refill(std::uint64_t& x, const std::uint8_t*& at, const std::uint8_t* end) {
         if (x >= lower) return true;
         if (static_cast<std::size_t>(end - at) < sizeof(Word)) return false;
@@ -28,12 +33,14 @@ struct Format {
         return true;
     }
 
-    // The same where a word is known to be there, without a branch.
+    // The same where a word is known to be there, without a branch: half of the time it would be
+    // mispredicted. It is written with a mask, since compilers turn a conditional expression back into a
+    // branch. x is below 2^63.
     static LATENS_INLINE void refill_unchecked(std::uint64_t& x, const std::uint8_t*& at) {
         const std::uint64_t refilled = x << word_bits | load_word<Word>(at);
-        const bool low = x < lower;
-        x = low ? refilled : x;
-        at += low ? sizeof(Word) : 0;
+        const std::uint64_t low = negative_mask(x - lower);
+        x ^= (x ^ refilled) & low;
+        at += low & sizeof(Word);
     }
 
     // The value behind an escape symbol. Only the encoder's own form is accepted: no leading zero nibbles.
@@ -58,36 +65,60 @@ struct Format {
         return Code::ok;
     }
 
-    // One symbol. Unless `checked`, `most_words` words must be there.
-    template <bool checked, class Out>
-    static LATENS_INLINE Code decode(std::uint64_t& state, const std::uint8_t*& at, const std::uint8_t* end,
-                                     const DecoderTable& table, const std::uint16_t* all_bounds,
-                                     const std::uint16_t* all_lookup, Out& out) {
-        std::uint64_t x = state;
-        const auto slot = static_cast<std::uint32_t>(x & (total - 1));
-        const std::uint16_t* bounds = all_bounds + table.bounds;
-        const std::size_t symbol = find_symbol(bounds, all_lookup[table.lookup + (slot >> table.shift)], slot);
-        x = advance(x, bounds, symbol, slot);
-        if constexpr (checked) {
-            if (!refill(x, at, end)) return Code::stream_end;
-        } else {
-            refill_unchecked(x, at);
-        }
-        if (LATENS_UNLIKELY(symbol == table.escape)) {
-            std::int64_t value = 0;
-            const std::uint8_t* position = at;
+    // One symbol, with every read checked.
+    template <class Out>
+    static Code decode(std::uint64_t& state, const std::uint8_t*& at, const std::uint8_t* end,
+                       const DecoderTable& table, Out& out) {
+        const auto slot = static_cast<std::uint32_t>(state & (total - 1));
+        const std::uint32_t symbol = find_symbol(table.bounds, table.lookup[slot >> table.shift], slot);
+        std::uint64_t x = take(state, table.symbols[symbol]);
+        const std::uint8_t* position = at;
+        if (!refill(x, position, end)) return Code::stream_end;
+        std::int64_t value = symbol;
+        if (symbol == table.escape) {
             const Code code = decode_escape(x, position, end, table.escape, value);
             if (code != Code::ok) return code;
-            value += table.offset;
-            if (value < std::numeric_limits<Out>::min() || value > std::numeric_limits<Out>::max())
-                return Code::stream_escape;
-            at = position;
-            out = static_cast<Out>(value);
-        } else {
-            out = static_cast<Out>(static_cast<std::int32_t>(symbol) + table.offset);
         }
+        value += table.offset;
+        if (value < std::numeric_limits<Out>::min() || value > std::numeric_limits<Out>::max())
+            return Code::stream_escape;
+        out = static_cast<Out>(value);
         state = x;
+        at = position;
         return Code::ok;
+    }
+
+    // One symbol from each of `n` states, where `n` words are known to be there. False, and nothing changed,
+    // if one of them is an escape. The work is laid out in stages across the states: a processor looks only
+    // some hundred instructions ahead, so the independent ones must stand close together.
+    template <unsigned n, class Out>
+    static LATENS_INLINE bool decode_together(std::uint64_t* states, const std::uint8_t*& at,
+                                              const DecoderTable* tables, const std::uint16_t* ids,
+                                              Out* out) {
+        const DecoderTable* table[n];
+        std::uint32_t slot[n];
+        std::uint32_t symbol[n];
+        std::uint64_t x[n];
+        unroll<n>([&](auto i) LATENS_LAMBDA_INLINE {
+            table[i] = tables + ids[i];
+            slot[i] = static_cast<std::uint32_t>(states[i] & (total - 1));
+            symbol[i] = table[i]->lookup[slot[i] >> table[i]->shift];
+        });
+        unroll<n>([&](auto i) LATENS_LAMBDA_INLINE {
+            symbol[i] = find_symbol(table[i]->bounds, symbol[i], slot[i]);
+        });
+        bool escaped = false;
+        unroll<n>([&](auto i) LATENS_LAMBDA_INLINE {
+            escaped |= symbol[i] == table[i]->escape;
+            x[i] = take(states[i], table[i]->symbols[symbol[i]]);
+        });
+        if (LATENS_UNLIKELY(escaped)) return false;
+        unroll<n>([&](auto i) LATENS_LAMBDA_INLINE {
+            refill_unchecked(x[i], at);
+            states[i] = x[i];
+            out[i] = static_cast<Out>(static_cast<std::int32_t>(symbol[i]) + table[i]->offset);
+        });
+        return true;
     }
 };
 
@@ -96,7 +127,8 @@ using Lanes = Format<std::uint16_t, 24, 4>;
 constexpr std::size_t lane_state_bytes = 5;
 
 Status index_error(std::size_t at, std::int64_t index, const Tables& tables) {
-    return {Code::index_range, static_cast<std::int64_t>(at), index, static_cast<std::int64_t>(tables.count())};
+    return {Code::index_range, static_cast<std::int64_t>(at), index,
+            static_cast<std::int64_t>(tables.count())};
 }
 
 // Copies indexes to `ids`; the position of the first one out of range, or `n`.
@@ -113,7 +145,8 @@ std::size_t check_indexes(const Index* indexes, std::size_t n, std::size_t count
 }  // namespace
 
 Status StreamDecoder::open(const std::uint8_t* data, std::size_t size) {
-    if (size < 8 || size % 4 != 0) return status_ = {Code::stream_size, 0, static_cast<std::int64_t>(size), 8};
+    if (size < 8 || size % 4 != 0)
+        return status_ = {Code::stream_size, 0, static_cast<std::int64_t>(size), 8};
     state_ = load_word<std::uint64_t>(data);
     at_ = data + 8;
     end_ = data + size;
@@ -124,17 +157,17 @@ Status StreamDecoder::open(const std::uint8_t* data, std::size_t size) {
 Code StreamDecoder::decode_block(const std::uint16_t* ids, std::size_t n, const Tables& tables,
                                  std::int32_t* out) {
     const DecoderTable* table = tables.decoder();
-    const std::uint16_t* bounds = tables.bounds();
-    const std::uint16_t* lookup = tables.lookup();
     const std::uint8_t* at = at_;
+    const std::uint8_t* const end = end_;
     std::uint64_t x = state_;
     Code code = Code::ok;
     std::size_t i = 0;
-    constexpr std::size_t ample = Stream::most_words * sizeof(Stream::Word);
-    for (; i < n && static_cast<std::size_t>(end_ - at) >= ample && code == Code::ok; ++i)
-        code = Stream::decode<false>(x, at, end_, table[ids[i]], bounds, lookup, out[i]);
-    for (; i < n && code == Code::ok; ++i)
-        code = Stream::decode<true>(x, at, end_, table[ids[i]], bounds, lookup, out[i]);
+    while (i < n && code == Code::ok) {
+        if (static_cast<std::size_t>(end - at) < sizeof(Stream::Word) ||
+            !Stream::decode_together<1>(&x, at, table, ids + i, out + i))
+            code = Stream::decode(x, at, end, table[ids[i]], out[i]);
+        ++i;
+    }
     at_ = at;
     state_ = x;
     count_ += static_cast<std::int64_t>(i);
@@ -144,17 +177,17 @@ Code StreamDecoder::decode_block(const std::uint16_t* ids, std::size_t n, const 
 Status StreamDecoder::decode(const Ints& indexes, const Tables& tables, std::int32_t* out, Poll poll) {
     if (!status_.ok()) return status_;
     return status_ = visit(indexes, [&](const auto* index) -> Status {
-        std::uint16_t ids[block];
-        for (std::size_t i = 0; i < indexes.size; i += block) {
-            if (i != 0 && i % poll_interval == 0 && !poll()) return {Code::interrupted};
-            const std::size_t n = std::min(block, indexes.size - i);
-            const std::size_t valid = check_indexes(index + i, n, tables.count(), ids);
-            if (valid != n) return index_error(i + valid, index[i + valid], tables);
-            const Code code = decode_block(ids, n, tables, out + i);
-            if (code != Code::ok) return {code, count_ - 1};
-        }
-        return {};
-    });
+               std::uint16_t ids[block];
+               for (std::size_t i = 0; i < indexes.size; i += block) {
+                   if (i != 0 && i % poll_interval == 0 && !poll()) return {Code::interrupted};
+                   const std::size_t n = std::min(block, indexes.size - i);
+                   const std::size_t valid = check_indexes(index + i, n, tables.count(), ids);
+                   if (valid != n) return index_error(i + valid, index[i + valid], tables);
+                   const Code code = decode_block(ids, n, tables, out + i);
+                   if (code != Code::ok) return {code, count_ - 1};
+               }
+               return {};
+           });
 }
 
 Status StreamDecoder::finish() const {
@@ -186,8 +219,6 @@ template <unsigned lanes>
 Code LaneDecoder::decode_block(const std::uint16_t* ids, std::size_t n, const Tables& tables,
                                std::int16_t* out) {
     const DecoderTable* table = tables.decoder();
-    const std::uint16_t* bounds = tables.bounds();
-    const std::uint16_t* lookup = tables.lookup();
     const std::uint8_t* at = at_;
     const std::uint8_t* const end = end_;
     std::uint64_t x[lanes];
@@ -196,26 +227,17 @@ Code LaneDecoder::decode_block(const std::uint16_t* ids, std::size_t n, const Ta
     std::size_t i = 0;
     std::size_t lane = lane_;
 
-    const auto checked = [&] {
-        code = Lanes::decode<true>(x[lane], at, end, table[ids[i]], bounds, lookup, out[i]);
-        lane = (lane + 1) % lanes;
-        ++i;
-    };
-    while (lane != 0 && i < n && code == Code::ok) checked();
-
-    constexpr std::size_t ample = lanes * Lanes::most_words * sizeof(Lanes::Word);
-    while (n - i >= lanes && static_cast<std::size_t>(end - at) >= ample && code == Code::ok) {
-        [&]<std::size_t... l>(std::index_sequence<l...>) LATENS_LAMBDA_INLINE {
-            const auto good = [&](std::size_t k) LATENS_LAMBDA_INLINE {
-                code = Lanes::decode<false>(x[k], at, end, table[ids[i + k]], bounds, lookup, out[i + k]);
-                return code == Code::ok;
-            };
-            static_cast<void>((good(l) && ...));
-        }(std::make_index_sequence<lanes>{});
-        i += lanes;
+    while (i < n && code == Code::ok) {
+        if (lane == 0 && n - i >= lanes &&
+            static_cast<std::size_t>(end - at) >= lanes * sizeof(Lanes::Word) &&
+            Lanes::decode_together<lanes>(x, at, table, ids + i, out + i)) {
+            i += lanes;
+        } else {
+            code = Lanes::decode(x[lane], at, end, table[ids[i]], out[i]);
+            ++i;
+            lane = (lane + 1) % lanes;
+        }
     }
-    while (i < n && code == Code::ok) checked();
-
     at_ = at;
     std::copy(x, x + lanes, states_);
     lane_ = static_cast<unsigned>(lane);
@@ -232,10 +254,8 @@ Code LaneDecoder::decode_block(const std::uint16_t* ids, std::size_t n, const Ta
             return decode_block<2>(ids, n, tables, out);
         case 4:
             return decode_block<4>(ids, n, tables, out);
-        case 8:
-            return decode_block<8>(ids, n, tables, out);
         default:
-            return decode_block<16>(ids, n, tables, out);
+            return decode_block<8>(ids, n, tables, out);
     }
 }
 
@@ -288,14 +308,14 @@ Status LaneDecoder::decode(const Index* indexes, std::size_t size, const Tables&
     return {};
 }
 
-Status LaneDecoder::decode(const Ints& indexes, const Tables& tables, std::uint32_t skip_below,
-                           std::int16_t* out, Poll poll) {
+Status LaneDecoder::decode(const Ints& indexes, const Tables& tables, std::int16_t* out, Poll poll,
+                           std::uint32_t skip_below) {
     if (!status_.ok()) return status_;
     if (tables.first_beyond_int16() < tables.count())
         return {Code::table_int16, static_cast<std::int64_t>(tables.first_beyond_int16())};
     return status_ = visit(indexes, [&](const auto* index) {
-        return decode(index, indexes.size, tables, skip_below, out, poll);
-    });
+               return decode(index, indexes.size, tables, skip_below, out, poll);
+           });
 }
 
 Status LaneDecoder::finish() const {

@@ -10,21 +10,23 @@ namespace {
 
 constexpr std::uint32_t escape_bit = 1u << 31;
 
-// One state and the words it sheds. `headroom` is the number of bits above the lower bound.
-template <class Word_, unsigned lower_bits_>
+// One state, at least 2^lower_bits, and the words it sheds.
+template <class Word_, unsigned lower_bits>
 struct Format {
     using Word = Word_;
     static constexpr unsigned word_bits = 8 * sizeof(Word);
-    static constexpr std::uint64_t lower = std::uint64_t{1} << lower_bits_;
-    static constexpr unsigned full_bits = lower_bits_ + word_bits;
+    static constexpr std::uint64_t lower = std::uint64_t{1} << lower_bits;
+    static constexpr unsigned full_bits = lower_bits + word_bits;
 
     // Sheds a word if coding an event of probability `freq / 2^bits` would overflow the state.
     static LATENS_INLINE std::uint64_t shed(std::uint64_t x, std::uint64_t freq, unsigned bits,
                                             std::uint8_t*& at) {
-        const bool full = x >= freq << (full_bits - bits);
+        // Stores first and keeps the word or not, without a branch: half of the time it would be
+        // mispredicted.
+        const std::uint64_t fits = negative_mask(x - (freq << (full_bits - bits)));
         store_word(at - sizeof(Word), static_cast<Word>(x));
-        at -= full ? sizeof(Word) : 0;
-        return full ? x >> word_bits : x;
+        at -= ~fits & sizeof(Word);
+        return x >> (~fits & word_bits);
     }
 
     static LATENS_INLINE std::uint64_t encode(std::uint64_t x, const EncoderSymbol& s, std::uint8_t*& at) {
@@ -144,8 +146,7 @@ Status Backlog::encode_stream(Bytes& result, Poll poll) const {
     for (auto segment = segments_.rbegin(); segment != segments_.rend(); ++segment) {
         const EncoderSymbol* symbols = segment->tables->symbols();
         while (i > segment->begin) {
-            const std::size_t stop =
-                i - segment->begin > poll_interval ? i - poll_interval : segment->begin;
+            const std::size_t stop = i - segment->begin > poll_interval ? i - poll_interval : segment->begin;
             while (i > stop) {
                 const std::uint32_t item = items_[--i];
                 if (LATENS_UNLIKELY((item & escape_bit) != 0)) x = Stream::encode_escape(x, *--escape, at);
@@ -176,8 +177,7 @@ Status Backlog::encode_lanes(Bytes& result, Poll poll) const {
             state = Lanes::encode(state, symbols[item & ~escape_bit], at);
         };
         while (i > segment->begin) {
-            const std::size_t stop =
-                i - segment->begin > poll_interval ? i - poll_interval : segment->begin;
+            const std::size_t stop = i - segment->begin > poll_interval ? i - poll_interval : segment->begin;
             for (; i > stop && i % lanes != 0; --i) one(items_[i - 1], x[(i - 1) % lanes]);
             for (; i >= stop + lanes; i -= lanes)
                 for (unsigned lane = lanes; lane-- > 0;) one(items_[i - lanes + lane], x[lane]);
@@ -205,8 +205,6 @@ Status Backlog::encode_lanes(unsigned lanes, Bytes& result, Poll poll) const {
             return encode_lanes<4>(result, poll);
         case 8:
             return encode_lanes<8>(result, poll);
-        case 16:
-            return encode_lanes<16>(result, poll);
         default:
             return {Code::lane_count, 0, lanes};
     }

@@ -29,7 +29,7 @@
 
 namespace latens {
 
-inline constexpr std::size_t search_width = 8;
+inline constexpr std::uint32_t search_width = 8;
 inline constexpr unsigned nibble_bits = 4;
 
 LATENS_INLINE std::uint64_t multiply_high(std::uint64_t a, std::uint64_t b) {
@@ -44,6 +44,11 @@ LATENS_INLINE std::uint64_t multiply_high(std::uint64_t a, std::uint64_t b) {
     const std::uint64_t middle = ah * bl + ((al * bl) >> 32);
     return ah * bh + (middle >> 32) + ((al * bh + static_cast<std::uint32_t>(middle)) >> 32);
 #endif
+}
+
+// All ones for a difference below zero, else zero; both operands must be below 2^63.
+LATENS_INLINE std::uint64_t negative_mask(std::uint64_t difference) {
+    return static_cast<std::uint64_t>(static_cast<std::int64_t>(difference) >> 63);
 }
 
 // Little-endian words at any address.
@@ -69,25 +74,26 @@ LATENS_INLINE void store_word(std::uint8_t* at, Word word) {
 }
 
 // How many of the eight ascending bounds at `at` lie below `slot`.
-LATENS_INLINE std::size_t bounds_below(const std::uint16_t* at, std::uint32_t slot) {
+LATENS_INLINE std::uint32_t bounds_below(const std::uint16_t* at, std::uint32_t slot) {
 #if defined(LATENS_SSE2)
     const __m128i bounds = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at));
     const __m128i excess = _mm_subs_epu16(_mm_set1_epi16(static_cast<short>(slot)), bounds);
     const int reached = _mm_movemask_epi8(_mm_cmpeq_epi16(excess, _mm_setzero_si128()));
-    return static_cast<std::size_t>(std::countr_zero(static_cast<std::uint32_t>(reached) | 0x10000u)) / 2;
+    return static_cast<std::uint32_t>(std::countr_zero(static_cast<std::uint32_t>(reached) | 0x10000u)) / 2;
 #elif defined(LATENS_NEON)
     const uint16x8_t below = vcltq_u16(vld1q_u16(at), vdupq_n_u16(static_cast<std::uint16_t>(slot)));
     return vaddvq_u16(vshrq_n_u16(below, 15));
 #else
-    std::size_t n = 0;
+    std::uint32_t n = 0;
     for (std::size_t i = 0; i < search_width; ++i) n += at[i] < slot;
     return n;
 #endif
 }
 
 // The number of the symbol that holds `slot`; `bounds` are the table's own.
-LATENS_INLINE std::size_t find_symbol(const std::uint16_t* bounds, std::size_t start, std::uint32_t slot) {
-    std::size_t step = bounds_below(bounds + start, slot);
+LATENS_INLINE std::uint32_t find_symbol(const std::uint16_t* bounds, std::uint32_t start,
+                                        std::uint32_t slot) {
+    std::uint32_t step = bounds_below(bounds + start, slot);
     while (LATENS_UNLIKELY(step == search_width)) {
         start += search_width;
         step = bounds_below(bounds + start, slot);
@@ -95,13 +101,9 @@ LATENS_INLINE std::size_t find_symbol(const std::uint16_t* bounds, std::size_t s
     return start + step;
 }
 
-// Undoes the coding of `symbol`, from the state's slot on: x -> freq * (x >> 16) + (slot - start).
-LATENS_INLINE std::uint64_t advance(std::uint64_t x, const std::uint16_t* bounds, std::size_t symbol,
-                                    std::uint32_t slot) {
-    const std::uint16_t before = bounds[static_cast<std::ptrdiff_t>(symbol) - 1];
-    const auto freq = static_cast<std::uint16_t>(bounds[symbol] - before);
-    const auto rest = static_cast<std::uint16_t>(slot - before - 1);
-    return freq * (x >> precision) + rest;
+// Undoes `put` for the symbol that holds the state's slot.
+LATENS_INLINE std::uint64_t take(std::uint64_t x, const DecoderSymbol& s) {
+    return s.freq * (x >> precision) + (x & (total - 1)) - s.start;
 }
 
 LATENS_INLINE std::uint64_t put(std::uint64_t x, const EncoderSymbol& s) {

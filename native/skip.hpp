@@ -31,7 +31,8 @@ LATENS_INLINE std::uint64_t at_least(const T* values, std::size_t n, std::uint32
                         _mm_cmpeq_epi16(_mm_subs_epu16(limits, _mm_loadu_si128(at)), zero),
                         _mm_cmpeq_epi16(_mm_subs_epu16(limits, _mm_loadu_si128(at + 1)), zero));
                 }
-                mask |= static_cast<std::uint64_t>(static_cast<std::uint32_t>(_mm_movemask_epi8(reached))) << i;
+                mask |= static_cast<std::uint64_t>(static_cast<std::uint32_t>(_mm_movemask_epi8(reached)))
+                        << i;
             }
             return mask;
         }

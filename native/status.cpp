@@ -35,7 +35,8 @@ std::string describe(const Status& s) {
         case Code::pmf_length:
             return "distribution " + at + ": expected 1 to " + limit + " probabilities, got " + got;
         case Code::pmf_value:
-            return "distribution " + at + ": probability " + got + " is negative, not finite or above " + limit;
+            return "distribution " + at + ": probability " + got + " is negative, not finite or above " +
+                   limit;
         case Code::pmf_zero:
             return "distribution " + at + ": all probabilities round to zero";
         case Code::index_range:
@@ -45,21 +46,23 @@ std::string describe(const Status& s) {
         case Code::symbol_skipped:
             return "position " + at + ": symbol " + got + " at a skipped position, which must hold 0";
         case Code::lane_count:
-            return "the number of lanes must be 1, 2, 4, 8 or 16, got " + got;
+            return "the number of lanes must be 1, 2, 4 or 8, got " + got;
         case Code::stream_size:
             return "a stream of " + got + " bytes cannot exist: at least " + limit + ", then whole words";
         case Code::stream_state:
             return "the stream begins with an impossible state (lane " + at + "): it is damaged";
         case Code::stream_end:
-            return "the stream ends before symbol " + at + ": it is cut, damaged, or made with other tables";
+            return "the stream ends near symbol " + at + ": it is cut, damaged, or made with other tables";
         case Code::stream_escape:
-            return "symbol " + at + " has an impossible escape: the stream is damaged or made with other tables";
+            return "an impossible escape near symbol " + at +
+                   ": the stream is damaged or made with other tables";
         case Code::final_state:
             return "decoding did not end in the state where encoding began (lane " + at +
                    "): the stream is damaged, or made with other tables, indexes or symbol count";
         case Code::final_position:
-            return got + " bytes of the stream are left over: it is damaged, or made with other tables, "
-                         "indexes or symbol count";
+            return got +
+                   " bytes of the stream are left over: it is damaged, or made with other tables, "
+                   "indexes or symbol count";
     }
     return "unknown error";
 }

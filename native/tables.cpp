@@ -58,7 +58,8 @@ std::uint32_t fill_lookup(const std::uint16_t* bounds, std::size_t symbols, unsi
 Status Tables::build(const std::int32_t* cdfs, const std::int32_t* sizes, const std::int32_t* offsets,
                      std::size_t count, std::size_t stride, std::shared_ptr<const Tables>& result) {
     if (count < 1 || count > max_tables)
-        return {Code::table_count, 0, static_cast<std::int64_t>(count), static_cast<std::int64_t>(max_tables)};
+        return {Code::table_count, 0, static_cast<std::int64_t>(count),
+                static_cast<std::int64_t>(max_tables)};
     std::size_t symbols = 0;
     for (std::size_t i = 0; i < count; ++i) {
         const Status status =
@@ -74,11 +75,14 @@ Status Tables::build(const std::int32_t* cdfs, const std::int32_t* sizes, const 
     tables->encoder_.reserve(count);
     tables->decoder_.reserve(count);
     tables->symbols_.reserve(symbols);
-    tables->bounds_.reserve(symbols + count * (search_width + 1));
+    tables->decoder_symbols_.reserve(symbols);
+    tables->bounds_.reserve(symbols + count * search_width);
     for (std::size_t i = 0; i < count; ++i)
         tables->add(cdfs + i * stride, static_cast<std::size_t>(sizes[i]), offsets[i]);
+    tables->link();
     for (const EncoderTable& table : tables->encoder_) {
-        if (table.offset < INT16_MIN || table.offset + static_cast<std::int32_t>(table.escape) - 1 > INT16_MAX)
+        if (table.offset < INT16_MIN ||
+            table.offset + static_cast<std::int32_t>(table.escape) - 1 > INT16_MAX)
             break;
         ++tables->first_beyond_int16_;
     }
@@ -90,12 +94,13 @@ void Tables::add(const std::int32_t* cdf, std::size_t size, std::int32_t offset)
     const std::size_t symbols = size - 1;
     encoder_.push_back(
         {static_cast<std::uint32_t>(symbols_.size()), static_cast<std::uint32_t>(symbols - 1), offset});
-    bounds_.push_back(0xFFFF);
     const std::size_t first = bounds_.size();
     for (std::size_t s = 0; s < symbols; ++s) {
-        symbols_.push_back(encoder_symbol(static_cast<std::uint32_t>(cdf[s]),
-                                          static_cast<std::uint32_t>(cdf[s + 1] - cdf[s])));
-        bounds_.push_back(static_cast<std::uint16_t>(cdf[s + 1] - 1));
+        const auto start = static_cast<std::uint32_t>(cdf[s]);
+        const auto freq = static_cast<std::uint32_t>(cdf[s + 1] - cdf[s]);
+        symbols_.push_back(encoder_symbol(start, freq));
+        decoder_symbols_.push_back({static_cast<std::uint16_t>(start), static_cast<std::uint16_t>(freq)});
+        bounds_.push_back(static_cast<std::uint16_t>(start + freq - 1));
     }
     bounds_.insert(bounds_.end(), search_width, 0xFFFF);
 
@@ -108,9 +113,24 @@ void Tables::add(const std::int32_t* cdf, std::size_t size, std::int32_t offset)
     while (fill_lookup(&bounds_[first], symbols, shift, buckets) > rare && shift > finest &&
            buckets.size() < 4 * symbols)
         --shift;
-    decoder_.push_back({static_cast<std::uint32_t>(first), static_cast<std::uint32_t>(lookup_.size()), offset,
-                        static_cast<std::uint16_t>(symbols - 1), static_cast<std::uint8_t>(shift)});
+    decoder_.push_back({nullptr, nullptr, nullptr, offset, static_cast<std::uint16_t>(symbols - 1),
+                        static_cast<std::uint8_t>(shift)});
     lookup_.insert(lookup_.end(), buckets.begin(), buckets.end());
+}
+
+// Sets the pointers, once the vectors have stopped moving.
+void Tables::link() {
+    const std::uint16_t* bounds = bounds_.data();
+    const std::uint16_t* lookup = lookup_.data();
+    const DecoderSymbol* symbols = decoder_symbols_.data();
+    for (DecoderTable& table : decoder_) {
+        table.bounds = bounds;
+        table.lookup = lookup;
+        table.symbols = symbols;
+        bounds += table.escape + 1 + search_width;
+        lookup += total >> table.shift;
+        symbols += table.escape + 1;
+    }
 }
 
 }  // namespace latens

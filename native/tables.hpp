@@ -31,12 +31,19 @@ struct EncoderTable {
     std::int32_t offset;   // what symbol number 0 stands for
 };
 
+// One symbol as the decoder sees it: its first slot and their number.
+struct DecoderSymbol {
+    std::uint16_t start;
+    std::uint16_t freq;
+};
+
 // The decoder looks a slot's bucket up, then searches from there. `bounds[s]` is the last slot of symbol s;
-// `bounds[-1]` is 0xFFFF, so that `bounds[s - 1] + 1`, modulo 2^16, is the first one of every symbol. Eight
-// entries of 0xFFFF follow the last symbol: a search may read eight at once and always ends.
+// eight entries of 0xFFFF follow: a search may read eight at once, and always ends. The pointers are into the
+// vectors of the `Tables` that hold this.
 struct DecoderTable {
-    std::uint32_t bounds;  // position in `Tables::bounds()`
-    std::uint32_t lookup;  // position in `Tables::lookup()`; entry `slot >> shift` is where to start
+    const std::uint16_t* bounds;
+    const std::uint16_t* lookup;  // entry `slot >> shift` is the symbol to start from
+    const DecoderSymbol* symbols;
     std::int32_t offset;
     std::uint16_t escape;
     std::uint8_t shift;
@@ -54,16 +61,20 @@ class Tables {
     const EncoderTable* encoder() const { return encoder_.data(); }
     const EncoderSymbol* symbols() const { return symbols_.data(); }
     const DecoderTable* decoder() const { return decoder_.data(); }
-    const std::uint16_t* bounds() const { return bounds_.data(); }
-    const std::uint16_t* lookup() const { return lookup_.data(); }
+
+    Tables() = default;
+    Tables(const Tables&) = delete;
+    Tables& operator=(const Tables&) = delete;
 
   private:
     void add(const std::int32_t* cdf, std::size_t size, std::int32_t offset);
+    void link();
 
     std::size_t first_beyond_int16_ = 0;
     std::vector<EncoderTable> encoder_;
     std::vector<EncoderSymbol> symbols_;
     std::vector<DecoderTable> decoder_;
+    std::vector<DecoderSymbol> decoder_symbols_;
     std::vector<std::uint16_t> bounds_;
     std::vector<std::uint16_t> lookup_;
 };

@@ -1,4 +1,4 @@
-"""Entropy coding: symbols to bytes and back, with integer CDF tables (``docs/coder.md`` is the bit-exact text).
+"""Entropy coding: symbols to bytes and back, with integer CDF tables (bit by bit: ``docs/coder.md``).
 
 There are two streams. The *compatible* one (:func:`encode`, :class:`Encoder`, :func:`decode`,
 :class:`Decoder`) has one 64-bit rANS state and holds the same bytes as CompressAI's for the same symbols,

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from latens import _native
 from latens.entropy_coding.arrays import exact, integers
-from latens.errors import ShapeError, TableError
+from latens.errors import CoderError, ShapeError
 
 Buffer = bytes | bytearray | memoryview
 
@@ -150,9 +150,7 @@ class LaneEncoder:
         """The number of symbols to be coded so far; skipped positions do not count."""
         return len(self._native)
 
-    def push(
-        self, symbols: ArrayLike, indexes: ArrayLike, tables: CdfTables, skip_below: int = 0
-    ) -> None:
+    def push(self, symbols: ArrayLike, indexes: ArrayLike, tables: CdfTables, skip_below: int = 0) -> None:
         """Appends ``symbols`` (int16), each coded with the table that ``indexes`` names, in C order.
 
         Positions whose index is below ``skip_below`` are not coded and must hold 0. Contiguous arrays of
@@ -196,7 +194,7 @@ class LaneDecoder:
         """
         index = integers("indexes", indexes)
         out = np.empty(index.shape, np.int16)
-        self._native.decode(index, tables._native, _limit(skip_below), out)
+        self._native.decode(index, tables._native, out, _limit(skip_below))
         return out
 
     def finish(self) -> None:
@@ -210,5 +208,5 @@ class LaneDecoder:
 
 def _limit(skip_below: int) -> int:
     if not 0 <= skip_below <= 65_536:
-        raise TableError(f"skip_below must be 0 to 65,536, got {skip_below}")
+        raise CoderError(f"skip_below must be 0 to 65,536, got {skip_below}")
     return skip_below

@@ -31,9 +31,7 @@ def pmf_to_quantized_cdf(pmf: ArrayLike, precision: int = 16) -> list[int]:
     return table
 
 
-def pmfs_to_quantized_cdfs(
-    pmfs: ArrayLike, lengths: ArrayLike, precision: int = 16
-) -> NDArray[np.int32]:
+def pmfs_to_quantized_cdfs(pmfs: ArrayLike, lengths: ArrayLike, precision: int = 16) -> NDArray[np.int32]:
     """The CDF tables of many distributions at once.
 
     Args:
