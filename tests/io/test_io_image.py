@@ -74,6 +74,7 @@ def test_lossless_files_give_their_samples(kind: str, grey: bool) -> None:
         expected = np.repeat(GREY, 3, axis=2)
     assert (image.pixels == expected).all()
     assert image.pixels.shape == expected.shape
+    assert image.pixels.flags.writeable
     assert image.alpha is None
     assert image.notes == ()
 
@@ -333,7 +334,10 @@ def test_orientation_is_applied_and_reset(orientation: int, order: str, kind: in
     rgba = np.dstack([COLOUR, GREY])
     image = read_image(saved(P.fromarray(rgba), "PNG", exif=exif))
     assert (np.dstack([image.pixels, image.alpha]) == TURNS[orientation](rgba)).all()
-    assert image.pixels.flags.c_contiguous
+    for array in (image.pixels, image.alpha):
+        assert array is not None
+        assert array.flags.c_contiguous
+        assert array.flags.writeable
     assert image.exif == exif_with(1, order, kind)
 
 

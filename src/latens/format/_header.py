@@ -119,10 +119,10 @@ class Header:
 # ---- how fields are stored: each kind knows its limits, its bytes and, for reading, the way back
 
 
-@dataclass(frozen=True)
 class _Field:
-    name: str
-    label: str
+    def __init__(self, name: str, label: str) -> None:
+        self.name = name
+        self.label = label
 
     def problem(self, value: Any) -> str | None:
         """What is wrong with `value`, if anything."""
@@ -135,12 +135,13 @@ class _Field:
         raise NotImplementedError
 
 
-@dataclass(frozen=True)
 class _Bits(_Field):
     """A few bits of a byte shared with its neighbours; `values[code]` is the meaning of each code."""
 
-    width: int
-    values: tuple[Any, ...]
+    def __init__(self, name: str, label: str, width: int, values: tuple[Any, ...]) -> None:
+        super().__init__(name, label)
+        self.width = width
+        self.values = values
 
     def problem(self, value: Any) -> str | None:
         if value in self.values:
@@ -155,9 +156,10 @@ class _Bits(_Field):
         return self.values[code]
 
 
-@dataclass(frozen=True)
 class _Uint(_Field):
-    size: int
+    def __init__(self, name: str, label: str, size: int) -> None:
+        super().__init__(name, label)
+        self.size = size
 
     def problem(self, value: Any) -> str | None:
         return _range_problem(value, 0, (1 << 8 * self.size) - 1)
@@ -169,7 +171,6 @@ class _Uint(_Field):
         return reader.uint(self.size, "the header")
 
 
-@dataclass(frozen=True)
 class _Side(_Field):
     def problem(self, value: Any) -> str | None:
         return _range_problem(value, 1, MAX_SIDE)
@@ -181,7 +182,6 @@ class _Side(_Field):
         return reader.varint("the header")
 
 
-@dataclass(frozen=True)
 class _Colour(_Field):
     """Present only when the header's colour is not sRGB."""
 
@@ -200,7 +200,6 @@ class _Colour(_Field):
         return Cicp(*reader.take(4, "the header"))
 
 
-@dataclass(frozen=True)
 class _Name(_Field):
     def problem(self, value: Any) -> str | None:
         if isinstance(value, str) and _NAME.fullmatch(value):
@@ -226,7 +225,6 @@ class _Name(_Field):
         return prefix + stored[bool(prefix) :].decode("ascii")
 
 
-@dataclass(frozen=True)
 class _Id(_Field):
     def problem(self, value: Any) -> str | None:
         if isinstance(value, str) and _ID.fullmatch(value):

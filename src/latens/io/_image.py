@@ -373,14 +373,14 @@ def _to_srgb(image: PilImage.Image, icc: bytes | None, notes: list[str]) -> PilI
 
 
 def _turn(array: Pixels, orientation: int) -> Pixels:
-    """Apply an EXIF orientation; the result is contiguous."""
+    """Apply an EXIF orientation; the result is contiguous and may be written to, as PyTorch wants it."""
     if orientation in (5, 6, 7, 8):
         array = array.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
         array = array[::-1]
     if orientation in (2, 3, 6, 7):
         array = array[:, ::-1]
-    return np.ascontiguousarray(array)
+    return np.require(array, requirements=["C", "W"])
 
 
 # ---- metadata
