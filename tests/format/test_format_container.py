@@ -1,6 +1,7 @@
 """The container against a second, naive writer made from docs/format.md, and against damage of every kind."""
 
 import binascii
+import contextlib
 import io
 import re
 import subprocess
@@ -245,6 +246,21 @@ def test_every_flipped_bit_is_an_error() -> None:
                 ltn.read(data)
             data[position] ^= 1 << bit
     assert ltn.read(data) == small_container()
+
+
+RICH = rich_file()
+
+
+@given(st.integers(0, len(RICH)), st.integers(0, 40), st.binary(max_size=40))
+@settings(max_examples=500, deadline=None)
+def test_every_replaced_part_is_an_error(start: int, removed: int, inserted: bytes) -> None:
+    data = RICH[:start] + inserted + RICH[start + removed :]
+    if data == RICH:
+        return
+    with pytest.raises(errors.LatensError):
+        ltn.read(data)
+    with contextlib.suppress(errors.FormatError, errors.LimitError):  # only the header may still raise
+        ltn.read(data, on_error="conceal")
 
 
 def test_a_flip_in_the_version_is_a_version_error() -> None:

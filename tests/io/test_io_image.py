@@ -676,6 +676,8 @@ def test_existing_files_need_force(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="exists"):
         write_image(FULL, path)
     assert path.read_bytes() == b"old"
+    with pytest.raises(OutputError, match="also an input"):
+        write_image(FULL, path, force=True, inputs=[path])
     write_image(FULL, path, force=True)
     assert (read_image(path).pixels == COLOUR).all()
 

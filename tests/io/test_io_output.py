@@ -164,6 +164,9 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(OutputError, match="a: cannot be written: Permission denied"):
         atomic_write(tmp_path / "a", b"new")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(OutputError, match="is not writable"):
+        check_output(tmp_path / "a")
     assert names(tmp_path) == []
 
 

@@ -3,6 +3,7 @@
 What is converted on reading, by rule:
 
 - 16-bit samples v become round(v / 257), alpha too. (Pillow alone would cut 16-bit colour to its high byte.)
+  JPEG 2000 and AVIF of more than 8 bits, and 16-bit frames of animations, come with 8 from Pillow's decoders.
 - 1-bit and palette images become grey or RGB; transparent palette entries and key colours become alpha.
 - CMYK and Lab become sRGB; their ICC profile has then done its work and is not kept.
 - The EXIF orientation is applied to the pixels and set to 1 in the EXIF data and XMP that are kept.
@@ -17,7 +18,7 @@ import re
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -367,9 +368,7 @@ def _to_srgb(image: PilImage.Image, icc: bytes | None, notes: list[str]) -> PilI
     except ImageCms.PyCMSError:
         notes.append("its ICC profile could not be used")
         return image.convert("RGB")
-    assert converted is not None  # only None when converting in place
-    converted.info.pop("transparency", None)
-    return converted
+    return cast(PilImage.Image, converted)  # None only when converting in place
 
 
 def _turn(array: Pixels, orientation: int) -> Pixels:
@@ -506,12 +505,13 @@ def write_image(
     format: str | None = None,
     *,
     force: bool = False,
+    inputs: Iterable[str | os.PathLike[str]] = (),
 ) -> tuple[str, ...]:
     """Write an image file and return a note for everything that its format could not carry.
 
-    dest: a path, written as `atomic_write` does, or a binary file. format: one of WRITE_FORMATS; by default
-    what the suffix says, and png for a binary file. Alpha is never dropped: a format without it raises
-    OutputError, as does everything else that goes wrong.
+    dest: a path, written as `atomic_write` does (`force` and `inputs` are for it), or a binary file. format:
+    one of WRITE_FORMATS; by default what the suffix says, and png for a binary file. Alpha is never dropped:
+    a format without it raises OutputError, as does everything else that goes wrong.
     """
     is_path = isinstance(dest, str | os.PathLike)
     if format is None:
@@ -521,7 +521,7 @@ def write_image(
     shown = _source_name(cast(Source, dest))
     data, notes = _encode(image, _WRITERS[format], shown)
     if isinstance(dest, str | os.PathLike):
-        atomic_write(dest, data, force=force)
+        atomic_write(dest, data, force=force, inputs=inputs)
     else:
         try:
             dest.write(data)

@@ -23,13 +23,16 @@ def check_output(
     To be asked before long work; `atomic_write` asks again.
 
     Refused: an existing file (unless `force`), a symbolic link, a folder or device, any of the files `inputs`
-    (also under another name), and a file in a folder that does not exist.
+    (also under another name), and a file in a folder that does not exist or
+    cannot be written.
     """
     path = Path(path)
     shown = printable(path)
     try:
         if not path.parent.is_dir():
             raise OutputError(f"{shown}: the folder {printable(path.parent)} does not exist")
+        if not os.access(path.parent, os.W_OK):
+            raise OutputError(f"{shown}: the folder {printable(path.parent)} is not writable")
         try:
             status = path.lstat()
         except FileNotFoundError:
