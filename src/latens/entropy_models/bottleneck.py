@@ -174,9 +174,16 @@ class EntropyBottleneck(EntropyModel):
         self._tables_from_quantiles()
         return True
 
+    def _weights(self) -> tuple[Tensor, ...]:
+        """The parameters of the density."""
+        return (*self.matrices, *self.biases, *self.factors)
+
     def _table_source(self) -> Tensor:
-        weights = (*self.matrices, *self.biases, *self.factors, self.quantiles)
-        return torch.cat([w.detach().flatten() for w in weights])
+        return torch.cat([w.detach().flatten() for w in (*self._weights(), self.quantiles)])
+
+    def _require_finite(self, *weights: Tensor) -> None:
+        if not all(torch.isfinite(w).all() for w in weights):
+            raise TableError("the weights or quantiles of this EntropyBottleneck hold NaN or infinite values")
 
     def _make_tables(self) -> None:
         self._update_quantiles()
@@ -185,6 +192,7 @@ class EntropyBottleneck(EntropyModel):
     @torch.no_grad()
     def _update_quantiles(self) -> None:
         """Solve ``logits(quantile) = target`` by bisection; the logits rise with the quantile."""
+        self._require_finite(*self._weights())
         low = torch.full_like(self.quantiles, -_SEARCH_REACH)
         high = torch.full_like(self.quantiles, _SEARCH_REACH)
         with torch.autocast(low.device.type, enabled=False):
@@ -194,19 +202,14 @@ class EntropyBottleneck(EntropyModel):
                 above = logits >= self.target
                 high = torch.where(above, middle, high)
                 low = torch.where(above, low, middle)
-        if not torch.isfinite(logits).all():
-            raise TableError(
-                "the density of this EntropyBottleneck is not finite: its weights hold NaN or infinite values"
-            )
         medians = high[:, :, 1:2]
         self.quantiles.copy_(torch.clamp(high, medians - _MAX_REACH, medians + _MAX_REACH))
 
     @torch.no_grad()
     def _tables_from_quantiles(self) -> None:
+        self._require_finite(*self._weights(), self.quantiles)
         quantiles = self.quantiles.detach()
         medians = quantiles[:, 0, 1]
-        if not torch.isfinite(quantiles).all():
-            raise TableError("the quantiles of this EntropyBottleneck are not finite: damaged weights")
         minima = torch.ceil(medians - quantiles[:, 0, 0]).clamp(min=0)
         maxima = torch.ceil(quantiles[:, 0, 2] - medians).clamp(min=0)
         check_table_size(self.channels, (minima.double() + maxima.double() + 1).max().item())

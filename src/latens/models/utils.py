@@ -41,8 +41,8 @@ def remap_old_keys(module_name: str, state_dict: Mapping[str, Any]) -> dict[str,
 def rename_to_fit(names: Iterable[str], state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """Rename keys that only an older layout or a wrapper explains, where ``names`` does not have them.
 
-    ``module.`` in front (from ``DataParallel``) goes away, and ``.downsample.`` becomes ``.skip.``. Names that
-    the model knows are kept.
+    ``module.`` in front (from ``DataParallel``) goes away, and ``.downsample.`` becomes ``.skip.``. Names
+    that the model knows are kept.
     """
     known = set(names)
     renamed = {}

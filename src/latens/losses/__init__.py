@@ -1,0 +1,5 @@
+"""Training losses."""
+
+from latens.losses.rate_distortion import RateDistortionLoss
+
+__all__ = ["RateDistortionLoss"]

@@ -1,0 +1,76 @@
+"""Every model computes, codes and stores what the reference implementation does (frozen vectors)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from cases import CASES
+from recipe import exercise, fill, image
+from safetensors import safe_open
+from torch import Tensor
+
+import latens.models
+
+VECTORS = Path(__file__).parents[1] / "vectors" / "models"
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def load(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    with safe_open(VECTORS / f"{name}.safetensors", "pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}, json.loads(file.metadata()["facts"])  # noqa: SIM118
+
+
+def make(name: str) -> Any:
+    torch.manual_seed(0)
+    model = getattr(latens.models, name)(**CASES[name])
+    fill(model)
+    return model
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", CASES)
+def test_float64_equals_reference(name: str) -> None:
+    expected, expected_facts = load(name)
+    tensors, facts = exercise(make(name), image(2, 64, 64))
+    assert facts["state"] == expected_facts["state"]
+    assert facts["tables"] == expected_facts["tables"]
+    assert facts["shape"] == expected_facts["shape"]
+    assert facts["strings"] == expected_facts["strings"]
+    assert tensors.keys() == expected.keys()
+    for key, value in expected.items():
+        torch.testing.assert_close(
+            tensors[key], value, rtol=1e-9, atol=1e-9, msg=lambda m, k=key: f"{k}: {m}"
+        )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_float32_is_close_to_reference(name: str) -> None:
+    expected, _ = load(name)
+    tensors, _ = exercise(make(name), image(2, 64, 64))
+    # Elsewhere a rounded latent may fall to the other side, which is no error of arithmetic.
+    for key in ("train/x_hat", "loss"):
+        torch.testing.assert_close(tensors[key].double(), expected[key], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", CASES)
+def test_reference_strings_decode(name: str) -> None:
+    expected, facts = load(name)
+    model = make(name).eval()
+    model.update()
+    strings = iter([bytes.fromhex(s) for s in facts["strings"]])
+    own = model.compress(image(2, 64, 64))
+    nested = [[next(strings) for _ in part] for part in own["strings"]]
+    decoded = model.decompress(nested, own["shape"])["x_hat"]
+    torch.testing.assert_close(decoded[..., ::5, ::5], expected["decoded"], rtol=1e-9, atol=1e-9)
