@@ -10,27 +10,42 @@ Nothing heavy is imported before it is used: ``import latens`` does not load tor
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from latens.errors import LatensError
 
 if TYPE_CHECKING:
+    __version__: str
     from latens.codec import decode, encode
-
-__version__ = version("latens")
 
 __all__ = ["LatensError", "__version__", "decode", "encode"]
 
 _SUBMODULES = frozenset(
-    "ans codec entropy_coding entropy_models errors format io latent_codecs layers losses metrics models ops "
-    "train zoo".split()
+    [
+        "ans",
+        "codec",
+        "entropy_coding",
+        "entropy_models",
+        "errors",
+        "format",
+        "io",
+        "latent_codecs",
+        "layers",
+        "losses",
+        "metrics",
+        "models",
+        "ops",
+        "train",
+        "zoo",
+    ]
 )
 
 
 def __getattr__(name: str) -> Any:
     if name in ("encode", "decode"):
         return getattr(import_module("latens.codec"), name)
+    if name == "__version__":
+        return import_module("importlib.metadata").version("latens")
     if name in _SUBMODULES:
         return import_module(f"latens.{name}")
     raise AttributeError(f"module 'latens' has no attribute {name!r}")

@@ -81,7 +81,7 @@ class ImageCodec:
                 if len(rects) == 1:
                     lanes = self._entropy.lanes_for(int((indexes >= _SKIP).sum()))
                 stream = self._entropy.encode(z, y, indexes, knot, _SKIP, lanes)
-                tiles.append(ltn.Tile(ltn.symbol_checksum(memoryview(z), memoryview(y)), stream))
+                tiles.append(ltn.Tile(ltn.symbol_checksum(z.data, y.data), stream))
         header = ltn.Header(
             width=width,
             height=height,
@@ -124,7 +124,7 @@ class ImageCodec:
         z_symbols = np.ascontiguousarray(z[0].numpy().astype(np.int16))
         indexes = self._entropy.indexes(z_symbols)
         coded = torch.from_numpy(indexes >= _SKIP)[None]
-        first = first_step_mask(y.shape[1], y.shape[2], y.shape[3], y.device)
+        first = first_step_mask(y)
 
         features = network.means(z)
         mean = network.first_mean(features, q)
@@ -200,11 +200,11 @@ class ImageCodec:
         z_shape = (coded_height // _HYPER, coded_width // _HYPER)
         knot = int(network.nearest_knot(q))
         z_symbols, y_symbols, _ = self._entropy.decode(tile.stream, z_shape, knot, header.skip, header.lanes)
-        checksum = ltn.symbol_checksum(memoryview(z_symbols), memoryview(y_symbols))
+        checksum = ltn.symbol_checksum(z_symbols.data, y_symbols.data)
         if checksum != tile.checksum:
             raise ChecksumError(f"its symbols have checksum {checksum:08x}, {tile.checksum:08x} was stored")
         symbols = torch.from_numpy(y_symbols)[None].float()
-        first = first_step_mask(*symbols.shape[1:], symbols.device)
+        first = first_step_mask(symbols)
         features = network.means(torch.from_numpy(z_symbols)[None].float())
         y_first = (symbols + network.first_mean(features, q)) * first
         y_second = symbols + network.second_mean(features, y_first, q)
@@ -217,7 +217,9 @@ class ImageCodec:
         for rect in header.tiles():
             top, left = rect.y // _LATENT, rect.x // _LATENT
             y0, x0 = max(top - halo, 0), max(left - halo, 0)
-            y1, x1 = (math.ceil((s + n) / _LATENT) + halo for s, n in ((rect.y, rect.height), (rect.x, rect.width)))
+            y1, x1 = (
+                math.ceil((s + n) / _LATENT) + halo for s, n in ((rect.y, rect.height), (rect.x, rect.width))
+            )
             window = y_hat[:, :, y0:y1, x0:x1].contiguous(memory_format=torch.channels_last)
             with self._precision():
                 x = self._network.synthesise(window, q)

@@ -111,7 +111,7 @@ class ExactHyperprior:
     def y_channels(self) -> int:
         """Channels of y."""
         last = self.network.layers[-1]
-        return last.weight.shape[0] // last.shuffle**2
+        return int(last.weight.shape[0]) // last.shuffle**2
 
     @cached_property
     def entropy_id(self) -> str:
@@ -206,7 +206,7 @@ class ExactHyperprior:
             ModelError: something is missing, of the wrong type, or out of range.
             TableError: a CDF table is not valid.
         """
-        layers = []
+        layers: list[IntegerLayer] = []
         while f"layers.{len(layers)}.weight" in tensors:
             get = _getter(tensors, f"layers.{len(layers)}.")
             shift, relu, shuffle = (int(v) for v in get("form", np.int32, 1, 3))

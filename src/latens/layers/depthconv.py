@@ -43,11 +43,13 @@ class DepthConvBlock(nn.Module):
         self.ffn_out = nn.Conv2d(hidden, channels, 1)
         for entry in (self.pw_in, self.ffn_in):
             nn.init.normal_(entry.weight, std=_GATE_SLOPE * (0.5 / entry.in_channels) ** 0.5)
-            nn.init.zeros_(entry.bias)
         for branch_end in (self.pw_out, self.ffn_out):
             nn.init.zeros_(branch_end.weight)
-            nn.init.zeros_(branch_end.bias)
+        for conv in (self.pw_in, self.pw_out, self.ffn_in, self.ffn_out):
+            if conv.bias is not None:
+                nn.init.zeros_(conv.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.pw_out(self.dw(F.silu(self.pw_in(x))))
-        return x + self.ffn_out(F.silu(self.ffn_in(x)))
+        x = x + self.ffn_out(F.silu(self.ffn_in(x)))
+        return x

@@ -7,7 +7,7 @@ Everything else may be computed in any precision on any device without endangeri
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from latens.entropy_coding import pmfs_to_quantized_cdfs
 from latens.entropy_models import GaussianConditional
 from latens.entropy_models.gaussian import SCALES_LEVELS, SCALES_MAX, SCALES_MIN, get_scale_table
-from latens.errors import TableError
+from latens.errors import ModelError, TableError
 from latens.latent_codecs.exact import ExactHyperprior, IntegerTables
 from latens.layers.depthconv import DepthConvBlock
 from latens.ops import quantize_ste
@@ -65,10 +65,24 @@ class LatensBaseConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "LatensBaseConfig":
         """The inverse of :meth:`to_dict`."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**plain)
+
+    def __post_init__(self) -> None:
+        # The configuration comes from files too; nothing is allocated before it is found sane.
+        sizes = (self.N, self.M, self.inner, self.hyper, self.knots)
+        blocks = (*self.analysis_blocks, *self.synthesis_blocks)
+        sane = (
+            all(type(n) is int and 2 <= n <= 2048 for n in sizes)
+            and len(blocks) == 4
+            and all(type(n) is int and 0 <= n <= 64 for n in blocks)
+            and 0.0 < self.lambda_min < self.lambda_max < 1e4
+        )
+        if not sane:
+            raise ModelError(f"model configuration: a size is out of range in {self}")
 
 
-class _LowerBoundScale(torch.autograd.Function):
+class _Bounded(torch.autograd.Function):
     """Clamp from both sides; the gradient passes where it leads back into the range."""
 
     @staticmethod
@@ -124,15 +138,16 @@ class LogisticMixturePrior(nn.Module):
         return (self._cdf(z + 0.5, knot) - self._cdf(z - 0.5, knot)).clamp_min(_LIKELIHOOD_BOUND)
 
 
-def first_step_mask(channels: int, height: int, width: int, device: torch.device) -> Tensor:
-    """True where a position belongs to the first context step: ``(1, channels, height, width)``.
+def first_step_mask(y: Tensor) -> Tensor:
+    """True where a position of y ``(B, C, H, W)`` belongs to the first context step: ``(1, C, H, W)``.
 
-    The first half of the channels is coded on one colour of a checkerboard first, the second half on the other.
+    The first half of the channels comes first on one colour of a checkerboard, the second half on the other.
     """
-    rows = torch.arange(height, device=device)[:, None]
-    cols = torch.arange(width, device=device)[None, :]
+    channels, height, width = y.shape[1:]
+    rows = torch.arange(height, device=y.device)[:, None]
+    cols = torch.arange(width, device=y.device)[None, :]
     even = (rows + cols) % 2 == 0
-    first = torch.arange(channels, device=device)[:, None, None] < channels // 2
+    first = torch.arange(channels, device=y.device)[:, None, None] < channels // 2
     return torch.where(first, even, ~even)[None]
 
 
@@ -196,11 +211,12 @@ class LatensBase(nn.Module):
             nn.Conv2d(inner, 4 * inner, 1), nn.PixelShuffle(2), DepthConvBlock(inner),
         )  # fmt: skip
         self.mean_0 = nn.Conv2d(inner, M, 1)
-        self.context = nn.Sequential(nn.Conv2d(M + inner, inner, 1), DepthConvBlock(inner), DepthConvBlock(inner))
+        self.context = nn.Sequential(
+            nn.Conv2d(M + inner, inner, 1), DepthConvBlock(inner), DepthConvBlock(inner)
+        )
         self.mean_1 = nn.Conv2d(inner, M, 1)
         for conv in (self.mean_0, self.mean_1):
-            nn.init.zeros_(conv.weight)
-            nn.init.zeros_(conv.bias)
+            _fill(conv, torch.zeros_like(conv.weight), torch.zeros(M))
         self._initialise_levels(torch.ones(M))
 
     # -- initial values ------------------------------------------------------------------------------------
@@ -215,8 +231,8 @@ class LatensBase(nn.Module):
         self.log_gain.copy_((level - math.log(STREAM_SCALE))[:, None].expand_as(self.log_gain))
         self.log_inverse_gain.copy_(-self.log_gain)
         middle = level.mean() + torch.log(sigma) - math.log(SCALES_MIN)
-        self.h_scale[-1].weight.mul_(8.0)
-        self.h_scale[-1].bias.copy_((middle / _LOG_SCALE_STEP).clamp(2.0, SCALES_LEVELS - 3.0))
+        last = cast(nn.Conv2d, self.h_scale[-1])
+        _fill(last, 8.0 * last.weight, (middle / _LOG_SCALE_STEP).clamp(2.0, SCALES_LEVELS - 3.0))
         # Let one channel of z carry the quality from the start, at no cost.
         self.z_offset[:, 0] = torch.linspace(-8.0, 8.0, c.knots)
         self.prior.delta[:, 0, 0, :] = torch.linspace(-8.0, 8.0, c.knots)[:, None]
@@ -242,8 +258,7 @@ class LatensBase(nn.Module):
         for conv, weight in (
             (head, basis8.T * STREAM_SCALE), (down, basis16.T), (up, basis16), (out, basis8),
         ):  # fmt: skip
-            conv.weight.copy_(weight[:, :, None, None])
-            conv.bias.zero_()
+            _fill(cast(nn.Conv2d, conv), weight[:, :, None, None], torch.zeros(len(weight)))
         for part in (self.g_a, self.g_s):
             for block in part:
                 if isinstance(block, DepthConvBlock):
@@ -284,30 +299,36 @@ class LatensBase(nn.Module):
 
     def analyse(self, x: Tensor, quality: Tensor) -> Tensor:
         """x ``(B, 3, H, W)`` to y ``(B, M, H/16, W/16)`` in units of the quantiser."""
-        return self.g_a(x - 0.5).float() * self.gain(quality)
+        y: Tensor = self.g_a(x - 0.5).float() * self.gain(quality)
+        return y
 
     def hyper_analyse(self, y: Tensor, quality: Tensor) -> Tensor:
         """y to z ``(B, hyper, H/64, W/64)``, not yet rounded. asinh tames the dynamic range of y."""
-        return self.h_a(torch.asinh(y)).float() + self._at_quality(self.z_offset, quality)
+        z: Tensor = self.h_a(torch.asinh(y)).float() + self._at_quality(self.z_offset, quality)
+        return z
 
     def means(self, z_hat: Tensor) -> Tensor:
         """Features that the means are predicted from: ``(B, inner, H/16, W/16)``."""
-        return self.h_mean(z_hat)
+        features: Tensor = self.h_mean(z_hat)
+        return features
 
     def first_mean(self, features: Tensor, quality: Tensor) -> Tensor:
         """Mean of the positions coded first, from the hyperprior alone (given for all positions)."""
-        return self.mean_0(features) * self.gain(quality)
+        mean: Tensor = self.mean_0(features) * self.gain(quality)
+        return mean
 
     def second_mean(self, features: Tensor, y_first: Tensor, quality: Tensor) -> Tensor:
         """Mean of the positions coded second, given ``y_first`` (zero elsewhere)."""
         u = torch.cat([y_first * self.inverse_gain(quality), features], dim=1)
-        return self.mean_1(self.context(u)) * self.gain(quality)
+        mean: Tensor = self.mean_1(self.context(u)) * self.gain(quality)
+        return mean
 
     def synthesise(self, y_hat: Tensor, quality: Tensor) -> Tensor:
         """y_hat to x_hat ``(B, 3, H, W)``, not clamped."""
         features = self.g_s(y_hat * self.inverse_gain(quality))
         scale = self._at_quality(self.out_scale, quality) / STREAM_SCALE
-        return self.g_s_out(features * scale.to(features.dtype)).float() + 0.5
+        x_hat: Tensor = self.g_s_out(features * scale.to(features.dtype)).float() + 0.5
+        return x_hat
 
     # -- training ------------------------------------------------------------------------------------------
 
@@ -335,9 +356,10 @@ class LatensBase(nn.Module):
         z_likelihoods = self.prior(z + torch.empty_like(z).uniform_(-0.5, 0.5) if noise else z_hat, knot)
 
         index = self.h_scale(z_hat)
-        log_scale = _LowerBoundScale.apply(index, SCALES_LEVELS - 1.0) * _LOG_SCALE_STEP + math.log(SCALES_MIN)
+        bounded: Tensor = _Bounded.apply(index, SCALES_LEVELS - 1.0)  # type: ignore[no-untyped-call]
+        log_scale = bounded * _LOG_SCALE_STEP + math.log(SCALES_MIN)
         features = self.means(z_hat)
-        first = first_step_mask(y.shape[1], y.shape[2], y.shape[3], y.device)
+        first = first_step_mask(y)
         mean = self.first_mean(features, quality)
         y_first = (quantize_ste(y - mean) + mean) * first
         mean = torch.where(first, mean, self.second_mean(features, y_first, quality))
@@ -358,6 +380,13 @@ def gaussian_likelihood(value: Tensor, log_scale: Tensor) -> Tensor:
     upper = torch.erfc((value - 0.5) * inv)
     lower = torch.erfc((value + 0.5) * inv)
     return (0.5 * (upper - lower)).clamp_min(_LIKELIHOOD_BOUND)
+
+
+@torch.no_grad()
+def _fill(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> None:
+    conv.weight.copy_(weight)
+    if conv.bias is not None:
+        conv.bias.copy_(bias)
 
 
 def _klt(rows: Tensor, keep: int) -> tuple[Tensor, Tensor]:
@@ -407,5 +436,5 @@ def freeze(model: LatensBase) -> ExactHyperprior:
         )
         for knot in range(config.knots)
     ]
-    network = convert(model.h_scale, np.arange(SCALES_LEVELS - 1) + 0.5, samples, "h_scale")
+    network = convert(model.h_scale, [level + 0.5 for level in range(SCALES_LEVELS - 1)], samples, "h_scale")
     return ExactHyperprior(network, z_tables, y_tables, config.hyper)

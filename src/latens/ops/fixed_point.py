@@ -234,7 +234,12 @@ def run_reference(network: FixedPointNetwork, z: Int64) -> npt.NDArray[np.uint8]
 # -- conversion ------------------------------------------------------------------------------------------------
 
 
-def draw_symbols(cdfs: Sequence[Int64], offsets: Int64, shape: tuple[int, int], seed: int) -> Int64:
+def draw_symbols(
+    cdfs: Sequence[npt.NDArray[np.integer]],
+    offsets: npt.NDArray[np.integer],
+    shape: tuple[int, int],
+    seed: int,
+) -> Int64:
     """Symbols from CDF tables by a fixed integer generator (SplitMix64): ``(len(cdfs), *shape)`` int64.
 
     The last entry of a table, its escape, is never drawn.

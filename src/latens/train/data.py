@@ -97,7 +97,9 @@ class PhotoPool:
         if listing is not None and listing.exists():
             meta = json.loads(listing.read_text())
             pixels = np.load(listing.with_suffix(".npy"), mmap_mode="r")
-            return cls(meta["names"], np.array(meta["sizes"]), np.array(meta["weights"]), pixels, meta["skipped"])
+            return cls(
+                meta["names"], np.array(meta["sizes"]), np.array(meta["weights"]), pixels, meta["skipped"]
+            )
         names, sizes, weights, parts, skipped = [], [], [], [], []
         with ThreadPoolExecutor(2) as pool:
             for (name, content), image in zip(files, pool.map(_decode, (c for _, c in files)), strict=True):

@@ -2,10 +2,10 @@
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from latens.errors import TrainingError
-from latens.models.latens_base import LatensBase
+from latens.io import printable
+from latens.models.latens_base import LatensBase, LatensBaseConfig
 from latens.train.config import TrainConfig
 from latens.train.data import CropSampler, PhotoPool
 
-__all__ = ["Trainer", "rate_and_distortion"]
+__all__ = ["Trainer", "load_average", "rate_and_distortion"]
 
 VALIDATION_QUALITIES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
@@ -26,9 +27,40 @@ VALIDATION_QUALITIES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 def rate_and_distortion(out: dict[str, Any], x: Tensor) -> tuple[Tensor, Tensor]:
     """Bits per pixel (from likelihoods) and mean squared error (0..255 scale), each per sample ``(B,)``."""
     pixels = x.shape[2] * x.shape[3]
-    bits = sum(-torch.log2(p).flatten(1).sum(1) for p in out["likelihoods"].values())
+    per_latent = [-torch.log2(p).flatten(1).sum(1) for p in out["likelihoods"].values()]
+    bits = torch.stack(per_latent).sum(0)
     mse = (out["x_hat"] - x).square().flatten(1).mean(1) * 255.0**2
     return bits / pixels, mse
+
+
+def _load_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint: tensors and plain values only, never code.
+
+    Raises:
+        TrainingError: it cannot be read.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises whatever the zip, the pickle or the system does
+        raise TrainingError(f"{printable(path)}: not a checkpoint ({printable(str(error)[:200])})") from error
+    return state
+
+
+def load_average(path: Path) -> LatensBase:
+    """The averaged weights of a run, from its ``checkpoint.pt``.
+
+    Raises:
+        TrainingError: the file is not a checkpoint of a training run.
+    """
+    state = _load_checkpoint(path)
+    try:
+        model = LatensBase(LatensBaseConfig.from_dict(state["architecture"]))
+        model.load_state_dict(state["average"])
+    except (KeyError, TypeError, RuntimeError, AttributeError) as error:
+        raise TrainingError(
+            f"{printable(path)}: not a checkpoint of a training run ({str(error)[:200]})"
+        ) from error
+    return model
 
 
 class Trainer:
@@ -66,7 +98,7 @@ class Trainer:
         if not len(self.pool):
             raise TrainingError(f"{config.data}: no image is left for training")
         self.sampler = CropSampler(self.pool, config.batch, config.seed)
-        self.model = LatensBase(config.model).to(memory_format=torch.channels_last)
+        self.model = LatensBase(config.model)
         self.average = LatensBase(config.model).requires_grad_(False)
         self.optimiser = torch.optim.AdamW(
             self.model.parameters(), lr=config.learning_rate, betas=config.betas, weight_decay=0.0
@@ -83,6 +115,11 @@ class Trainer:
             self.average.load_state_dict(self.model.state_dict())
         (folder / "config.json").write_text(config.to_json())
 
+    def start_decay(self, steps: int) -> None:
+        """Let the learning rate fall to zero over the next ``steps`` steps; the run ends there."""
+        self.config = replace(self.config, decay_start=self.step, steps=self.step + steps)
+        (self.folder / "config.json").write_text(self.config.to_json())
+
     def _patches(self, count: int) -> Tensor:
         """Random 16x16 patches for the transform that training starts from: ``(count, 3, 16, 16)``."""
         sampler = CropSampler(self.pool, 8, self.config.seed + 1)
@@ -96,13 +133,15 @@ class Trainer:
         return torch.stack(patches[:count])
 
     def _restore(self, path: Path) -> None:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = _load_checkpoint(path)
         try:
             self.model.load_state_dict(state["model"])
             self.average.load_state_dict(state["average"])
             self.optimiser.load_state_dict(state["optimiser"])
         except (KeyError, RuntimeError, ValueError) as error:
-            raise TrainingError(f"{path}: a checkpoint of another architecture ({str(error)[:200]})") from error
+            raise TrainingError(
+                f"{path}: a checkpoint of another architecture ({str(error)[:200]})"
+            ) from error
         self.step = int(state["step"])
 
     def save(self) -> None:
@@ -113,10 +152,11 @@ class Trainer:
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "step": self.step,
+            "architecture": self.config.model.to_dict(),
         }
         try:
             torch.save(state, temporary)
-            os.replace(temporary, self.folder / "checkpoint.pt")
+            temporary.replace(self.folder / "checkpoint.pt")
         except (OSError, RuntimeError) as error:
             temporary.unlink(missing_ok=True)
             raise TrainingError(f"{self.folder}: cannot save the checkpoint ({error})") from error
@@ -136,17 +176,20 @@ class Trainer:
             part.requires_grad_(not hard)
         for group in self.optimiser.param_groups:
             group["lr"] = config.learning_rate_at(self.step)
-        out = self.model(x.contiguous(memory_format=torch.channels_last), quality, noise=not hard, autocast=True)
+        out = self.model(
+            x.contiguous(memory_format=torch.channels_last), quality, noise=not hard, autocast=True
+        )
         rate, mse = rate_and_distortion(out, x)
         lmbda = self.model.lmbda(quality)
         # Dividing by sqrt(lambda) makes a given relative saving of rate count alike at all qualities.
         loss = ((rate + lmbda * mse) / lmbda.sqrt()).mean()
         if not math.isfinite(loss.item()):
             raise TrainingError(
-                f"the loss is {loss.item()} at step {self.step}; the last good checkpoint is kept in {self.folder}"
+                f"the loss is {loss.item()} at step {self.step}; the last good checkpoint is kept "
+                f"in {printable(self.folder)}"
             )
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
         self.optimiser.step()
         self.step += 1
@@ -171,7 +214,10 @@ class Trainer:
             for i in range(count):
                 pixels = self.validation[i]
                 height, width = (s // 64 * 64 for s in pixels.shape[:2])
-                x = torch.from_numpy(np.ascontiguousarray(pixels[:height, :width])).permute(2, 0, 1)[None] / 255.0
+                x = (
+                    torch.from_numpy(np.ascontiguousarray(pixels[:height, :width])).permute(2, 0, 1)[None]
+                    / 255.0
+                )
                 out = self.average(x, torch.tensor([q]), noise=False, autocast=True)
                 out["x_hat"] = out["x_hat"].clamp(0, 1)
                 rate, mse = rate_and_distortion(out, x)
@@ -198,7 +244,14 @@ class Trainer:
                         n = self.step - last
                         means = {k: round(v / n, 5) for k, v in sums.items()}
                         rate = self.config.learning_rate_at(self.step)
-                        self._log({"step": self.step, **means, "lr": rate, "seconds": round((now - interval) / n, 4)})
+                        self._log(
+                            {
+                                "step": self.step,
+                                **means,
+                                "lr": rate,
+                                "seconds": round((now - interval) / n, 4),
+                            }
+                        )
                         sums, last, interval = {}, self.step, now
                     if now - saved > self.config.checkpoint_seconds:
                         self.save()

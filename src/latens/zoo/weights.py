@@ -45,7 +45,9 @@ class LoadedModel:
     weights_id: str
 
 
-def save(model: LatensBase, path: str | os.PathLike[str], name: str, notes: str = "", *, force: bool = False) -> None:
+def save(
+    model: LatensBase, path: str | os.PathLike[str], name: str, notes: str = "", *, force: bool = False
+) -> None:
     """Freeze a trained model and write its weights file.
 
     Convolution weights are stored in float16, which costs nothing measurable; gains and priors in float32;
@@ -64,7 +66,9 @@ def save(model: LatensBase, path: str | os.PathLike[str], name: str, notes: str 
     """
     if not _NAME.fullmatch(name):
         raise ModelError(f"model name {name!r}: expected 1 to 64 characters a-z, 0-9, '.', '_' or '-'")
-    stored = {k: v.detach().half() if v.ndim == 4 else v.detach().float() for k, v in model.state_dict().items()}
+    stored = {
+        k: v.detach().half() if v.ndim == 4 else v.detach().float() for k, v in model.state_dict().items()
+    }
     twin = LatensBase(model.config)
     twin.load_state_dict({k: v.float() for k, v in stored.items()})
     tensors = {f"network.{k}": v.contiguous() for k, v in stored.items()}
@@ -93,7 +97,9 @@ def load(model: str = DEFAULT_MODEL) -> LoadedModel:
     entry = card(model)
     data = _read(entry.path)
     if hashlib.sha256(data).hexdigest() != entry.sha256:
-        raise WrongWeightsError(f"the weights of {model} are not those that were released; install Latens again")
+        raise WrongWeightsError(
+            f"the weights of {model} are not those that were released; install Latens again"
+        )
     return _parse(data, model)
 
 
@@ -118,12 +124,16 @@ def _parse(data: bytes, shown: str) -> LoadedModel:
             raise ModelError(f"{shown}: not a weights file of Latens ('latens update-model' makes one)")
         name = metadata["name"]
         network = LatensBase(LatensBaseConfig.from_dict(json.loads(metadata["config"])))
-        state = {k.removeprefix("network."): v.float() for k, v in tensors.items() if k.startswith("network.")}
+        state = {
+            k.removeprefix("network."): v.float() for k, v in tensors.items() if k.startswith("network.")
+        }
         network.load_state_dict(state)
     except ModelError:
         raise
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        raise ModelError(f"{shown}: damaged, or weights of another architecture ({printable(str(error)[:200])})") from error
+        raise ModelError(
+            f"{shown}: damaged, or weights of another architecture ({printable(str(error)[:200])})"
+        ) from error
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ModelError(f"{shown}: its name is not one that files can carry")
     bad = [k for k, v in state.items() if not torch.isfinite(v).all()]

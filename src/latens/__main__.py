@@ -1,0 +1,5 @@
+"""``python -m latens``."""
+
+from latens.cli import main
+
+main()
