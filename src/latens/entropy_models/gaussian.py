@@ -175,7 +175,8 @@ class GaussianConditional(EntropyModel):
         if self.scale_table.numel() == 0:
             self._make_tables()
         scales = self.lower_bound_scale(scales.detach())
-        if torch.isnan(scales).any():
+        # The extremes of anything with NaN are NaN.
+        if scales.numel() > 0 and torch.isnan(torch.aminmax(scales).max):
             raise CoderError("the scales of the latents contain NaN; look for it in weights and input")
         dtype = torch.promote_types(scales.dtype, self.scale_table.dtype)
         # The last entry takes what is left, so it is no boundary.
