@@ -106,18 +106,23 @@ class Encoder {
         const latens::Ints s = ints(symbols), i = ints(indexes);
         run([&] { return backlog_.push(s, i, tables.core, skip_below, poll); });
     }
-    nb::bytes finish(unsigned lanes) {
-        const Busy busy(flag_);
-        latens::Bytes result;
-        run([&] {
-            return lanes == 0 ? backlog_.encode_stream(result, poll)
-                              : backlog_.encode_lanes(lanes, result, poll);
-        });
-        return nb::bytes(result.data, result.size);
+    nb::bytes finish_stream() {
+        return finish([&](latens::Bytes& result) { return backlog_.encode_stream(result, poll); });
+    }
+    nb::bytes finish_lanes(unsigned lanes) {
+        return finish([&](latens::Bytes& result) { return backlog_.encode_lanes(lanes, result, poll); });
     }
     std::size_t size() const { return backlog_.size(); }
 
   private:
+    template <class Work>
+    nb::bytes finish(const Work& work) {
+        const Busy busy(flag_);
+        latens::Bytes result;
+        run([&] { return work(result); });
+        return nb::bytes(result.data, result.size);
+    }
+
     latens::Backlog backlog_;
     std::atomic<bool> flag_{false};
 };
@@ -175,7 +180,8 @@ NB_MODULE(_native, m) {
         .def(nb::init<unsigned>(), "escape_nibbles"_a)
         .def("push", &Encoder::push, "symbols"_a.noconvert(), "indexes"_a.noconvert(), "tables"_a,
              "skip_below"_a)
-        .def("finish", &Encoder::finish, "lanes"_a)
+        .def("finish_stream", &Encoder::finish_stream)
+        .def("finish_lanes", &Encoder::finish_lanes, "lanes"_a)
         .def("__len__", &Encoder::size);
     nb::class_<StreamDecoder>(m, "StreamDecoder")
         .def(nb::init<Data>(), "data"_a.noconvert())
