@@ -1,0 +1,51 @@
+# make demo        install and show what it does
+# make test        the test suite (make test-fast: its quick part; make test-all: everything)
+# make check       style, types, layers
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+NATIVE := $(wildcard native/*.cpp native/*.hpp bindings/*.cpp) CMakeLists.txt
+CPP := $(wildcard native/*.cpp native/*.hpp native/fuzz/*.cpp bindings/*.cpp)
+
+.PHONY: demo install test test-fast test-all check format clean
+
+demo: $(VENV)/.installed
+	$(BIN)/python examples/demo.py
+
+install: $(VENV)/.installed-dev
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m "not long"
+
+test-fast: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m "not slow and not long"
+
+test-all: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/clang-format --dry-run --Werror $(CPP)
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/clang-format -i $(CPP)
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt $(NATIVE) | $(BIN)/python
+	$(PIP) -e .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build demo
