@@ -32,8 +32,8 @@ using TablesPointer = std::shared_ptr<const latens::Tables>;
 
 void check(const latens::Status& status) {
     if (status.ok()) return;
-    // `poll` has left the exception of the signal handler in place.
-    if (status.code == latens::Code::interrupted) throw nb::python_error();
+    // `poll` has left the exception of the signal handler in place; a second call finds none.
+    if (status.code == latens::Code::interrupted && PyErr_Occurred()) throw nb::python_error();
     raise(status.concerns_tables() ? "TableError" : "CoderError", latens::describe(status));
 }
 

@@ -34,7 +34,7 @@ inline constexpr unsigned nibble_bits = 4;
 
 LATENS_INLINE std::uint64_t multiply_high(std::uint64_t a, std::uint64_t b) {
 #if defined(__SIZEOF_INT128__)
-    __extension__ using wide = unsigned __int128;
+    __extension__ typedef unsigned __int128 wide;
     return static_cast<std::uint64_t>((static_cast<wide>(a) * b) >> 64);
 #elif defined(_MSC_VER)
     return __umulh(a, b);

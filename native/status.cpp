@@ -12,7 +12,7 @@ std::string describe(const Status& s) {
         case Code::ok:
             return "no error";
         case Code::interrupted:
-            return "interrupted";
+            return "an earlier call was interrupted: this coder cannot go on";
         case Code::table_count:
             return "expected 1 to " + limit + " tables, got " + got;
         case Code::table_memory:

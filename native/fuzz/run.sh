@@ -1,12 +1,13 @@
 #!/bin/sh
 # Builds the core and its fuzz targets with AddressSanitizer and UBSan, and runs them.
-#   native/fuzz/run.sh [COUNT [SEED]]     COUNT inputs per target (default 10000); CXX chooses the compiler
+#   native/fuzz/run.sh [COUNT [SEED]]     COUNT inputs per target (default 10000)
+# CXX chooses the compiler; CXXFLAGS="-U__SSE2__ -U__SIZEOF_INT128__" takes the portable paths.
 # With clang, -fsanitize=fuzzer in place of driver.cpp makes libFuzzer targets of the same sources.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 build=$(mktemp -d)
 trap 'rm -rf "$build"' EXIT
-flags="-std=c++20 -O1 -g -Wall -Wextra -fno-sanitize-recover=all -fsanitize=address,undefined -I$here/.."
+flags="-std=c++20 -O1 -g -Wall -Wextra -fno-sanitize-recover=all -fsanitize=address,undefined -I$here/.. ${CXXFLAGS:-}"
 compile() { ${CXX:-c++} $flags -c "$1" -o "$build/$2-$(basename "$1" .cpp).o"; }
 for source in "$here"/../*.cpp; do compile "$source" core; done
 for source in "$here"/*.cpp; do compile "$source" fuzz; done

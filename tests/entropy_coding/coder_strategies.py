@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from latens.entropy_coding import CdfTables
 from latens.entropy_coding.reference import Table
 
 TOTAL = 1 << 16
+
+# The twin is slow on purpose, and machines are slow by accident.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
 @st.composite

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from coder_strategies import coded, native, tables
+from coder_strategies import coded, native, patient, tables
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,6 +35,7 @@ def split(symbols: list[tuple[int, int]]) -> tuple[list[int], list[int]]:
     return [value for value, _ in symbols], [index for _, index in symbols]
 
 
+@patient
 @given(st.data())
 def test_stream_equals_twin(data: st.DataObject) -> None:
     rows = data.draw(tables())
@@ -48,6 +49,7 @@ def test_stream_equals_twin(data: st.DataObject) -> None:
     reader.finish()
 
 
+@patient
 @given(st.data(), st.sampled_from([1, 2, 4, 8]))
 def test_lanes_equal_twin(data: st.DataObject, lanes: int) -> None:
     """Several arrays in one stream, each with its own tables, index type and skip limit."""
@@ -350,6 +352,9 @@ def test_signals_interrupt_native_loops(work: str) -> None:
         with pytest.raises(AlarmError):
             call()
         assert not completed
+        if decoder:
+            with pytest.raises(CoderError, match="an earlier call was interrupted"):
+                decoder.decode(indexes, SIMPLE)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from coder_strategies import patient
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -78,6 +79,7 @@ def test_shapes_of_tables(arguments: tuple[Any, Any, Any]) -> None:
 floats = st.floats(0, 1, width=32)
 
 
+@patient
 @given(
     st.one_of(
         st.lists(floats, min_size=1, max_size=60),
