@@ -172,6 +172,8 @@ void quantize(In<float, 2> pmf, In<std::int32_t, 1> lengths, unsigned precision,
 }  // namespace
 
 NB_MODULE(_native, m) {
+    m.attr("STREAM_ESCAPE_NIBBLES") = latens::stream_escape_nibbles;
+    m.attr("LANE_ESCAPE_NIBBLES") = latens::lane_escape_nibbles;
     nb::class_<Tables>(m, "Tables")
         .def(nb::init<In<std::int32_t, 2>, In<std::int32_t, 1>, In<std::int32_t, 1>>(), "cdfs"_a.noconvert(),
              "sizes"_a.noconvert(), "offsets"_a.noconvert())

@@ -11,6 +11,11 @@
 
 namespace latens {
 
+// A value outside of its table is escaped in at most so many nibbles.
+inline constexpr unsigned stream_escape_nibbles = 8;
+inline constexpr unsigned lane_escape_nibbles = 4;
+inline constexpr unsigned max_lanes = 8;
+
 // A contiguous array of integers of one of the types that cross the boundary.
 enum class Kind : std::uint8_t { uint8, int16, int32 };
 struct Ints {
@@ -90,8 +95,6 @@ class StreamDecoder {
     std::int64_t count_ = 0;  // of symbols decoded so far
 };
 
-inline constexpr unsigned max_lanes = 8;
-
 class LaneDecoder {
   public:
     Status open(const std::uint8_t* data, std::size_t size, unsigned lanes);
@@ -105,8 +108,8 @@ class LaneDecoder {
     Code decode_block(const std::uint16_t* ids, std::size_t n, const Tables& tables, std::int16_t* out);
     Code decode_block(const std::uint16_t* ids, std::size_t n, const Tables& tables, std::int16_t* out);
     template <class Index>
-    Status decode(const Index* indexes, std::size_t size, const Tables& tables, std::uint32_t skip_below,
-                  std::int16_t* out, Poll poll);
+    Status decode_array(const Index* indexes, std::size_t size, const Tables& tables, std::int16_t* out,
+                        Poll poll, std::uint32_t skip_below);
 
     Status status_;
     const std::uint8_t* at_ = nullptr;

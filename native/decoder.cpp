@@ -18,17 +18,15 @@ LATENS_INLINE void unroll(const Function& function) {
     }(std::make_integer_sequence<unsigned, n>{});
 }
 
-template <class Word_, unsigned lower_bits, unsigned escape_nibbles_>
-struct Format {
-    using Word = Word_;
-    static constexpr unsigned word_bits = 8 * sizeof(Word);
-    static constexpr std::uint64_t lower = std::uint64_t{1} << lower_bits;
-    static constexpr std::uint64_t upper = lower << word_bits;
-    static constexpr unsigned escape_nibbles = escape_nibbles_;
+template <class Layout>
+struct Reader {
+    using Word = typename Layout::Word;
+
+    // Takes a word if the state has room for one; false if there is none.
     static bool refill(std::uint64_t& x, const std::uint8_t*& at, const std::uint8_t* end) {
-        if (x >= lower) return true;
+        if (x >= Layout::lower) return true;
         if (static_cast<std::size_t>(end - at) < sizeof(Word)) return false;
-        x = x << word_bits | load_word<Word>(at);
+        x = x << Layout::word_bits | load_word<Word>(at);
         at += sizeof(Word);
         return true;
     }
@@ -37,8 +35,8 @@ struct Format {
     // mispredicted. It is written with a mask, since compilers turn a conditional expression back into a
     // branch. x is below 2^63.
     static LATENS_INLINE void refill_unchecked(std::uint64_t& x, const std::uint8_t*& at) {
-        const std::uint64_t refilled = x << word_bits | load_word<Word>(at);
-        const std::uint64_t low = negative_mask(x - lower);
+        const std::uint64_t refilled = x << Layout::word_bits | load_word<Word>(at);
+        const std::uint64_t low = negative_mask(x - Layout::lower);
         x ^= (x ^ refilled) & low;
         at += low & sizeof(Word);
     }
@@ -53,7 +51,7 @@ struct Format {
         };
         std::uint64_t n = 0;
         if (!nibble(n)) return Code::stream_end;
-        if (n > escape_nibbles) return Code::stream_escape;
+        if (n > Layout::escape_nibbles) return Code::stream_escape;
         std::uint64_t folded = 0;
         for (unsigned i = 0; i < n; ++i) {
             std::uint64_t part = 0;
@@ -122,9 +120,8 @@ struct Format {
     }
 };
 
-using Stream = Format<std::uint32_t, 31, 8>;
-using Lanes = Format<std::uint16_t, 24, 4>;
-constexpr std::size_t lane_state_bytes = 5;
+using Stream = Reader<StreamLayout>;
+using Lanes = Reader<LaneLayout>;
 
 Status index_error(std::size_t at, std::int64_t index, const Tables& tables) {
     return {Code::index_range, static_cast<std::int64_t>(at), index,
@@ -145,12 +142,12 @@ std::size_t check_indexes(const Index* indexes, std::size_t n, std::size_t count
 }  // namespace
 
 Status StreamDecoder::open(const std::uint8_t* data, std::size_t size) {
-    if (size < 8 || size % 4 != 0)
-        return status_ = {Code::stream_size, 0, static_cast<std::int64_t>(size), 8};
+    if (size < StreamLayout::state_bytes || size % sizeof(StreamLayout::Word) != 0)
+        return status_ = {Code::stream_size, 0, static_cast<std::int64_t>(size), StreamLayout::state_bytes};
     state_ = load_word<std::uint64_t>(data);
-    at_ = data + 8;
+    at_ = data + StreamLayout::state_bytes;
     end_ = data + size;
-    if (state_ < Stream::lower || state_ >= Stream::upper) return status_ = {Code::stream_state};
+    if (state_ < StreamLayout::lower || state_ >= StreamLayout::upper) return status_ = {Code::stream_state};
     return {};
 }
 
@@ -163,7 +160,7 @@ Code StreamDecoder::decode_block(const std::uint16_t* ids, std::size_t n, const 
     Code code = Code::ok;
     std::size_t i = 0;
     while (i < n && code == Code::ok) {
-        if (static_cast<std::size_t>(end - at) < sizeof(Stream::Word) ||
+        if (static_cast<std::size_t>(end - at) < sizeof(StreamLayout::Word) ||
             !Stream::decode_together<1>(&x, at, table, ids + i, out + i))
             code = Stream::decode(x, at, end, table[ids[i]], out[i]);
         ++i;
@@ -193,24 +190,24 @@ Status StreamDecoder::decode(const Ints& indexes, const Tables& tables, std::int
 Status StreamDecoder::finish() const {
     if (!status_.ok()) return status_;
     if (at_ != end_) return {Code::final_position, 0, end_ - at_};
-    if (state_ != Stream::lower) return {Code::final_state};
+    if (state_ != StreamLayout::lower) return {Code::final_state};
     return {};
 }
 
 Status LaneDecoder::open(const std::uint8_t* data, std::size_t size, unsigned lanes) {
     if (lanes == 0 || lanes > max_lanes || !std::has_single_bit(lanes))
         return status_ = {Code::lane_count, 0, lanes};
-    const std::size_t states = lanes * lane_state_bytes;
-    if (size < states || (size - states) % sizeof(Lanes::Word) != 0)
+    const std::size_t states = lanes * LaneLayout::state_bytes;
+    if (size < states || (size - states) % sizeof(LaneLayout::Word) != 0)
         return status_ = {Code::stream_size, 0, static_cast<std::int64_t>(size),
                           static_cast<std::int64_t>(states)};
     lanes_ = lanes;
     at_ = data;
     end_ = data + size;
     for (unsigned lane = 0; lane < lanes; ++lane) {
-        for (unsigned byte = 0; byte < lane_state_bytes; ++byte)
+        for (unsigned byte = 0; byte < LaneLayout::state_bytes; ++byte)
             states_[lane] |= std::uint64_t{*at_++} << (8 * byte);
-        if (states_[lane] < Lanes::lower) return status_ = {Code::stream_state, lane};
+        if (states_[lane] < LaneLayout::lower) return status_ = {Code::stream_state, lane};
     }
     return {};
 }
@@ -229,7 +226,7 @@ Code LaneDecoder::decode_block(const std::uint16_t* ids, std::size_t n, const Ta
 
     while (i < n && code == Code::ok) {
         if (lane == 0 && n - i >= lanes &&
-            static_cast<std::size_t>(end - at) >= lanes * sizeof(Lanes::Word) &&
+            static_cast<std::size_t>(end - at) >= lanes * sizeof(LaneLayout::Word) &&
             Lanes::decode_together<lanes>(x, at, table, ids + i, out + i)) {
             i += lanes;
         } else {
@@ -260,8 +257,8 @@ Code LaneDecoder::decode_block(const std::uint16_t* ids, std::size_t n, const Ta
 }
 
 template <class Index>
-Status LaneDecoder::decode(const Index* indexes, std::size_t size, const Tables& tables,
-                           std::uint32_t skip_below, std::int16_t* out, Poll poll) {
+Status LaneDecoder::decode_array(const Index* indexes, std::size_t size, const Tables& tables,
+                                 std::int16_t* out, Poll poll, std::uint32_t skip_below) {
     std::uint16_t ids[block];
     if (skip_below == 0) {
         for (std::size_t i = 0; i < size; i += block) {
@@ -314,7 +311,7 @@ Status LaneDecoder::decode(const Ints& indexes, const Tables& tables, std::int16
     if (tables.first_beyond_int16() < tables.count())
         return {Code::table_int16, static_cast<std::int64_t>(tables.first_beyond_int16())};
     return status_ = visit(indexes, [&](const auto* index) {
-               return decode(index, indexes.size, tables, skip_below, out, poll);
+               return decode_array(index, indexes.size, tables, out, poll, skip_below);
            });
 }
 
@@ -322,7 +319,7 @@ Status LaneDecoder::finish() const {
     if (!status_.ok()) return status_;
     if (at_ != end_) return {Code::final_position, 0, end_ - at_};
     for (unsigned lane = 0; lane < lanes_; ++lane)
-        if (states_[lane] != Lanes::lower) return {Code::final_state, lane};
+        if (states_[lane] != LaneLayout::lower) return {Code::final_state, lane};
     return {};
 }
 

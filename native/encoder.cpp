@@ -10,23 +10,20 @@ namespace {
 
 constexpr std::uint32_t escape_bit = 1u << 31;
 
-// One state, at least 2^lower_bits, and the words it sheds.
-template <class Word_, unsigned lower_bits>
-struct Format {
-    using Word = Word_;
-    static constexpr unsigned word_bits = 8 * sizeof(Word);
-    static constexpr std::uint64_t lower = std::uint64_t{1} << lower_bits;
-    static constexpr unsigned full_bits = lower_bits + word_bits;
+// Words are laid down from the end of a block towards its beginning; `at` is the last one written.
+template <class Layout>
+struct Writer {
+    using Word = typename Layout::Word;
 
     // Sheds a word if coding an event of probability `freq / 2^bits` would overflow the state.
     static LATENS_INLINE std::uint64_t shed(std::uint64_t x, std::uint64_t freq, unsigned bits,
                                             std::uint8_t*& at) {
         // Stores first and keeps the word or not, without a branch: half of the time it would be
         // mispredicted.
-        const std::uint64_t fits = negative_mask(x - (freq << (full_bits - bits)));
+        const std::uint64_t fits = negative_mask(x - (freq * (Layout::upper >> bits)));
         store_word(at - sizeof(Word), static_cast<Word>(x));
         at -= ~fits & sizeof(Word);
-        return x >> (~fits & word_bits);
+        return x >> (~fits & Layout::word_bits);
     }
 
     static LATENS_INLINE std::uint64_t encode(std::uint64_t x, const EncoderSymbol& s, std::uint8_t*& at) {
@@ -44,16 +41,15 @@ struct Format {
     }
 };
 
-using Stream = Format<std::uint32_t, 31>;
-using Lanes = Format<std::uint16_t, 24>;
-constexpr std::size_t lane_state_bytes = 5;
+using Stream = Writer<StreamLayout>;
+using Lanes = Writer<LaneLayout>;
 
-// Room for every word that could be shed (an escape has at most 36 bits beside its symbol), the states, and
-// one word that is stored before it is known to be needed.
-template <class Word>
-std::uint8_t* allocate(Bytes& result, std::size_t symbols, std::size_t escapes, std::size_t states) {
-    const std::size_t words = symbols + escapes * (36 / (8 * sizeof(Word)) + 1) + 1;
-    const std::size_t size = words * sizeof(Word) + states;
+// Room for the states, every word that could be shed, and one that is stored before it is known to be needed.
+template <class Layout>
+std::uint8_t* allocate(Bytes& result, std::size_t symbols, std::size_t escapes, unsigned states) {
+    constexpr std::size_t escape_bits = (1 + Layout::escape_nibbles) * nibble_bits;
+    const std::size_t words = symbols + escapes * (escape_bits / Layout::word_bits + 1) + 1;
+    const std::size_t size = words * sizeof(typename Layout::Word) + states * Layout::state_bytes;
     result.block.reset(new std::uint8_t[size]);
     return result.block.get() + size;
 }
@@ -138,10 +134,10 @@ Status Backlog::push(const Ints& symbols, const Ints& indexes, std::shared_ptr<c
 }
 
 Status Backlog::encode_stream(Bytes& result, Poll poll) const {
-    std::uint8_t* at = allocate<std::uint32_t>(result, items_.size(), escapes_.size(), 8);
+    std::uint8_t* at = allocate<StreamLayout>(result, items_.size(), escapes_.size(), 1);
     const std::uint8_t* const end = at;
     const std::uint32_t* escape = escapes_.data() + escapes_.size();
-    std::uint64_t x = Stream::lower;
+    std::uint64_t x = StreamLayout::lower;
     std::size_t i = items_.size();
     for (auto segment = segments_.rbegin(); segment != segments_.rend(); ++segment) {
         const EncoderSymbol* symbols = segment->tables->symbols();
@@ -155,7 +151,7 @@ Status Backlog::encode_stream(Bytes& result, Poll poll) const {
             if (i > 0 && items_.size() > poll_interval && !poll()) return {Code::interrupted};
         }
     }
-    at -= 8;
+    at -= StreamLayout::state_bytes;
     store_word(at, x);
     result.data = at;
     result.size = static_cast<std::size_t>(end - at);
@@ -164,11 +160,11 @@ Status Backlog::encode_stream(Bytes& result, Poll poll) const {
 
 template <unsigned lanes>
 Status Backlog::encode_lanes(Bytes& result, Poll poll) const {
-    std::uint8_t* at = allocate<std::uint16_t>(result, items_.size(), escapes_.size(), lanes * 8);
+    std::uint8_t* at = allocate<LaneLayout>(result, items_.size(), escapes_.size(), lanes);
     const std::uint8_t* const end = at;
     const std::uint32_t* escape = escapes_.data() + escapes_.size();
     std::uint64_t x[lanes];
-    std::fill(x, x + lanes, Lanes::lower);
+    std::fill(x, x + lanes, LaneLayout::lower);
     std::size_t i = items_.size();
     for (auto segment = segments_.rbegin(); segment != segments_.rend(); ++segment) {
         const EncoderSymbol* symbols = segment->tables->symbols();
@@ -186,8 +182,8 @@ Status Backlog::encode_lanes(Bytes& result, Poll poll) const {
         }
     }
     for (unsigned lane = lanes; lane-- > 0;) {
-        at -= lane_state_bytes;
-        for (unsigned byte = 0; byte < lane_state_bytes; ++byte)
+        at -= LaneLayout::state_bytes;
+        for (unsigned byte = 0; byte < LaneLayout::state_bytes; ++byte)
             at[byte] = static_cast<std::uint8_t>(x[lane] >> (8 * byte));
     }
     result.data = at;

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <limits>
 
+#include "coder.hpp"
 #include "tables.hpp"
 
 #if defined(__SSE2__) || defined(_M_X64)
@@ -31,6 +32,19 @@ namespace latens {
 
 inline constexpr std::uint32_t search_width = 8;
 inline constexpr unsigned nibble_bits = 4;
+
+// What distinguishes the two streams. A state x keeps to lower <= x < upper by shedding and taking words.
+template <class Word_, unsigned lower_bits, unsigned state_bytes_, unsigned escape_nibbles_>
+struct Layout {
+    using Word = Word_;
+    static constexpr unsigned word_bits = 8 * sizeof(Word);
+    static constexpr std::uint64_t lower = std::uint64_t{1} << lower_bits;
+    static constexpr std::uint64_t upper = lower << word_bits;
+    static constexpr unsigned state_bytes = state_bytes_;
+    static constexpr unsigned escape_nibbles = escape_nibbles_;
+};
+using StreamLayout = Layout<std::uint32_t, 31, 8, stream_escape_nibbles>;
+using LaneLayout = Layout<std::uint16_t, 24, 5, lane_escape_nibbles>;
 
 LATENS_INLINE std::uint64_t multiply_high(std::uint64_t a, std::uint64_t b) {
 #if defined(__SIZEOF_INT128__)

@@ -25,7 +25,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     if (!decoder.decode(tail, *fixed_tables(), out.data() + first, keep_going, skip_of(data)).ok()) return 0;
     if (!decoder.finish().ok()) return 0;
 
-    latens::Backlog backlog(4);
+    latens::Backlog backlog(latens::lane_escape_nibbles);
     latens::Bytes again;
     require(
         backlog.push({out.data(), latens::Kind::int16, first}, head, fixed_tables(), 0, keep_going).ok() &&
@@ -50,7 +50,7 @@ Input valid_input(Random& random) {
         if (i < first || indexes[i] >= skip_of(input.data()))
             symbols[i] = static_cast<std::int16_t>(static_cast<std::int16_t>(random()) >>
                                                    (below(random, 8) == 0 ? 2 + below(random, 14) : 8));
-    latens::Backlog backlog(4);
+    latens::Backlog backlog(latens::lane_escape_nibbles);
     latens::Bytes stream;
     const latens::Ints head{indexes.data(), latens::Kind::uint8, first};
     const latens::Ints tail{indexes.data() + first, latens::Kind::uint8, indexes.size() - first};

@@ -15,7 +15,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     if (!decoder.finish().ok()) return 0;
 
     // What decodes to the end must encode to the same bytes: the format has no second spelling.
-    latens::Backlog backlog(8);
+    latens::Backlog backlog(latens::stream_escape_nibbles);
     latens::Bytes again;
     const latens::Ints symbols{out.data(), latens::Kind::int32, out.size()};
     const latens::Ints all{indexes.data(), latens::Kind::uint8, indexes.size()};
@@ -34,7 +34,7 @@ Input valid_input(Random& random) {
     std::vector<std::int32_t> symbols(indexes.size());
     for (std::int32_t& symbol : symbols)
         symbol = static_cast<std::int32_t>(random()) >> (below(random, 8) == 0 ? 2 + below(random, 30) : 24);
-    latens::Backlog backlog(8);
+    latens::Backlog backlog(latens::stream_escape_nibbles);
     latens::Bytes stream;
     const latens::Ints values{symbols.data(), latens::Kind::int32, symbols.size()};
     const latens::Ints all{indexes.data(), latens::Kind::uint8, indexes.size()};

@@ -43,7 +43,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
             indexes.push_back(static_cast<std::int32_t>(i));
         }
     const latens::Ints all{indexes.data(), latens::Kind::int32, indexes.size()};
-    latens::Backlog backlog(4);
+    latens::Backlog backlog(latens::lane_escape_nibbles);
     require(
         backlog.push({symbols.data(), latens::Kind::int32, symbols.size()}, all, tables, 0, keep_going).ok(),
         "symbols near their table were refused");

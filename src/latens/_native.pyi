@@ -7,6 +7,9 @@ from numpy.typing import NDArray
 
 _Ints: TypeAlias = NDArray[np.uint8] | NDArray[np.int16] | NDArray[np.int32]
 
+STREAM_ESCAPE_NIBBLES: int
+LANE_ESCAPE_NIBBLES: int
+
 class Tables:
     def __init__(
         self, cdfs: NDArray[np.int32], sizes: NDArray[np.int32], offsets: NDArray[np.int32]

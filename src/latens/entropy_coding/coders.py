@@ -11,9 +11,6 @@ from latens.errors import CoderError, ShapeError
 
 Buffer = bytes | bytearray | memoryview
 
-_STREAM_ESCAPE_NIBBLES = 8  # 32 bits
-_LANE_ESCAPE_NIBBLES = 4  # 16 bits
-
 
 class CdfTables:
     """Cumulative distribution tables, checked once and held in the forms the coder wants.
@@ -60,7 +57,7 @@ class Encoder:
     """
 
     def __init__(self) -> None:
-        self._native = _native.Encoder(_STREAM_ESCAPE_NIBBLES)
+        self._native = _native.Encoder(_native.STREAM_ESCAPE_NIBBLES)
 
     def __len__(self) -> int:
         """The number of symbols pushed so far."""
@@ -147,7 +144,7 @@ class LaneEncoder:
     """Writes the lane stream; several arrays may share it, with tables of their own."""
 
     def __init__(self) -> None:
-        self._native = _native.Encoder(_LANE_ESCAPE_NIBBLES)
+        self._native = _native.Encoder(_native.LANE_ESCAPE_NIBBLES)
 
     def __len__(self) -> int:
         """The number of symbols to be coded so far; skipped positions do not count."""
