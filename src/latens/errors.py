@@ -50,6 +50,10 @@ class UnknownModelError(ModelError):
     """No model is registered under this name."""
 
 
+class UnavailableError(ModelError, RuntimeError):
+    """A model that is known by name, but that this release has no class or no weights for."""
+
+
 class WrongWeightsError(ModelError):
     """A file was made with other entropy networks or weights than the ones at hand."""
 
@@ -64,3 +68,19 @@ class OutputError(LatensError, OSError):
 
 class TrainingError(LatensError, RuntimeError):
     """Training cannot start or go on (no images, loss not finite, mismatching checkpoint)."""
+
+
+class DownloadError(LatensError, OSError):
+    """Weights cannot be fetched: no network, no such file, or not the file that was announced."""
+
+
+class DatasetError(LatensError, ValueError, RuntimeError):
+    """Files of a data set are missing, damaged, or not what its options say."""
+
+
+class RegistryError(LatensError, ValueError):
+    """A name is registered already, for something else."""
+
+
+class CurveError(LatensError, ValueError):
+    """Rate-distortion curves cannot be compared (too few points, not monotone, no common range)."""
