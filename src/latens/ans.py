@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
-from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from latens.entropy_coding import CdfTables, Decoder, Encoder
+from latens.entropy_coding.arrays import integers
 from latens.errors import CoderError
 
 __all__ = ["BufferedRansEncoder", "RansDecoder", "RansEncoder"]
@@ -46,10 +46,14 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def _rectangle(cdfs: Rows) -> NDArray[Any]:
-    """Rows of any lengths, filled up with zeros."""
+    """Rows of any lengths as one array, filled up with zeros."""
     if isinstance(cdfs, np.ndarray):
         return cdfs
-    return np.array(list(zip_longest(*cdfs, fillvalue=0))).T
+    rows = [integers("cdfs", row) for row in cdfs]
+    result = np.zeros((len(rows), max((row.size for row in rows), default=0)), np.int32)
+    for target, row in zip(result, rows, strict=True):
+        target[: row.size] = row
+    return result
 
 
 class BufferedRansEncoder:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from array import array
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from latens.errors import ShapeError
 
-NATIVE_DTYPES = (np.dtype(np.uint8), np.dtype(np.int16), np.dtype(np.int32))
+_NATIVE = (np.dtype(np.uint8), np.dtype(np.int16), np.dtype(np.int32))
 
 
 def integers(name: str, values: ArrayLike) -> NDArray[Any]:
@@ -18,10 +20,12 @@ def integers(name: str, values: ArrayLike) -> NDArray[Any]:
     Raises:
         ShapeError: if the values are not integers of at most 32 bits.
     """
-    array = np.asarray(values)
-    if array.dtype in NATIVE_DTYPES:
-        return np.ascontiguousarray(array) if array.ndim else array
-    return exact(name, array, np.dtype(np.int32))
+    if isinstance(values, list):
+        # Much faster than NumPy's way, and callers of the compatible interface bring long lists.
+        with suppress(TypeError, OverflowError):
+            return np.array(array("i", values))
+    found = np.asarray(values)
+    return exact(name, found, found.dtype if found.dtype in _NATIVE else np.dtype(np.int32))
 
 
 def exact(name: str, values: ArrayLike, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -30,14 +34,14 @@ def exact(name: str, values: ArrayLike, dtype: np.dtype[Any]) -> NDArray[Any]:
     Raises:
         ShapeError: if the values are not integers, or do not fit.
     """
-    array = np.asarray(values)
-    if array.dtype == dtype:
-        return np.ascontiguousarray(array) if array.ndim else array
-    if array.size == 0:
-        return np.zeros(array.shape, dtype)
-    if array.dtype.kind not in "iu":
-        raise ShapeError(f"{name}: expected integers, got an array of {array.dtype}")
+    found = np.asarray(values)
+    if found.dtype == dtype:
+        return np.ascontiguousarray(found) if found.ndim else found
+    if found.size == 0:
+        return np.zeros(found.shape, dtype)
+    if found.dtype.kind not in "iu":
+        raise ShapeError(f"{name}: expected integers, got an array of {found.dtype}")
     info = np.iinfo(dtype)
-    if array.min() < info.min or array.max() > info.max:
-        raise ShapeError(f"{name}: expected values that fit into {dtype}, got {array.min()} to {array.max()}")
-    return np.ascontiguousarray(array, dtype)
+    if found.min() < info.min or found.max() > info.max:
+        raise ShapeError(f"{name}: expected values that fit into {dtype}, got {found.min()} to {found.max()}")
+    return np.ascontiguousarray(found, dtype)
