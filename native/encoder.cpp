@@ -113,23 +113,29 @@ Status Backlog::push(const Ints& symbols, const Ints& indexes, std::shared_ptr<c
                      std::uint32_t skip_below, Poll poll) {
     const std::size_t items = items_.size();
     const std::size_t escapes = escapes_.size();
-    Status status = visit(symbols, [&](const auto* symbol) {
-        return visit(indexes, [&](const auto* index) {
-            for (std::size_t i = 0; i < symbols.size; i += poll_interval) {
-                if (i != 0 && !poll()) return Status{Code::interrupted};
-                const std::size_t end = std::min(symbols.size, i + poll_interval);
-                const Status part = append(symbol, index, i, end, *tables, skip_below);
-                if (!part.ok()) return part;
-            }
-            return Status{};
-        });
-    });
-    if (!status.ok()) {
+    const auto undo = [&] {
         items_.resize(items);
         escapes_.resize(escapes);
-    } else if (items_.size() > items) {
-        segments_.push_back({std::move(tables), items});
+    };
+    Status status;
+    try {
+        status = visit(symbols, [&](const auto* symbol) {
+            return visit(indexes, [&](const auto* index) {
+                for (std::size_t i = 0; i < symbols.size; i += poll_interval) {
+                    if (i != 0 && !poll()) return Status{Code::interrupted};
+                    const std::size_t end = std::min(symbols.size, i + poll_interval);
+                    const Status part = append(symbol, index, i, end, *tables, skip_below);
+                    if (!part.ok()) return part;
+                }
+                return Status{};
+            });
+        });
+        if (status.ok() && items_.size() > items) segments_.push_back({std::move(tables), items});
+    } catch (...) {  // out of memory
+        undo();
+        throw;
     }
+    if (!status.ok()) undo();
     return status;
 }
 
