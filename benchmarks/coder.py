@@ -34,6 +34,7 @@ from latens.entropy_coding import (
 )
 
 ROUNDS = 15
+TURNS = 3
 
 # What the other side runs: no import from here, since Latens is not installed there.
 PEER = """
@@ -221,6 +222,12 @@ def main() -> None:
     peer_times = None
     if options.peer:
         results, peer_times = run_peer(options.peer, cases)
+        # Take turns, and the best of each side: other work on the machine must not favour one.
+        for _ in range(TURNS - 1):
+            again = our_times(cases["speed"])
+            ours = {what: min(ours[what], again[what]) for what in ours}
+            _, times = run_peer(options.peer, {"speed": cases["speed"]})
+            peer_times = [min(pair) for pair in zip(peer_times, times, strict=True)]
         different = [name for name in cases if not np.array_equal(our_result(cases[name]), results[name])]
         print(f"{len(cases)} cases, {len(different)} with other bytes than CompressAI's {different[:5]}")
         if options.write_vectors:
@@ -228,7 +235,7 @@ def main() -> None:
         if different:
             sys.exit(1)
 
-    print(f"{options.symbols} symbols, 64 Gaussian tables, one thread, best of {ROUNDS}:")
+    print(f"{options.symbols} symbols, 64 Gaussian tables, one thread, best of {TURNS} x {ROUNDS}:")
     for what in ("encode", "decode", "encode, lanes", "decode, lanes"):
         line = f"  {what:<14} {ours[what] * 1e9 / options.symbols:6.2f} ns a symbol"
         if peer_times:
