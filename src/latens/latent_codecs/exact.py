@@ -22,6 +22,11 @@ __all__ = ["ExactHyperprior", "IntegerTables"]
 Int16 = npt.NDArray[np.int16]
 Index = npt.NDArray[np.uint8]
 
+_TABLE_MAX = 65_537
+# Entries of tables once padded to one length, far above any model's; it bounds what a hostile file allocates.
+_PADDED_MAX = 1 << 25
+_DTYPES = {np.int16: torch.int16, np.int32: torch.int32, np.int64: torch.int64}
+
 
 @dataclass(frozen=True)
 class IntegerTables:
@@ -40,7 +45,9 @@ class IntegerTables:
     def __post_init__(self) -> None:
         if self.sizes.ndim != 1 or self.sizes.shape != self.offsets.shape or self.entries.ndim != 1:
             raise ModelError("CDF tables: entries, sizes and offsets must be flat, sizes and offsets alike")
-        if (self.sizes < 3).any() or int(self.sizes.sum(dtype=np.int64)) != self.entries.size:
+        if not self.sizes.size or self.sizes.min() < 3 or self.sizes.max() > _TABLE_MAX:
+            raise ModelError(f"CDF tables: expected sizes of 3 to {_TABLE_MAX} entries")
+        if int(self.sizes.sum(dtype=np.int64)) != self.entries.size:
             raise ModelError("CDF tables: the sizes do not add up to the number of entries")
 
     @classmethod
@@ -99,6 +106,12 @@ class ExactHyperprior:
             raise ModelError(
                 f"entropy model: {len(y_tables.sizes)} tables of y, {len(network.thresholds)} thresholds"
             )
+        longest = z_tables.sizes.reshape(-1, z_channels).max(axis=1).sum(dtype=np.int64)
+        padded = max(int(longest) * z_channels, int(y_tables.sizes.max()) * len(y_tables.sizes))
+        if padded > _PADDED_MAX:
+            raise ModelError(
+                f"entropy model: tables of {padded} entries are above the limit of {_PADDED_MAX}"
+            )
         self.network, self.z_tables, self.y_tables, self.z_channels = network, z_tables, y_tables, z_channels
         self._z_tables_of: dict[int, CdfTables] = {}
 
@@ -110,8 +123,7 @@ class ExactHyperprior:
     @property
     def y_channels(self) -> int:
         """Channels of y."""
-        last = self.network.layers[-1]
-        return int(last.weight.shape[0]) // last.shuffle**2
+        return int(self.network.layers[-1].weight.shape[0])
 
     @cached_property
     def entropy_id(self) -> str:
@@ -210,6 +222,10 @@ class ExactHyperprior:
         while f"layers.{len(layers)}.weight" in tensors:
             get = _getter(tensors, f"layers.{len(layers)}.")
             shift, relu, shuffle = (int(v) for v in get("form", np.int32, 1, 3))
+            if relu not in (0, 1):
+                raise ModelError(
+                    f"entropy model: layer {len(layers)} has {relu} for its ReLU, expected 0 or 1"
+                )
             layers.append(
                 IntegerLayer(
                     get("weight", np.int16, 4).astype(np.int64),
@@ -236,14 +252,9 @@ def _getter(tensors: Mapping[str, Tensor], prefix: str) -> Callable[..., npt.NDA
         tensor = tensors.get(prefix + name)
         if tensor is None:
             raise ModelError(f"entropy model: {prefix}{name} is missing")
-        array = tensor.numpy()
-        if (
-            array.dtype != dtype
-            or array.ndim != ndim
-            or not array.size
-            or (size is not None and array.size != size)
-        ):
-            raise ModelError(f"entropy model: {prefix}{name} is {array.dtype} {array.shape}")
-        return array
+        fits = tensor.dtype == _DTYPES[dtype] and tensor.ndim == ndim and tensor.numel()
+        if not fits or (size is not None and tensor.numel() != size):
+            raise ModelError(f"entropy model: {prefix}{name} is {tensor.dtype} {tuple(tensor.shape)}")
+        return tensor.numpy()
 
     return get

@@ -15,9 +15,11 @@ The idea of integer networks for learned codecs is that of Ballé, Johnston and 
 """
 
 import hashlib
+import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -41,6 +43,7 @@ WEIGHT_MAX = 2**15 - 1
 ACTIVATION_MAX = 2**20
 EXACT_LIMIT = 2**53
 _HEADROOM_BITS = 2
+_KERNEL_MAX = 9
 
 Int64 = npt.NDArray[np.int64]
 
@@ -52,7 +55,7 @@ class IntegerLayer:
     Attributes:
         weight: ``(out, in, k, k)`` int64 in +-(2^15 - 1), k odd.
         bias: ``(out,)`` int64, in units of the accumulator.
-        shift: bits dropped from the accumulator; ignored for the last layer.
+        shift: bits dropped from the accumulator.
         relu: whether negative activations become zero.
         shuffle: upscaling factor of the PixelShuffle that follows; 1 for none.
     """
@@ -76,9 +79,10 @@ class IntegerLayer:
             ModelError: a value is out of range, or the bound cannot be proven.
         """
         out, _, height, width = self.weight.shape
-        if height != width or height % 2 == 0 or self.bias.shape != (out,):
+        if height != width or height % 2 == 0 or height > _KERNEL_MAX or self.bias.shape != (out,):
             raise ModelError(
-                f"integer layer: weight {self.weight.shape} and bias {self.bias.shape} do not fit"
+                f"integer layer: weight {self.weight.shape} and bias {self.bias.shape} do not fit; kernels "
+                f"are square, odd and at most {_KERNEL_MAX} wide"
             )
         if not 0 <= self.shift <= 52 or self.shuffle < 1 or out % self.shuffle**2:
             raise ModelError(f"integer layer: shift {self.shift} or shuffle {self.shuffle} out of range")
@@ -95,7 +99,7 @@ class FixedPointNetwork:
     """A chain of :class:`IntegerLayer` that ends in table indexes.
 
     Args:
-        layers: first to last.
+        layers: first to last; of the last one only the sums are used, so nothing may follow them.
         thresholds: ascending int64, in units of the last accumulator; at most 255.
 
     Raises:
@@ -112,11 +116,22 @@ class FixedPointNetwork:
         for layer, following in zip(self.layers, self.layers[1:], strict=False):
             if layer.weight.shape[0] // layer.shuffle**2 != following.weight.shape[1]:
                 raise ModelError("integer network: channels of consecutive layers do not fit")
-        if not 1 <= self.thresholds.size <= 255 or (np.diff(self.thresholds) <= 0).any():
-            raise ModelError("integer network: thresholds must ascend, 1 to 255 of them")
-        if np.abs(self.thresholds).max() >= EXACT_LIMIT:
+        last = self.layers[-1]
+        if last.shift or last.relu or last.shuffle != 1:
+            raise ModelError("integer network: it must end in a convolution that nothing follows")
+        if not 1 <= self.thresholds.size <= 255:
+            raise ModelError(f"integer network: expected 1 to 255 thresholds, got {self.thresholds.size}")
+        # The range first: differences of extreme integers would wrap around.
+        if self.thresholds.max() >= EXACT_LIMIT or self.thresholds.min() <= -EXACT_LIMIT:
             raise ModelError("integer network: thresholds are out of the exact range")
+        if (np.diff(self.thresholds) <= 0).any():
+            raise ModelError("integer network: thresholds do not ascend")
         self._on_device: dict[torch.device, list[tuple[list[Tensor], Tensor]]] = {}
+
+    @property
+    def upscale(self) -> int:
+        """Positions of the result per position of the input, in each direction."""
+        return math.prod(layer.shuffle for layer in self.layers)
 
     def update_hash(self, digest: "hashlib._Hash") -> None:
         """Add all integers that decide about results to a hash."""
@@ -129,6 +144,7 @@ class FixedPointNetwork:
     def _taps(self, device: torch.device) -> list[tuple[list[Tensor], Tensor]]:
         """Per layer: one (in, out) matrix per kernel tap, and the bias, as float64 on the device."""
         if device not in self._on_device:
+            _prove_exact(device)
             self._on_device[device] = [_tap_matrices(layer, device) for layer in self.layers]
         return self._on_device[device]
 
@@ -141,6 +157,9 @@ class FixedPointNetwork:
 
         Returns:
             ``(B, C', r H, r W)`` uint8, r the product of all shuffles.
+
+        Raises:
+            ModelError: the device does not compute float64 exactly.
         """
         a = z.to(torch.float64).permute(0, 2, 3, 1)
         a = a.clamp(-ACTIVATION_MAX, ACTIVATION_MAX)
@@ -193,6 +212,31 @@ def _activate(acc: Tensor, layer: IntegerLayer) -> Tensor:
     if layer.shuffle > 1:
         a = nn.functional.pixel_shuffle(a.permute(0, 3, 1, 2), layer.shuffle).permute(0, 2, 3, 1)
     return a
+
+
+@lru_cache
+def _prove_exact(device: torch.device) -> None:
+    """Known-answer test, once per device and process: sums far beyond single precision, against NumPy.
+
+    Raises:
+        ModelError: the device gives other integers.
+    """
+    channels, side = 24, 7
+    numbers = np.arange(2 * channels * channels * 9, dtype=np.int64) * 0x9E3779B1 % EXACT_LIMIT
+    weight = (
+        numbers[: channels * channels * 9].reshape(channels, channels, 3, 3) % (2 * WEIGHT_MAX) - WEIGHT_MAX
+    )
+    bias = EXACT_LIMIT - 2**45 - 2 * numbers[:channels]
+    a = (
+        numbers[: channels * side * side].reshape(channels, side, side) % (2 * ACTIVATION_MAX)
+        - ACTIVATION_MAX
+    )
+    layer = IntegerLayer(weight, bias * np.where(np.arange(channels) % 2, 1, -1), 0, False, 1)
+    layer.check()
+    given = torch.from_numpy(a.transpose(1, 2, 0).astype(np.float64)).to(device)[None]
+    got = _accumulate(given, *_tap_matrices(layer, device))[0].cpu().numpy().transpose(2, 0, 1)
+    if not np.array_equal(got, _reference_layer(a, layer)):
+        raise ModelError(f"device {device} does not compute float64 exactly; files would be destroyed on it")
 
 
 def _reference_layer(a: Int64, layer: IntegerLayer) -> Int64:
@@ -302,14 +346,9 @@ def convert(
             relu, i = True, i + 1
         if i < len(modules) and isinstance(modules[i], nn.PixelShuffle):
             shuffle, i = int(getattr(modules[i], "upscale_factor")), i + 1  # noqa: B009
-        peak = float(np.abs(weight).max(initial=0))
-        scale = int(np.floor(np.log2(WEIGHT_MAX / peak))) if peak > 0 else 0
-        while peak > 0 and np.abs(_quantised(weight, scale)).max() > WEIGHT_MAX:
-            scale -= 1
-        if (
-            not -40 <= scale <= 60
-            or np.abs(np.ldexp(bias.astype(np.float64), scale + exponent)).max() >= 2.0**52
-        ):
+        scale = _largest_scale(float(np.abs(weight).max(initial=0)))
+        exact = -40 <= scale <= 60 and -100 <= scale + exponent <= 200
+        if not exact or np.abs(np.ldexp(bias.astype(np.float64), scale + exponent)).max() >= 2.0**52:
             raise ModelError(f"{label}: weights or biases are too large or too small to be made exact")
         layer = IntegerLayer(_quantised(weight, scale), _quantised(bias, scale + exponent), 0, relu, shuffle)
         layer.check()
@@ -324,10 +363,20 @@ def convert(
             exponent += scale
         layer.check()
         layers.append(layer)
-    levels = np.ldexp(np.asarray(thresholds, np.float64), exponent)
-    if not np.isfinite(levels).all() or np.abs(levels).max() >= EXACT_LIMIT:
+    with np.errstate(over="ignore"):
+        levels = np.ldexp(np.asarray(thresholds, np.float64), exponent)
+    if not np.isfinite(levels).all() or np.abs(levels).max(initial=0) >= EXACT_LIMIT:
         raise ModelError(f"{name}: thresholds are out of the exact range")
     return FixedPointNetwork(layers, np.floor(levels).astype(np.int64))
+
+
+def _largest_scale(peak: float) -> int:
+    """The largest power of two that keeps weights up to ``peak`` in range: 0 for a peak of 0."""
+    if peak == 0.0:
+        return 0
+    # frexp and ldexp are exact, a logarithm is not the same on all machines.
+    scale = 15 - math.frexp(peak)[1]
+    return scale if math.ldexp(peak, scale) <= WEIGHT_MAX else scale - 1
 
 
 def _checked_parameters(
@@ -335,9 +384,11 @@ def _checked_parameters(
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     side = conv.kernel_size[0]
     same: tuple[Any, ...] = (side // 2, side // 2)
-    plain = conv.stride == (1, 1) and conv.dilation == (1, 1) and conv.groups == 1
+    plain = conv.stride == (1, 1) and conv.dilation == (1, 1) and conv.groups == 1 and side % 2
     if not plain or conv.kernel_size != (side, side) or conv.padding != same or conv.padding_mode != "zeros":
-        raise ModelError(f"{label}: {conv} cannot be made exact (stride, dilation, groups or padding)")
+        raise ModelError(
+            f"{label}: {conv} cannot be made exact (stride, dilation, groups, kernel or padding)"
+        )
     weight = conv.weight.detach().float().cpu().numpy()
     zeros = np.zeros(conv.out_channels, np.float32)
     bias = conv.bias.detach().float().cpu().numpy() if conv.bias is not None else zeros

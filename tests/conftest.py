@@ -1,0 +1,27 @@
+"""Fixtures shared by the tests of the product: a tiny model of their own, so that shipped weights don't matter."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+import tiny
+from latens.zoo import LoadedModel, load
+
+# Machines that are busy with other work must not fail tests.
+settings.register_profile("calm", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("calm")
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The weights file of the tiny model, which is called ``tiny-1``."""
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    tiny.save_weights(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_weights: Path) -> LoadedModel:
+    """The tiny model, loaded."""
+    return load(tiny_weights)
