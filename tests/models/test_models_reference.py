@@ -16,6 +16,9 @@ from torch import Tensor
 
 import latens.models
 
+# A rounded latent may fall to the other side in float32, which is no error of arithmetic.
+ROUNDED_IN_TRAINING = {"Cheng2020AnchorCheckerboard", "Elic2022Official", "Elic2022Chandelier"}
+
 VECTORS = Path(__file__).parents[1] / "vectors" / "models"
 
 
@@ -31,9 +34,9 @@ def load(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return {key: file.get_tensor(key) for key in file.keys()}, json.loads(file.metadata()["facts"])  # noqa: SIM118
 
 
-def make(name: str) -> Any:
+def make(name: str, **arguments: Any) -> Any:
     torch.manual_seed(0)
-    model = getattr(latens.models, name)(**CASES[name])
+    model = getattr(latens.models, name)(**CASES[name], **arguments)
     fill(model)
     return model
 
@@ -44,6 +47,7 @@ def test_float64_equals_reference(name: str) -> None:
     expected, expected_facts = load(name)
     tensors, facts = exercise(make(name), image(2, 64, 64))
     assert facts["state"] == expected_facts["state"]
+    assert facts["parameters"] == expected_facts["parameters"]
     assert facts["tables"] == expected_facts["tables"]
     assert facts["shape"] == expected_facts["shape"]
     assert facts["strings"] == expected_facts["strings"]
@@ -54,11 +58,10 @@ def test_float64_equals_reference(name: str) -> None:
         )
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", sorted(set(CASES) - ROUNDED_IN_TRAINING))
 def test_float32_is_close_to_reference(name: str) -> None:
     expected, _ = load(name)
     tensors, _ = exercise(make(name), image(2, 64, 64))
-    # Elsewhere a rounded latent may fall to the other side, which is no error of arithmetic.
     for key in ("train/x_hat", "loss"):
         torch.testing.assert_close(tensors[key].double(), expected[key], rtol=1e-4, atol=1e-4)
 
@@ -73,4 +76,16 @@ def test_reference_strings_decode(name: str) -> None:
     own = model.compress(image(2, 64, 64))
     nested = [[next(strings) for _ in part] for part in own["strings"]]
     decoded = model.decompress(nested, own["shape"])["x_hat"]
+    torch.testing.assert_close(decoded[..., ::5, ::5], expected["decoded"], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", ["JointAutoregressiveHierarchicalPriors", "Cheng2020Anchor"])
+def test_reference_arithmetic(name: str) -> None:
+    expected, facts = load(name)
+    model = make(name, arithmetic="reference").eval()
+    model.update()
+    code = model.compress(image(2, 64, 64))
+    assert [s.hex() for part in code["strings"] for s in part] == facts["strings"]
+    decoded = model.decompress(code["strings"], code["shape"])["x_hat"]
     torch.testing.assert_close(decoded[..., ::5, ::5], expected["decoded"], rtol=1e-9, atol=1e-9)

@@ -9,4 +9,10 @@ CASES: dict[str, dict[str, Any]] = {
     "FactorizedPriorReLU": {"N": 5, "M": 7},
     "ScaleHyperprior": {"N": 6, "M": 8},
     "MeanScaleHyperprior": {"N": 6, "M": 10},
+    "JointAutoregressiveHierarchicalPriors": {"N": 4, "M": 6},
+    "Cheng2020Anchor": {"N": 4},
+    "Cheng2020Attention": {"N": 4},
+    "Cheng2020AnchorCheckerboard": {"N": 4},
+    "Elic2022Official": {"N": 4, "M": 12, "groups": [2, 3, 3, 4]},
+    "Elic2022Chandelier": {"N": 4, "M": 12, "groups": [2, 3, 3, 4]},
 }

@@ -47,10 +47,13 @@ def fill(model: nn.Module) -> None:
         if leaf == "quantiles":
             value.copy_(torch.tensor(QUANTILES).expand_as(value) + 0.5 * noise)
         elif value.dim() == 4:
-            value.copy_(noise * (3.0 if name.startswith("g_a") else 1.7) / value[0].numel() ** 0.5)
+            # Blocks with shortcuts would let larger weights explode.
+            plain = name.count(".") == 2
+            gain = (3.0 if name.startswith("g_a") else 1.7) if plain else 1.1
+            value.copy_(noise * gain / value[0].numel() ** 0.5)
         elif leaf == "bias":
-            # Positive in the hyper-synthesis, so that most scales lie inside the table.
-            value.copy_(0.3 * noise + (0.5 if "h_s" in name else 0.0))
+            # Positive where scales are made, so that most lie inside the table.
+            value.copy_(0.3 * noise + (0.5 if "h_s" in name or "entropy_parameters" in name else 0.0))
         elif "biases" in name:
             value.copy_(0.4 * noise)
         elif leaf == "gamma":
@@ -123,16 +126,17 @@ def exercise(model: Any, x: Tensor, **options: Any) -> tuple[dict[str, Tensor], 
     model.update()
     with torch.no_grad():
         out = model(x, **options)
+        code = model.compress(x, **options)
+        decoded = model.decompress(code["strings"], code["shape"], **options)["x_hat"]
     tensors["x_hat"] = out["x_hat"][..., ::5, ::5]
     for key, value in out["likelihoods"].items():
         tensors["likelihood/" + key] = value
-    code = model.compress(x, **options)
-    decoded = model.decompress(code["strings"], code["shape"], **options)["x_hat"]
     tensors["decoded"] = decoded[..., ::5, ::5]
 
     facts["strings"] = [string.hex() for string in strings_of(code["strings"])]
     facts["shape"] = repr(code["shape"]).replace("torch.Size(", "").replace(")", "")
     facts["state"] = {k: [list(v.shape), str(v.dtype)] for k, v in model.state_dict().items()}
+    facts["parameters"] = [name for name, _ in model.named_parameters()]
     facts["tables"] = {
         k: digest(v) for k, v in model.state_dict().items() if k.endswith(("_cdf", "_offset", "_cdf_length"))
     }

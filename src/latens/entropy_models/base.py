@@ -279,7 +279,9 @@ class EntropyModel(nn.Module):
         rows = _to_numpy(indexes)
         symbols = np.empty(rows.shape, dtype=np.int32)
         for out, string, row in zip(symbols, strings, rows, strict=True):
-            out[...] = self.entropy_coder.decode(string, row, tables)
+            decoder = self.entropy_coder.decoder(string)
+            out[...] = decoder.decode(row, tables)
+            decoder.finish()
         return self.dequantize(torch.from_numpy(symbols).to(indexes.device), means, dtype)
 
     # -- saving and loading ---------------------------------------------------------------------------------

@@ -272,6 +272,13 @@ class EntropyBottleneck(EntropyModel):
         medians = self._expanded_medians(batch, size)
         return super().decompress(strings, self._indexes(batch, size), medians.dtype, medians)
 
+    def dequantized(self, x: Tensor) -> Tensor:
+        """What :meth:`decompress` will return for ``x``, without coding it: both are integers plus medians.
+
+        To be called after :meth:`compress`, which may make tables and with them the medians.
+        """
+        return self.quantize(x, "dequantize", self._expanded_medians(x.shape[0], x.shape[2:]))
+
     # -- loading --------------------------------------------------------------------------------------------
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:

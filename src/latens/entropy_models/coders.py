@@ -8,12 +8,22 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from latens.entropy_coding import CdfTables, decode, encode
+from latens.entropy_coding import CdfTables, Decoder, encode
 from latens.errors import ModelError
 
 __all__ = ["EntropyCoder", "available_entropy_coders", "get_entropy_coder", "set_entropy_coder"]
 
 IntArray = NDArray[np.int32]
+
+
+class SymbolDecoder(Protocol):
+    """Reads a string, in as many calls as wanted."""
+
+    def decode(self, indexes: IntArray, tables: Any) -> IntArray:
+        """The next symbols, shaped like ``indexes``; raises ``CoderError`` for damaged data."""
+
+    def finish(self) -> None:
+        """Check that the string ends here; raises ``CoderError`` if not."""
 
 
 class EntropyCoder(Protocol):
@@ -36,8 +46,8 @@ class EntropyCoder(Protocol):
     def encode(self, symbols: IntArray, indexes: IntArray, tables: Any) -> bytes:
         """Code ``symbols`` in C order; raises ``CoderError`` for an index without a table."""
 
-    def decode(self, data: bytes, indexes: IntArray, tables: Any) -> IntArray:
-        """The symbols, shaped like ``indexes``; raises ``CoderError`` for damaged data."""
+    def decoder(self, data: bytes) -> SymbolDecoder:
+        """A decoder at the start of ``data``; raises ``CoderError`` if they cannot be a string."""
 
 
 class _AnsCoder:
@@ -51,8 +61,8 @@ class _AnsCoder:
     def encode(self, symbols: IntArray, indexes: IntArray, tables: CdfTables) -> bytes:
         return encode(symbols, indexes, tables)
 
-    def decode(self, data: bytes, indexes: IntArray, tables: CdfTables) -> IntArray:
-        return decode(data, indexes, tables)
+    def decoder(self, data: bytes) -> Decoder:
+        return Decoder(data)
 
 
 _CODERS: dict[str, EntropyCoder] = {"ans": _AnsCoder()}

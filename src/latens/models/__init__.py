@@ -1,12 +1,27 @@
 """Compression models, one file per family."""
 
-from latens.models.base import CompressionModel
-from latens.models.google import FactorizedPrior, FactorizedPriorReLU, MeanScaleHyperprior, ScaleHyperprior
+from latens.models.base import CompressionModel, SimpleVAECompressionModel
+from latens.models.google import (
+    FactorizedPrior,
+    FactorizedPriorReLU,
+    JointAutoregressiveHierarchicalPriors,
+    MeanScaleHyperprior,
+    ScaleHyperprior,
+)
+from latens.models.sensetime import Cheng2020AnchorCheckerboard, Elic2022Chandelier, Elic2022Official
+from latens.models.waseda import Cheng2020Anchor, Cheng2020Attention
 
 __all__ = [
+    "Cheng2020Anchor",
+    "Cheng2020AnchorCheckerboard",
+    "Cheng2020Attention",
     "CompressionModel",
+    "Elic2022Chandelier",
+    "Elic2022Official",
     "FactorizedPrior",
     "FactorizedPriorReLU",
+    "JointAutoregressiveHierarchicalPriors",
     "MeanScaleHyperprior",
     "ScaleHyperprior",
+    "SimpleVAECompressionModel",
 ]

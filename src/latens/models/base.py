@@ -13,9 +13,17 @@ from latens.entropy_models import EntropyBottleneck, GaussianConditional
 from latens.entropy_models.base import check_strings
 from latens.entropy_models.gaussian import SCALES_LEVELS, SCALES_MAX, SCALES_MIN, get_scale_table
 from latens.errors import ModelError, ShapeError
+from latens.latent_codecs import LatentCodec
 from latens.models.utils import rename_to_fit
 
-__all__ = ["SCALES_LEVELS", "SCALES_MAX", "SCALES_MIN", "CompressionModel", "get_scale_table"]
+__all__ = [
+    "SCALES_LEVELS",
+    "SCALES_MAX",
+    "SCALES_MIN",
+    "CompressionModel",
+    "SimpleVAECompressionModel",
+    "get_scale_table",
+]
 
 # Buffers that take the size they have in a checkpoint, and so say nothing about the architecture.
 _SIZED_BY_FILE = ("_quantized_cdf", "_offset", "_cdf_length", "scale_table")
@@ -181,6 +189,71 @@ class CompressionModel(nn.Module):
                 f"height and width must be multiples of {step * multiple}, but the image is "
                 f"{x.shape[2]}x{x.shape[3]}; pad it with latens.ops.compute_padding"
             )
+
+
+class SimpleVAECompressionModel(CompressionModel):
+    """Transforms around any latent codec.
+
+    .. code-block:: none
+
+               ┌───┐  y  ┌──────────────┐ y_hat ┌───┐
+        x ──►──┤g_a├──►──┤ latent_codec ├───►───┤g_s├──►── x_hat
+               └───┘     └──────────────┘       └───┘
+
+    A subclass, or whoever makes one, sets ``g_a``, ``g_s`` and ``latent_codec``. ``x`` is ``(B, C, H, W)`` with
+    values from 0 to 1.
+    """
+
+    g_a: nn.Module
+    g_s: nn.Module
+    latent_codec: LatentCodec
+
+    _step = 1
+    _multiple = 1
+
+    def __getitem__(self, key: str) -> LatentCodec:
+        return cast(LatentCodec, cast(Any, self.latent_codec)[key])
+
+    def forward(self, x: Tensor) -> dict[str, Any]:
+        """Code and decode without strings, differentiably in training mode.
+
+        Returns:
+            ``x_hat`` like ``x``, and ``likelihoods`` as the latent codec returns them.
+
+        Raises:
+            ShapeError: images of another type or size than the model takes.
+        """
+        self._check_image(x, self.g_a, self._step, self._multiple)
+        out = self.latent_codec(self._transform(self.g_a, x))
+        return {"x_hat": self._transform(self.g_s, out["y_hat"]), "likelihoods": out["likelihoods"]}
+
+    @torch.no_grad()
+    def compress(self, x: Tensor) -> dict[str, Any]:
+        """Code images.
+
+        Returns:
+            ``strings`` and ``shape`` for :meth:`decompress`, and ``y_hat``, the latent that it will have.
+
+        Raises:
+            ShapeError: images of another type or size than the model takes.
+            CoderError: NaN in the image or in the weights.
+        """
+        self._check_image(x, self.g_a, self._step, self._multiple)
+        return self.latent_codec.compress(self._transform(self.g_a, x))
+
+    @torch.no_grad()
+    def decompress(self, strings: Sequence[Sequence[bytes]], shape: Any, **kwargs: Any) -> dict[str, Any]:
+        """Undo :meth:`compress`.
+
+        Returns:
+            ``x_hat``, values from 0 to 1.
+
+        Raises:
+            ShapeError: another number of strings, or another shape.
+            CoderError: a damaged string.
+        """
+        out = self.latent_codec.decompress(strings, shape, **kwargs)
+        return {"x_hat": self._reconstruct(self.g_s, out["y_hat"])}
 
 
 def check_code(strings: object, shape: Sequence[int], parts: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Factorized prior, scale hyperprior and mean-scale hyperprior."""
+"""Factorized prior, hyperpriors, and the joint autoregressive prior."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from latens.entropy_models import EntropyBottleneck, GaussianConditional
-from latens.layers import GDN
+from latens.latent_codecs.rasterscan import RasterScan, raster_forward
+from latens.layers import GDN, MaskedConv2d
 from latens.models.base import (
     SCALES_LEVELS,
     SCALES_MAX,
@@ -26,6 +27,7 @@ __all__ = [
     "SCALES_MIN",
     "FactorizedPrior",
     "FactorizedPriorReLU",
+    "JointAutoregressiveHierarchicalPriors",
     "MeanScaleHyperprior",
     "ScaleHyperprior",
     "get_scale_table",
@@ -274,10 +276,7 @@ class ScaleHyperprior(CompressionModel):
         y = self._transform(self.g_a, x)
         z = self._hyper_analysis(y)
         z_strings = self.entropy_bottleneck.compress(z)
-        medians = self.entropy_bottleneck._get_medians().view(1, -1, 1, 1)
-        # What the decoder will have, without decoding it: both are an integer plus the median.
-        z_hat = self.entropy_bottleneck.quantize(z, "dequantize", medians)
-        scales, means = self._parameters_of(z_hat)
+        scales, means = self._parameters_of(self.entropy_bottleneck.dequantized(z))
         indexes = self.gaussian_conditional.build_indexes(scales)
         y_strings = self.gaussian_conditional.compress(y, indexes, means)
         return {"strings": [y_strings, z_strings], "shape": z.shape[-2:]}
@@ -354,3 +353,85 @@ class MeanScaleHyperprior(ScaleHyperprior):
     def _parameters_of(self, z_hat: Tensor) -> tuple[Tensor, Tensor | None]:
         scales, means = self.h_s(z_hat).chunk(2, 1)
         return scales, means
+
+
+class JointAutoregressiveHierarchicalPriors(MeanScaleHyperprior):
+    r"""Latents coded as Gaussians given side information and the latents above and to the left.
+
+    .. code-block:: none
+
+                   ┌───┐    y     ┌───┐  z   ┌───┐ z_hat             z_hat ┌───┐
+             x ──►─┤g_a├──►─┬──►──┤h_a├──►───┤ Q ├───► EntropyBottleneck ──┤h_s├─┐
+                   └───┘    │     └───┘      └───┘         └──► bits       └───┘ │
+                            ▼                                                    │
+                          ┌─┴─┐             ┌──┐ context     ┌──┐         params │
+                          │ Q │       ┌─►───┤CP├──────►──────┤EP├───◄────────────┘
+                          └─┬─┘       │     └──┘             └┬─┘
+                            ├─────────┤                       ▼ scales, means
+                            │         └───►───── GaussianConditional
+                            ▼ y_hat                   └──► bits
+                   ┌───┐    │
+         x_hat ──◄─┤g_s├────┘
+                   └───┘
+
+    CP is a masked 5x5 convolution, EP looks at one position at a time. ``x`` is ``(B, 3, H, W)`` with values
+    from 0 to 1, ``y``, scales and means ``(B, M, H/16, W/16)``, ``z`` ``(B, N, H/64, W/64)``; scales and means
+    are in quantisation steps. Positions are coded one after the other, which takes its time.
+
+    Minnen, Ballé, Toderici, "Joint autoregressive and hierarchical priors for learned image compression",
+    NeurIPS 2018.
+
+    Args:
+        N: channels of the transforms.
+        M: channels of the latent.
+        arithmetic: ``"own"`` is fast; ``"reference"`` codes strings that CompressAI decodes, on one machine.
+            See :class:`latens.latent_codecs.rasterscan.RasterScan`.
+    """
+
+    def __init__(self, N: int = 192, M: int = 192, arithmetic: str = "own", **kwargs: Any) -> None:
+        super().__init__(N, M, **kwargs)
+        self.entropy_parameters = nn.Sequential(
+            nn.Conv2d(M * 12 // 3, M * 10 // 3, 1),
+            nn.LeakyReLU(inplace=True),
+            nn.Conv2d(M * 10 // 3, M * 8 // 3, 1),
+            nn.LeakyReLU(inplace=True),
+            nn.Conv2d(M * 8 // 3, M * 6 // 3, 1),
+        )
+        self.context_prediction = MaskedConv2d(M, 2 * M, kernel_size=5, padding=2, stride=1)
+        self.arithmetic = arithmetic
+
+    def _scan(self) -> RasterScan:
+        return RasterScan(
+            self.gaussian_conditional, self.entropy_parameters, self.context_prediction, self.arithmetic
+        )
+
+    def forward(self, x: Tensor) -> dict[str, Any]:
+        """See :meth:`ScaleHyperprior.forward`."""
+        self._check_image(x, self.g_a, 16, 4)
+        y = self._transform(self.g_a, x)
+        z_hat, z_likelihoods = self.entropy_bottleneck(self.h_a(y))
+        out = raster_forward(
+            self.gaussian_conditional, self.entropy_parameters, self.context_prediction, y, self.h_s(z_hat)
+        )
+        return {
+            "x_hat": self._transform(self.g_s, out["y_hat"]),
+            "likelihoods": {**out["likelihoods"], "z": z_likelihoods},
+        }
+
+    @torch.no_grad()
+    def compress(self, x: Tensor) -> dict[str, Any]:
+        """See :meth:`ScaleHyperprior.compress`."""
+        self._check_image(x, self.g_a, 16, 4)
+        y = self._transform(self.g_a, x)
+        z = self.h_a(y)
+        z_strings = self.entropy_bottleneck.compress(z)
+        y_strings, _ = self._scan().compress(y, self.h_s(self.entropy_bottleneck.dequantized(z)))
+        return {"strings": [y_strings, z_strings], "shape": z.shape[-2:]}
+
+    @torch.no_grad()
+    def decompress(self, strings: Sequence[Sequence[bytes]], shape: Sequence[int]) -> dict[str, Any]:
+        """See :meth:`ScaleHyperprior.decompress`."""
+        size = check_code(strings, shape, 2)
+        z_hat = self.entropy_bottleneck.decompress(strings[1], size)
+        y_hat = self._scan().decompress(strings[0], self.h_s(z_hat))
+        return {"x_hat": self._reconstruct(self.g_s, y_hat)}
