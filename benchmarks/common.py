@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import PIL
 import torch
 from PIL import Image, features
 
@@ -134,7 +135,7 @@ def machine() -> str:
         model = next(lines, model)
     return (
         f"{model}, {os.cpu_count()} cores, {torch.get_num_threads()} threads; Python {platform.python_version()}, "
-        f"torch {torch.__version__}, Pillow {Image.__version__}, latens {latens.__version__}"
+        f"torch {torch.__version__}, Pillow {PIL.__version__}, latens {latens.__version__}"
     )
 
 
