@@ -1,6 +1,6 @@
 """Freeze what the reference implementation (CompressAI 1.2.8) computes, for the tests to compare with.
 
-Run by hand, with the reference installed: ``python tests/vectors/make_reference.py [CLASS ...]``.
+Run by hand, with the reference installed: ``python tests/vectors/make_reference.py [CLASS ... | codecs]``.
 """
 
 from __future__ import annotations
@@ -8,23 +8,48 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import compressai.entropy_models
+import compressai.latent_codecs
+import compressai.layers
 import compressai.models
 import torch
 from cases import CASES
+from codec_cases import cases, exercise_codec
 from recipe import exercise, fill, image
 from safetensors.torch import save_file
+
+FOLDER = Path(__file__).parent / "models"
+
+
+def freeze_model(name: str) -> None:
+    torch.manual_seed(0)
+    model = getattr(compressai.models, name)(**CASES[name])
+    fill(model)
+    tensors, facts = exercise(model, image(2, 64, 64))
+    save_file(tensors, FOLDER / f"{name}.safetensors", {"facts": json.dumps(facts)})
+
+
+def freeze_codecs() -> None:
+    parts = (compressai.entropy_models, compressai.latent_codecs, compressai.layers)
+    lib = SimpleNamespace(**{k: v for part in parts for k, v in vars(part).items()})
+    tensors, strings = {}, {}
+    for name, (make, inputs, side) in cases().items():
+        found: dict[str, Any] = exercise_codec(make(lib), inputs, side)
+        strings[name] = found.pop("strings")
+        tensors.update({f"{name}/{key}": value.clone().contiguous() for key, value in found.items()})
+    save_file(tensors, FOLDER / "codecs.safetensors", {"strings": json.dumps(strings)})
 
 
 def main() -> None:
     torch.set_default_dtype(torch.float64)
-    folder = Path(__file__).parent / "models"
-    for name in sys.argv[1:] or CASES:
-        torch.manual_seed(0)
-        model = getattr(compressai.models, name)(**CASES[name])
-        fill(model)
-        tensors, facts = exercise(model, image(2, 64, 64))
-        save_file(tensors, folder / f"{name}.safetensors", {"facts": json.dumps(facts)})
+    for name in sys.argv[1:] or [*CASES, "codecs"]:
+        if name == "codecs":
+            freeze_codecs()
+        else:
+            freeze_model(name)
 
 
 if __name__ == "__main__":
