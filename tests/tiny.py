@@ -1,10 +1,12 @@
 """A tiny model with weights that are all alive, and pictures to feed it with; the same in every run."""
 
+import math
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from latens.models.latens_base import LatensBase, LatensBaseConfig
 from latens.zoo import save
@@ -40,7 +42,29 @@ def network(seed: int = 1, config: LatensBaseConfig = CONFIG) -> LatensBase:
                 parameter.normal_(0.0, 0.02)
             elif name.startswith("prior.") or name == "z_offset":
                 parameter.add_(0.2 * torch.randn_like(parameter))
+        _follow_quality(model)
     return model
+
+
+def _follow_quality(model: LatensBase) -> None:
+    """Let h_scale pass on the first channel of z, which carries the quality, so that scales fit the symbols."""
+    convs = [module for module in model.h_scale if isinstance(module, nn.Conv2d)]
+    step = math.log(256 / 0.11) / 63
+    slope = 0.5 * math.log(model.config.lambda_max / model.config.lambda_min) / 16 / step
+    for number, conv in enumerate(convs):
+        assert conv.bias is not None
+        first, last = number == 0, number == len(convs) - 1
+        # Feature 0 of a layer; a PixelShuffle takes it from four channels.
+        rows = slice(None) if last else slice(0, 4 if conv.kernel_size == (1, 1) else 1)
+        conv.weight.mul_(0.3 if last else 1.0)
+        conv.weight[rows, 0] = 0.0
+        if not last:
+            conv.weight[rows] = 0.0
+            conv.bias[rows] = 8.0 if first else 0.0
+        else:
+            conv.bias.sub_(8.0 * slope)
+        middle = conv.kernel_size[0] // 2
+        conv.weight[rows, 0, middle, middle] = slope if last else 1.0
 
 
 def save_weights(path: Path, seed: int = 1, name: str = "tiny-1") -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -15,10 +15,21 @@ from PIL import Image as PilImage
 from torch import Tensor
 
 from latens import format as ltn
-from latens.errors import ChecksumError, CoderError, ImageError, ShapeError, WrongWeightsError
+from latens.errors import (
+    ChecksumError,
+    CoderError,
+    FormatError,
+    ImageError,
+    LimitError,
+    ModelError,
+    ShapeError,
+    VersionError,
+    WrongWeightsError,
+)
 from latens.io import Image, from_pil, to_pil
 from latens.models.latens_base import first_step_mask
 from latens.zoo import DEFAULT_MODEL, LoadedModel, load
+from latens.zoo.weights import load_released
 
 __all__ = ["ImageCodec", "decode", "encode"]
 
@@ -27,12 +38,14 @@ Int16 = npt.NDArray[np.int16]
 Index = npt.NDArray[np.uint8]
 
 _TILE = 1024
+_MAX_TILE = 4096  # a tile is decoded in one piece, which takes memory in proportion
 _LATENT = 16  # pixels per position of y
 _HYPER = 64  # pixels per position of z
 _INT16 = 32767.0
 _LEVELS = 65535
 # Tables below this index are so narrow that a symbol other than zero is not worth its bits and its time.
 _SKIP = 4
+_LANES = 8  # of images of several tiles
 
 
 class ImageCodec:
@@ -53,6 +66,15 @@ class ImageCodec:
         at8, at16 = config.synthesis_blocks
         self._synthesis_halo = at16 + math.ceil(at8 / 2)
 
+    @classmethod
+    def for_file(cls, header: ltn.Header, *, fast: bool = False) -> ImageCodec:
+        """The codec for the released model that a file names.
+
+        Raises:
+            UnknownModelError: this release does not have the model.
+        """
+        return cls(load_released(header.model), fast=fast)
+
     # -- encoding ------------------------------------------------------------------------------------------
 
     def encode(self, image: Image, quality: float = 50.0) -> bytes:
@@ -65,23 +87,11 @@ class ImageCodec:
         Raises:
             ImageError: quality out of range.
             LimitError: the image or its metadata are too large for a file.
+            ModelError: the weights give values that are not finite.
         """
         if not 0.0 <= quality <= 100.0:
             raise ImageError(f"quality must be 0 to 100, got {quality}")
         height, width, channels = image.pixels.shape
-        rects = ltn.tile_rects(width, height, _TILE)
-        level = round(quality / 100.0 * _LEVELS)
-        tiles: list[ltn.Tile | None] = []
-        lanes = 8
-        with self._inference():
-            q = torch.tensor([level / _LEVELS])
-            knot = int(self._network.nearest_knot(q))
-            for rect in rects:
-                z, y, indexes = self._quantise(self._analyse(image.pixels, rect, q), q)
-                if len(rects) == 1:
-                    lanes = self._entropy.lanes_for(int((indexes >= _SKIP).sum()))
-                stream = self._entropy.encode(z, y, indexes, knot, _SKIP, lanes)
-                tiles.append(ltn.Tile(ltn.symbol_checksum(z.data, y.data), stream))
         header = ltn.Header(
             width=width,
             height=height,
@@ -89,13 +99,28 @@ class ImageCodec:
             model=self.model.id,
             entropy_id=self._entropy.entropy_id[:8],
             weights_id=self.model.weights_id[:8],
-            quality=level,
+            quality=round(quality / 100.0 * _LEVELS),
             tile_size=_TILE,
-            lanes=lanes,
+            lanes=_LANES,
             skip=_SKIP,
         )
+        tiles: list[ltn.Tile | None] = []
+        with self._inference():
+            q, knot = self._quality(header)
+            for rect in header.tiles():
+                z, y, indexes = self._quantise(self._analyse(image.pixels, rect, q), q)
+                if header.tile_count == 1:
+                    header = replace(header, lanes=self._entropy.lanes_for(int((indexes >= _SKIP).sum())))
+                stream = self._entropy.encode(z, y, indexes, knot, _SKIP, header.lanes)
+                tiles.append(ltn.Tile(ltn.symbol_checksum(z.data, y.data), stream))
         alpha = None if image.alpha is None else image.alpha.tobytes()
-        return ltn.write(ltn.Container(header, tiles, alpha, image.icc, image.exif, image.xmp))
+        metadata = (image.icc or None, image.exif or None, image.xmp or None)
+        return ltn.write(ltn.Container(header, tiles, alpha, *metadata))
+
+    def _quality(self, header: ltn.Header) -> tuple[Tensor, int]:
+        """The network's quality ``(1,)``, and the table set of z, which only integers may decide about."""
+        knot = (2 * header.quality * (self._entropy.knots - 1) + _LEVELS) // (2 * _LEVELS)
+        return torch.tensor([header.quality / _LEVELS]), knot
 
     def _analyse(self, pixels: Uint8, rect: ltn.Rect, q: Tensor) -> Tensor:
         """y of one tile ``(1, M, h, w)``, computed with the surroundings that it depends on."""
@@ -112,7 +137,7 @@ class ImageCodec:
         x = torch.from_numpy(window).permute(2, 0, 1)[None].expand(1, 3, -1, -1)
         x = x.float().div_(255.0).contiguous(memory_format=torch.channels_last)
         with self._precision():
-            y = self._network.analyse(x, q)
+            y = _finite(self._network.analyse(x, q))
         top, left = (rect.y - y0) // _LATENT, (rect.x - x0) // _LATENT
         tile_width, tile_height = ltn.coded_size(rect.width, rect.height)
         return y[:, :, top : top + tile_height // _LATENT, left : left + tile_width // _LATENT].contiguous()
@@ -120,7 +145,7 @@ class ImageCodec:
     def _quantise(self, y: Tensor, q: Tensor) -> tuple[Int16, Int16, Index]:
         """Symbols of z and y of a tile, and y's table indexes."""
         network = self._network
-        z = network.hyper_analyse(y, q).round_().clamp_(-_INT16, _INT16)
+        z = _finite(network.hyper_analyse(y, q)).round_().clamp_(-_INT16, _INT16)
         z_symbols = np.ascontiguousarray(z[0].numpy().astype(np.int16))
         indexes = self._entropy.indexes(z_symbols)
         coded = torch.from_numpy(indexes >= _SKIP)[None]
@@ -131,7 +156,7 @@ class ImageCodec:
         symbols = _round(y - mean) * coded
         y_first = (symbols + mean) * first
         mean = network.second_mean(features, y_first, q)
-        symbols = torch.where(first, symbols, _round(y - mean) * coded)
+        symbols = torch.where(first, symbols, _round(y - _finite(mean)) * coded)
         return z_symbols, np.ascontiguousarray(symbols[0].numpy().astype(np.int16)), indexes
 
     # -- decoding ------------------------------------------------------------------------------------------
@@ -147,32 +172,42 @@ class ImageCodec:
 
         Args:
             container: as :func:`latens.format.read` returns it.
-            on_error: "conceal" leaves damaged tiles flat and reports them.
+            on_error: "conceal" leaves damaged tiles flat and reports them, if there is a sound one.
             other_weights: accept other weights for the pixels than the file was made with.
 
         Raises:
             WrongWeightsError: the file needs another entropy model or other weights.
+            VersionError: 16 bits per sample, or another colour space than sRGB.
+            LimitError: tiles that take too much memory.
             CoderError, ChecksumError: a tile is damaged.
+            FormatError: not a single tile can be decoded.
+            ModelError: the weights give values that are not finite.
         """
         header = container.header
         self._check_identity(header, other_weights)
+        _check_supported(header)
         problems = list(container.problems)
         coded_width, coded_height = ltn.coded_size(header.width, header.height)
-        q = torch.tensor([header.quality / _LEVELS])
+        lost = 0
         with self._inference():
+            q, knot = self._quality(header)
             y_hat = torch.zeros(1, self._network.config.M, coded_height // _LATENT, coded_width // _LATENT)
             for number, (tile, rect) in enumerate(zip(container.tiles, header.tiles(), strict=True)):
                 try:
                     if tile is None:
+                        lost += 1
                         continue
-                    part = self._decode_tile(tile, rect, header, q)
+                    part = self._decode_tile(tile, rect, header, q, knot)
                 except (ChecksumError, CoderError) as error:
                     if on_error == "raise":
                         raise type(error)(f"tile {number}: {error}") from error
                     problems.append(f"tile {number}: {error}")
+                    lost += 1
                     continue
                 top, left = rect.y // _LATENT, rect.x // _LATENT
                 y_hat[:, :, top : top + part.shape[2], left : left + part.shape[3]] = part
+            if lost == header.tile_count:
+                raise FormatError(f"nothing of the picture can be saved: {'; '.join(problems)[:500]}")
             pixels = self._synthesise(y_hat, header, q)
         alpha = None
         if container.alpha is not None:
@@ -193,12 +228,13 @@ class ImageCodec:
                 "use --other-weights (other_weights=True) to accept other pixels"
             )
 
-    def _decode_tile(self, tile: ltn.Tile, rect: ltn.Rect, header: ltn.Header, q: Tensor) -> Tensor:
+    def _decode_tile(
+        self, tile: ltn.Tile, rect: ltn.Rect, header: ltn.Header, q: Tensor, knot: int
+    ) -> Tensor:
         """y_hat of one tile ``(1, M, h, w)``."""
         network = self._network
         coded_width, coded_height = ltn.coded_size(rect.width, rect.height)
         z_shape = (coded_height // _HYPER, coded_width // _HYPER)
-        knot = int(network.nearest_knot(q))
         z_symbols, y_symbols, _ = self._entropy.decode(tile.stream, z_shape, knot, header.skip, header.lanes)
         checksum = ltn.symbol_checksum(z_symbols.data, y_symbols.data)
         if checksum != tile.checksum:
@@ -222,7 +258,7 @@ class ImageCodec:
             )
             window = y_hat[:, :, y0:y1, x0:x1].contiguous(memory_format=torch.channels_last)
             with self._precision():
-                x = self._network.synthesise(window, q)
+                x = _finite(self._network.synthesise(window, q))
             row, col = (top - y0) * _LATENT, (left - x0) * _LATENT
             x = x[0, :, row : row + rect.height, col : col + rect.width]
             if header.channels == 1:
@@ -243,17 +279,30 @@ class ImageCodec:
         return torch.autocast("cpu", torch.bfloat16, enabled=self.fast)
 
 
+def _check_supported(header: ltn.Header) -> None:
+    if header.bit_depth != 8:
+        raise VersionError(
+            f"{header.bit_depth} bits per sample are newer than this release of Latens; update it"
+        )
+    if header.colour != ltn.SRGB:
+        raise VersionError("a colour space other than sRGB is newer than this release of Latens; update it")
+    if header.tile_size > _MAX_TILE:
+        raise LimitError(f"tiles of {header.tile_size} pixels are above the limit of {_MAX_TILE}")
+
+
+def _finite(values: Tensor) -> Tensor:
+    """The values themselves; hostile or damaged weights must not turn into symbols or pixels."""
+    if not torch.isfinite(values).all():
+        raise ModelError("the weights of this model give values that are not finite; they cannot be used")
+    return values
+
+
 def _up(value: int, step: int) -> int:
     return -(-value // step) * step
 
 
 def _round(residual: Tensor) -> Tensor:
     return residual.round().clamp_(-_INT16, _INT16)
-
-
-@lru_cache(maxsize=4)
-def _codec(model: str, fast: bool) -> ImageCodec:
-    return ImageCodec(model, fast=fast)
 
 
 def encode(
@@ -288,12 +337,13 @@ def encode(
         image = from_pil(image)
     elif not isinstance(image, Image):
         raise ImageError(f"expected a Pillow image, an array or latens.io.Image, got {type(image).__name__}")
-    return _codec(model, fast).encode(image, quality)
+    return ImageCodec(model, fast=fast).encode(image, quality)
 
 
 def decode(
     data: bytes | bytearray | memoryview,
     *,
+    model: str | None = None,
     max_pixels: int | None = None,
     other_weights: bool = False,
     fast: bool = False,
@@ -302,6 +352,7 @@ def decode(
 
     Args:
         data: the bytes of the file.
+        model: path of a weights file, if the file's model is not a released one.
         max_pixels: limit on width times height; 2^28 by default.
         other_weights: accept other weights for the pixels than the file was made with.
         fast: run g_s in bfloat16.
@@ -309,9 +360,9 @@ def decode(
     Raises:
         FormatError: the data are damaged or not a ``.ltn`` file.
         LimitError: the image is larger than the limit.
-        WrongWeightsError, UnknownModelError: the model that the file needs is not at hand.
+        WrongWeightsError, UnknownModelError, ModelError: the model that the file needs is not at hand.
     """
     limits = ltn.Limits() if max_pixels is None else ltn.Limits(max_pixels=max_pixels)
     container = ltn.read(data, limits)
-    image, _ = _codec(container.header.model, fast).decode(container, other_weights=other_weights)
-    return to_pil(image)
+    codec = ImageCodec(model, fast=fast) if model else ImageCodec.for_file(container.header, fast=fast)
+    return to_pil(codec.decode(container, other_weights=other_weights)[0])

@@ -14,17 +14,20 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
+from torch import Tensor
 
-from latens.errors import ModelError, UnknownModelError, WrongWeightsError
-from latens.io import atomic_write, printable
+from latens.errors import ModelError, TableError, UnknownModelError, WrongWeightsError
+from latens.io import atomic_write, check_output, printable
 from latens.latent_codecs import ExactHyperprior
 from latens.models.latens_base import LatensBase, LatensBaseConfig, freeze
 from latens.zoo.cards import DEFAULT_MODEL, card, cards
 
-__all__ = ["LoadedModel", "load", "save"]
+__all__ = ["LoadedModel", "load", "load_released", "save"]
 
 _FORMAT = "latens-weights-1"
 _MAX_BYTES = 1 << 30
+_SUFFIX = ".safetensors"
+_Y_PER_Z = 4  # positions of y per position of z, in each direction
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -61,14 +64,18 @@ def save(
         force: replace an existing file.
 
     Raises:
-        ModelError: a name that files cannot carry, or weights that cannot be made exact.
+        ModelError: a name that files cannot carry, or weights that are not finite or cannot be made exact.
         OutputError: the file cannot be written.
     """
     if not _NAME.fullmatch(name):
         raise ModelError(f"model name {name!r}: expected 1 to 64 characters a-z, 0-9, '.', '_' or '-'")
+    if Path(path).suffix != _SUFFIX:
+        raise ModelError(f"{printable(path)}: the name of a weights file must end in {_SUFFIX}")
+    check_output(path, force=force)
     stored = {
         k: v.detach().half() if v.ndim == 4 else v.detach().float() for k, v in model.state_dict().items()
     }
+    _check_finite(stored, name)
     twin = LatensBase(model.config)
     twin.load_state_dict({k: v.float() for k, v in stored.items()})
     tensors = {f"network.{k}": v.contiguous() for k, v in stored.items()}
@@ -80,39 +87,103 @@ def save(
         "config": json.dumps(model.config.to_dict()),
         "notes": notes,
     }
-    atomic_write(path, save_tensors(tensors, metadata), force=force)
+    atomic_write(path, _canonical(save_tensors(tensors, metadata)), force=force)
 
 
-@lru_cache(maxsize=4)
-def load(model: str = DEFAULT_MODEL) -> LoadedModel:
-    """Load a released model by identifier, or any weights file by path (anything with a dot-suffix or slash).
+def _canonical(data: bytes) -> bytes:
+    """The same file with its metadata in alphabetical order: safetensors writes them in any order, and the
+    same weights must give the same bytes, for their hash is their identity."""
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[8 + length :]
+
+
+def load(model: str | os.PathLike[str] = DEFAULT_MODEL) -> LoadedModel:
+    """Load a released model by its identifier, or any weights file by its path.
+
+    Args:
+        model: an identifier, or a path: what has a slash in it or ends in ``.safetensors``.
 
     Raises:
         UnknownModelError: no such model, or no such file.
         WrongWeightsError: a released model's file is not the one that was released.
         ModelError: the file is damaged or of another architecture.
     """
-    if "/" in model or os.sep in model or model.endswith(".safetensors"):
-        return _parse(_read(Path(model)), printable(model))
+    name = os.fspath(model)
+    if not (isinstance(model, os.PathLike) or "/" in name or os.sep in name or name.endswith(_SUFFIX)):
+        return load_released(name)
+    path = Path(name)
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    return _load_file(path.absolute(), status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=4)
+def load_released(model: str) -> LoadedModel:
+    """Load a released model by its identifier, which is never taken for a path: it may come from a file.
+
+    Raises:
+        UnknownModelError: this release does not have the model.
+        WrongWeightsError: its file is not the one that was released.
+    """
     entry = card(model)
     data = _read(entry.path)
     if hashlib.sha256(data).hexdigest() != entry.sha256:
         raise WrongWeightsError(
             f"the weights of {model} are not those that were released; install Latens again"
         )
-    return _parse(data, model)
+    loaded = _parse(data, model)
+    if loaded.id != model:
+        raise WrongWeightsError(f"the weights of {model} call themselves {loaded.id}; install Latens again")
+    return loaded
+
+
+@lru_cache(maxsize=4)
+def _load_file(path: Path, mtime_ns: int, size: int) -> LoadedModel:
+    """Cached until the file changes."""
+    return _parse(_read(path), printable(path))
 
 
 def _read(path: Path) -> bytes:
     try:
+        if not path.is_file():
+            reason = "not a regular file" if path.exists() else "no such file"
+            raise UnknownModelError(f"{printable(path)}: {reason}; {_known()}")
         if path.stat().st_size > _MAX_BYTES:
             raise ModelError(f"{printable(path)}: larger than {_MAX_BYTES} bytes; not a weights file")
         return path.read_bytes()
     except OSError as error:
-        known = ", ".join(c.id for c in cards())
-        raise UnknownModelError(
-            f"{printable(path)}: cannot be read ({error.strerror}); released models: {known}"
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> UnknownModelError:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return UnknownModelError(f"{printable(path)}: cannot be read ({printable(reason)}); {_known()}")
+
+
+def _known() -> str:
+    return f"released models: {', '.join(c.id for c in cards())}"
+
+
+def _check_claim(config: LatensBaseConfig, state: dict[str, Tensor], shown: str) -> None:
+    """Refuse a small file that claims huge networks, before they are allocated."""
+    at8, at16 = (a + s for a, s in zip(config.analysis_blocks, config.synthesis_blocks, strict=True))
+    # The matrices of a block, the bulk of all weights, have six times channels * inner elements.
+    claimed = 6 * (at8 * config.N**2 + at16 * config.M * config.inner)
+    held = sum(tensor.numel() for tensor in state.values())
+    if claimed > held:
+        raise ModelError(f"{shown}: its configuration claims more than {claimed} weights, it holds {held}")
+
+
+def _check_finite(tensors: dict[str, Tensor], shown: str) -> None:
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise ModelError(f"{shown}: {printable(name)} has values that are not finite")
 
 
 def _parse(data: bytes, shown: str) -> LoadedModel:
@@ -123,10 +194,12 @@ def _parse(data: bytes, shown: str) -> LoadedModel:
         if metadata.get("format") != _FORMAT or metadata.get("architecture") != "latens-base":
             raise ModelError(f"{shown}: not a weights file of Latens ('latens update-model' makes one)")
         name = metadata["name"]
-        network = LatensBase(LatensBaseConfig.from_dict(json.loads(metadata["config"])))
+        config = LatensBaseConfig.from_dict(json.loads(metadata["config"]))
         state = {
             k.removeprefix("network."): v.float() for k, v in tensors.items() if k.startswith("network.")
         }
+        _check_claim(config, state, shown)
+        network = LatensBase(config)
         network.load_state_dict(state)
     except ModelError:
         raise
@@ -136,14 +209,15 @@ def _parse(data: bytes, shown: str) -> LoadedModel:
         ) from error
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ModelError(f"{shown}: its name is not one that files can carry")
-    bad = [k for k, v in state.items() if not torch.isfinite(v).all()]
-    if bad:
-        raise ModelError(f"{shown}: {bad[0]} has values that are not finite")
+    _check_finite(state, shown)
     network.eval().requires_grad_(False)
-    entropy = ExactHyperprior.from_tensors(
-        {k.removeprefix("entropy."): v for k, v in tensors.items() if k.startswith("entropy.")}
-    )
-    config = network.config
-    if (entropy.z_channels, entropy.knots) != (config.hyper, config.knots) or entropy.y_channels != config.M:
+    try:
+        entropy = ExactHyperprior.from_tensors(
+            {k.removeprefix("entropy."): v for k, v in tensors.items() if k.startswith("entropy.")}
+        )
+    except (ModelError, TableError) as error:
+        raise type(error)(f"{shown}: {error}") from error
+    have = (entropy.z_channels, entropy.knots, entropy.y_channels, entropy.network.upscale)
+    if have != (config.hyper, config.knots, config.M, _Y_PER_Z):
         raise ModelError(f"{shown}: its integer tables do not fit its networks")
     return LoadedModel(name, network, entropy, hashlib.sha256(data).hexdigest())
