@@ -1,0 +1,75 @@
+"""How much a model computes, counted without computing it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from latens.entropy_models import EntropyModel
+from latens.errors import ModelError
+
+__all__ = ["Complexity", "count"]
+
+_SIZE = 256  # pixels on each side; a multiple of what every model needs
+
+# By the names they have throughout the literature.
+_ENCODER_ONLY = ("g_a", "h_a")
+_DECODER_ONLY = ("g_s",)
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """Size and cost of a model.
+
+    Attributes:
+        parameters: number of trained values.
+        encoding: multiply-accumulate operations per pixel to encode.
+        decoding: multiply-accumulate operations per pixel to decode.
+    """
+
+    parameters: int
+    encoding: float
+    decoding: float
+
+
+def count(model: nn.Module) -> Complexity:
+    """Count the products of convolutions and matrices when ``model`` codes an RGB image.
+
+    Every position of a context model counts once; probability models don't, because coding looks them up in tables.
+    The model may be on the ``meta`` device, where it takes no memory.
+
+    Raises:
+        ModelError: it does not take an image of 256x256 pixels.
+    """
+    parameters = list(model.parameters())
+    x = torch.empty(1, 3, _SIZE, _SIZE, device=parameters[0].device, dtype=parameters[0].dtype)
+    training = model.training
+    counter = FlopCounterMode(display=False)
+    try:
+        with torch.no_grad(), counter:
+            model.eval()(x)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise ModelError(
+            f"{type(model).__name__} cannot be counted with an image {_SIZE}x{_SIZE}: {error}"
+        ) from error
+    finally:
+        model.train(training)
+    by_module = counter.get_flop_counts()
+
+    def operations(*modules: str) -> float:
+        return sum(sum(by_module.get(f"{type(model).__name__}.{name}", {}).values()) for name in modules) / 2
+
+    def ending(*names: str) -> list[str]:
+        return [name for name, _ in model.named_modules() if name.rpartition(".")[2] in names]
+
+    densities = [name for name, module in model.named_modules() if isinstance(module, EntropyModel)]
+    total = counter.get_total_flops() / 2 - operations(*densities)
+    pixels = _SIZE * _SIZE
+    return Complexity(
+        parameters=sum(parameter.numel() for parameter in parameters),
+        encoding=(total - operations(*ending(*_DECODER_ONLY))) / pixels,
+        decoding=(total - operations(*ending(*_ENCODER_ONLY))) / pixels,
+    )

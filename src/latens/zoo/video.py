@@ -1,0 +1,24 @@
+"""Video models under the names, qualities and metrics of CompressAI's zoo."""
+
+from __future__ import annotations
+
+from latens.zoo.architectures import ModelEntry, register_entry
+
+__all__ = ["ssf2020"]
+
+_HASHES = "c1ac1a47 79ed4e19 9c8b998d 577c1eda 1dd7d574 59dfb6f9 4d867411 26439e20 e89345c4"
+
+
+@register_entry
+def ssf2020() -> ModelEntry:
+    """Scale-space flow. Qualities 1 to 9; weights were published for MSE only."""
+    return ModelEntry(
+        id="ssf2020",
+        architecture="ScaleSpaceFlow",
+        sizes=dict.fromkeys(range(1, 10), ()),
+        media="video",
+        paper="Agustsson et al., Scale-space flow for end-to-end optimized video compression, CVPR 2020",
+        weights={
+            "mse": {q: f"ssf2020-mse-{q}-{digits}.pth.tar" for q, digits in enumerate(_HASHES.split(), 1)}
+        },
+    )
