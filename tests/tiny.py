@@ -27,11 +27,17 @@ def picture(height: int, width: int, channels: int = 3, seed: int = 0) -> npt.ND
     return np.clip(128 + 50 * (waves + edges + texture), 0, 255).astype(np.uint8)
 
 
-def network(seed: int = 1, config: LatensBaseConfig = CONFIG) -> LatensBase:
+def network(
+    seed: int = 1, config: LatensBaseConfig = CONFIG, h_scale: nn.Sequential | None = None
+) -> LatensBase:
     """A model that starts as a transform codec, and whose branches, means and context then get random weights."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         model = LatensBase(config)
+        if h_scale is not None:
+            last = model.h_scale[-1].bias
+            model.h_scale = h_scale
+            model.h_scale[-1].bias = last
         pixels = torch.from_numpy(picture(512, 512)).permute(2, 0, 1) / 255.0
         patches = pixels.unfold(1, 16, 8).unfold(2, 16, 8).permute(1, 2, 0, 3, 4).reshape(-1, 3, 16, 16)
         model.initialise_from_patches(patches)

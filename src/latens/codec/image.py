@@ -120,7 +120,7 @@ class ImageCodec:
     def _quality(self, header: ltn.Header) -> tuple[Tensor, int]:
         """The network's quality ``(1,)``, and the table set of z, which only integers may decide about."""
         knot = (2 * header.quality * (self._entropy.knots - 1) + _LEVELS) // (2 * _LEVELS)
-        return torch.tensor([header.quality / _LEVELS]), knot
+        return torch.tensor([header.quality / _LEVELS], dtype=torch.float32, device="cpu"), knot
 
     def _analyse(self, pixels: Uint8, rect: ltn.Rect, q: Tensor) -> Tensor:
         """y of one tile ``(1, M, h, w)``, computed with the surroundings that it depends on."""
@@ -191,7 +191,8 @@ class ImageCodec:
         lost = 0
         with self._inference():
             q, knot = self._quality(header)
-            y_hat = torch.zeros(1, self._network.config.M, coded_height // _LATENT, coded_width // _LATENT)
+            size = (1, self._network.config.M, coded_height // _LATENT, coded_width // _LATENT)
+            y_hat = torch.zeros(size, dtype=torch.float32, device="cpu")
             for number, (tile, rect) in enumerate(zip(container.tiles, header.tiles(), strict=True)):
                 try:
                     if tile is None:

@@ -199,7 +199,8 @@ def _parse(data: bytes, shown: str) -> LoadedModel:
             k.removeprefix("network."): v.float() for k, v in tensors.items() if k.startswith("network.")
         }
         _check_claim(config, state, shown)
-        network = LatensBase(config)
+        with torch.device("cpu"):
+            network = LatensBase(config)
         network.load_state_dict(state)
     except ModelError:
         raise

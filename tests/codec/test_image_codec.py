@@ -1,0 +1,537 @@
+"""Images to files and back: every shape, seams, identities, damage, hostile weights and headers."""
+
+import copy
+import dataclasses
+import hashlib
+import json
+import math
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from PIL import Image as PilImage
+from safetensors.torch import load_file
+
+import latens
+import tiny
+from latens import format as ltn
+from latens.codec import ImageCodec
+from latens.codec import image as codec_module
+from latens.errors import (
+    ChecksumError,
+    CoderError,
+    FormatError,
+    ImageError,
+    LatensError,
+    LimitError,
+    ModelError,
+    ShapeError,
+    UnknownModelError,
+    VersionError,
+    WrongWeightsError,
+)
+from latens.io import Image
+from latens.latent_codecs import ExactHyperprior
+from latens.zoo import DEFAULT_MODEL, LoadedModel, card
+
+VECTORS = Path(__file__).parents[1] / "vectors" / "ltn"
+
+
+@pytest.fixture(scope="module")
+def codec(tiny_model: LoadedModel) -> ImageCodec:
+    return ImageCodec(tiny_model)
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def there_and_back(codec: ImageCodec, image: Image, quality: float = 50.0) -> Image:
+    decoded, problems = codec.decode(ltn.read(codec.encode(image, quality)))
+    assert problems == ()
+    return decoded
+
+
+def psnr(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
+    mse = np.square(a.astype(float) - b).mean()
+    return 10 * math.log10(255**2 / max(float(mse), 1e-9))
+
+
+# ---- what goes in comes out
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [(1, 1), (1, 77), (63, 65), (64, 64), (65, 1), (1025, 30), (200, 136)])
+def test_every_size_comes_back(codec: ImageCodec, size: tuple[int, int], channels: int) -> None:
+    image = Image(tiny.picture(*size, channels))
+    decoded = there_and_back(codec, image, 80)
+    assert decoded.pixels.shape == (*size, channels)
+    assert psnr(decoded.pixels, image.pixels) > 26
+    assert decoded.alpha is decoded.icc is decoded.exif is decoded.xmp is None
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_alpha_and_metadata_pass_through_unchanged(codec: ImageCodec, channels: int) -> None:
+    rng = np.random.default_rng(0)
+    alpha = rng.integers(0, 256, (33, 70), dtype=np.uint8)
+    metadata = {"icc": rng.bytes(3000), "exif": b"II*\0" + rng.bytes(90), "xmp": b"<x:xmpmeta/>"}
+    decoded = there_and_back(codec, Image(tiny.picture(33, 70, channels), alpha, **metadata))
+    assert decoded.alpha is not None
+    np.testing.assert_array_equal(decoded.alpha, alpha)
+    assert {name: getattr(decoded, name) for name in metadata} == metadata
+    empty = there_and_back(codec, Image(tiny.picture(33, 70), icc=b"", exif=b"", xmp=b""))
+    assert empty.icc is empty.exif is empty.xmp is None
+
+
+def test_pixels_may_come_in_any_layout(codec: ImageCodec) -> None:
+    pixels = tiny.picture(80, 50)
+    turned = np.asfortranarray(pixels)
+    frozen = pixels.copy()
+    frozen.flags.writeable = False
+    mirrored = pixels[::-1, ::-1][::-1, ::-1]
+    files = {codec.encode(Image(p)) for p in (pixels, turned, frozen, mirrored)}
+    assert len(files) == 1
+
+
+@pytest.mark.parametrize(
+    ("quality", "level"),
+    [(0, 0), (100, 65535), (100.0, 65535), (0.0001, 0), (50, 32768), (33.3, 21823), (np.float32(25), 16384)],
+)
+def test_quality_becomes_the_internal_one(codec: ImageCodec, quality: float, level: int) -> None:
+    data = codec.encode(Image(tiny.picture(8, 8)), quality)
+    assert ltn.read_header(data).quality == level
+
+
+@pytest.mark.parametrize("quality", [-1e-9, 100.0001, math.nan, math.inf, -math.inf, 1e400])
+def test_quality_out_of_range_is_refused(codec: ImageCodec, quality: float) -> None:
+    with pytest.raises(ImageError, match="quality must be 0 to 100"):
+        codec.encode(Image(tiny.picture(8, 8)), quality)
+
+
+def test_more_quality_is_more_bytes_and_less_error(codec: ImageCodec) -> None:
+    image = Image(tiny.picture(128, 192))
+    files = [codec.encode(image, q) for q in (0, 25, 50, 75, 100)]
+    assert sorted(map(len, files)) == [len(f) for f in files]
+    errors = [psnr(codec.decode(ltn.read(f))[0].pixels, image.pixels) for f in (files[0], files[2])]
+    assert errors[0] + 1 < errors[1]
+
+
+def test_table_sets_of_z_are_chosen_by_integers(codec: ImageCodec) -> None:
+    """As the network does it in floating point, for each of the 65,536 levels."""
+    base = ltn.read_header(codec.encode(Image(tiny.picture(8, 8))))
+    levels = torch.arange(65536)
+    for level in (*range(0, 65536, 1009), 10922, 10923, 32767, 32768, 54612, 54613, 65535):
+        quality, knot = codec._quality(dataclasses.replace(base, quality=level))
+        assert knot == int(codec._network.nearest_knot(quality))
+    nearest = codec._network.nearest_knot(levels / 65535)
+    assert torch.equal(nearest, (2 * levels * (tiny.CONFIG.knots - 1) + 65535) // (2 * 65535))
+
+
+# ---- symbols are the same on both sides, always
+
+
+def symbols(codec: ImageCodec, data: bytes) -> list[tuple[bytes, bytes]]:
+    """z and y of each tile."""
+    container = ltn.read(data)
+    header = container.header
+    result = []
+    for tile, rect in zip(container.tiles, header.tiles(), strict=True):
+        assert tile is not None
+        width, height = ltn.coded_size(rect.width, rect.height)
+        _, knot = codec._quality(header)
+        z, y, _ = codec.model.entropy.decode(
+            tile.stream, (height // 64, width // 64), knot, header.skip, header.lanes
+        )
+        assert ltn.symbol_checksum(z.data, y.data) == tile.checksum
+        result.append((z.tobytes(), y.tobytes()))
+    return result
+
+
+def test_symbols_that_were_encoded_are_decoded(codec: ImageCodec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec_module, "_TILE", 128)
+    seen = []
+    encode = ExactHyperprior.encode
+
+    def record(self: ExactHyperprior, z: Any, y: Any, *rest: Any) -> bytes:
+        seen.append((z.tobytes(), y.tobytes()))
+        return encode(self, z, y, *rest)
+
+    monkeypatch.setattr(ExactHyperprior, "encode", record)
+    data = codec.encode(Image(tiny.picture(150, 300)), 70)
+    assert len(seen) == 6
+    assert symbols(codec, data) == seen
+
+
+def test_results_repeat_and_do_not_depend_on_threads(codec: ImageCodec, threads: None) -> None:
+    image = Image(tiny.picture(130, 200))
+    data = codec.encode(image, 60)
+    assert codec.encode(image, 60) == data
+    base, _ = codec.decode(ltn.read(data))
+    results: dict[int, list[Any]] = {1: [], 2: [], 3: []}
+    for count, result in results.items():
+        torch.set_num_threads(count)
+        result += symbols(codec, data)
+        decoded, _ = codec.decode(ltn.read(data))
+        assert np.abs(decoded.pixels.astype(int) - base.pixels).max() <= 1
+    assert results[1] == results[2] == results[3]
+
+
+def test_a_callers_torch_settings_do_not_matter(codec: ImageCodec) -> None:
+    image = Image(tiny.picture(64, 100))
+    data = codec.encode(image)
+    base, _ = codec.decode(ltn.read(data))
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float64)
+        with torch.autocast("cpu", torch.bfloat16), torch.device("meta"), torch.enable_grad():
+            assert codec.encode(image) == data
+            np.testing.assert_array_equal(codec.decode(ltn.read(data))[0].pixels, base.pixels)
+    finally:
+        torch.set_default_dtype(before)
+
+
+def test_threads_of_python_can_share_a_codec(codec: ImageCodec) -> None:
+    image = Image(tiny.picture(128, 128))
+    data = codec.encode(image)
+    results: list[bool] = []
+
+    def work() -> None:
+        ok = codec.encode(image) == data and codec.decode(ltn.read(data))[0].pixels.shape == (128, 128, 3)
+        results.append(ok)
+
+    workers = [threading.Thread(target=work) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert results == [True] * 4
+
+
+def test_fast_and_exact_read_each_others_files(tiny_model: LoadedModel) -> None:
+    exact, fast = ImageCodec(tiny_model), ImageCodec(tiny_model, fast=True)
+    image = Image(tiny.picture(192, 200))
+    for writer in (exact, fast):
+        data = writer.encode(image, 70)
+        assert symbols(exact, data) == symbols(fast, data)
+        pictures = [reader.decode(ltn.read(data))[0].pixels for reader in (exact, fast)]
+        assert psnr(*pictures) > 40
+        assert (pictures[0] != pictures[1]).any()
+        assert psnr(pictures[1], image.pixels) > 26
+
+
+# ---- tiles
+
+
+@pytest.fixture
+def tiled(codec: ImageCodec, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """A file of 4 x 3 tiles."""
+    monkeypatch.setattr(codec_module, "_TILE", 64)
+    return codec.encode(Image(tiny.picture(150, 250)), 60)
+
+
+def whole_synthesis(codec: ImageCodec, container: ltn.Container) -> npt.NDArray[np.float32]:
+    """The picture from all of y at once."""
+    header = container.header
+    width, height = ltn.coded_size(header.width, header.height)
+    q, knot = codec._quality(header)
+    y_hat = torch.zeros(1, tiny.CONFIG.M, height // 16, width // 16)
+    with torch.no_grad():
+        for tile, rect in zip(container.tiles, header.tiles(), strict=True):
+            assert tile is not None
+            part = codec._decode_tile(tile, rect, header, q, knot)
+            top, left = rect.y // 16, rect.x // 16
+            y_hat[:, :, top : top + part.shape[2], left : left + part.shape[3]] = part
+        x = codec._network.synthesise(y_hat, q)[0].permute(1, 2, 0)
+    return (x[: header.height, : header.width] * 255).round().clamp(0, 255).numpy()
+
+
+def test_there_are_no_seams(codec: ImageCodec, tiled: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    container = ltn.read(tiled)
+    assert container.header.tile_count == 12
+    whole = whole_synthesis(codec, container)
+    difference = np.abs(codec.decode(container)[0].pixels - whole)
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 1e-3
+    # This test can fail: without the surroundings the seams are there.
+    monkeypatch.setattr(codec, "_synthesis_halo", 0)
+    assert np.abs(codec.decode(container)[0].pixels - whole).max() > 4
+
+
+@pytest.mark.parametrize("tile", [64, 128, 1024])
+def test_tiles_are_analysed_as_the_whole_image_is(
+    codec: ImageCodec, tile: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = tiny.picture(150, 250)
+    padded = np.pad(pixels, ((0, 42), (0, 6), (0, 0)), mode="edge")
+    q = torch.tensor([0.6])
+    with torch.no_grad():
+        whole = codec._network.analyse(torch.from_numpy(padded).permute(2, 0, 1)[None] / 255.0, q)
+
+        def worst() -> float:
+            result = 0.0
+            for rect in ltn.tile_rects(250, 150, tile):
+                part = codec._analyse(pixels, rect, q)
+                top, left = rect.y // 16, rect.x // 16
+                want = whole[:, :, top : top + part.shape[2], left : left + part.shape[3]]
+                result = max(result, float((part - want).abs().max()))
+            return result
+
+        assert worst() < 1e-3
+        if tile < 150:
+            monkeypatch.setattr(codec, "_analysis_halo", codec._analysis_halo - 32)
+            assert worst() > 1e-2
+
+
+def test_a_lost_tile_changes_nothing_far_away(codec: ImageCodec, tiled: bytes) -> None:
+    container = ltn.read(tiled)
+    sound, _ = codec.decode(container)
+    tile = container.tiles[5]
+    assert tile is not None
+    container.tiles[5] = ltn.Tile(tile.checksum ^ 1, tile.stream)
+    with pytest.raises(ChecksumError, match="tile 5: its symbols have checksum"):
+        codec.decode(container)
+    saved, problems = codec.decode(container, on_error="conceal")
+    assert len(problems) == 1
+    assert problems[0].startswith("tile 5: ")
+    changed = (saved.pixels != sound.pixels).any(axis=2)
+    rect = container.header.tiles()[5]
+    reach = 16 * codec._synthesis_halo
+    assert changed[rect.y : rect.y + 64, rect.x : rect.x + 64].mean() > 0.5
+    changed[rect.y - reach : rect.y + 64 + reach, rect.x - reach : rect.x + 64 + reach] = False
+    assert not changed.any()
+
+
+def test_salvage_delivers_no_picture_when_there_is_none(codec: ImageCodec, tiled: bytes) -> None:
+    """Neither when tiles are missing, nor when each of them turns out to be damaged."""
+    container = ltn.read(tiled)
+    missing = dataclasses.replace(container, tiles=[None] * 12, problems=("12 of 12 tiles are lost",))
+    with pytest.raises(FormatError, match="nothing of the picture can be saved: 12 of 12 tiles are lost"):
+        codec.decode(missing, on_error="conceal")
+    damaged = [ltn.Tile(tile.checksum ^ 1, tile.stream) for tile in container.tiles if tile]
+    with pytest.raises(FormatError, match="nothing of the picture can be saved: tile 0: its symbols"):
+        codec.decode(dataclasses.replace(container, tiles=damaged), on_error="conceal")
+    # One sound tile is something.
+    one = dataclasses.replace(container, tiles=[*container.tiles[:1], *[None] * 11], problems=("lost",))
+    assert codec.decode(one, on_error="conceal")[1] == ("lost",)
+
+
+def test_altered_streams_never_decode(codec: ImageCodec) -> None:
+    """With all checksums of the container right, as an attacker would leave them."""
+    container = ltn.read(codec.encode(Image(tiny.picture(128, 128)), 60))
+    tile = container.tiles[0]
+    assert tile is not None
+    rng = np.random.default_rng(0)
+    for _ in range(80):
+        stream = bytearray(tile.stream)
+        kind = rng.integers(4)
+        if kind == 0:
+            stream[rng.integers(len(stream))] ^= 1 << rng.integers(8)
+        elif kind == 1:
+            del stream[rng.integers(len(stream)) :]
+        elif kind == 2:
+            stream += rng.bytes(int(rng.integers(1, 9)))
+        else:
+            stream[:] = rng.bytes(len(stream))
+        container.tiles[0] = ltn.Tile(tile.checksum, bytes(stream))
+        with pytest.raises((CoderError, ChecksumError), match="tile 0: "):
+            codec.decode(container)
+
+
+# ---- the right model, or none
+
+
+def with_header(data: bytes, **changes: Any) -> ltn.Container:
+    container = ltn.read(data)
+    container.header = dataclasses.replace(container.header, **changes)
+    return container
+
+
+def test_other_entropy_models_are_refused_by_name(codec: ImageCodec) -> None:
+    container = with_header(codec.encode(Image(tiny.picture(8, 8))), entropy_id="01234567")
+    own = codec.model.entropy.entropy_id[:8]
+    for other_weights in (False, True):
+        with pytest.raises(WrongWeightsError, match=f"01234567, tiny-1 at hand has {own}"):
+            codec.decode(container, other_weights=other_weights, on_error="conceal")
+
+
+def test_other_weights_are_refused_unless_the_user_insists(codec: ImageCodec) -> None:
+    data = codec.encode(Image(tiny.picture(40, 40)))
+    container = with_header(data, weights_id="89abcdef")
+    own = codec.model.weights_id[:8]
+    with pytest.raises(WrongWeightsError, match=f"89abcdef, tiny-1 at hand has {own}.*--other-weights"):
+        codec.decode(container)
+    decoded, _ = codec.decode(container, other_weights=True)
+    np.testing.assert_array_equal(decoded.pixels, codec.decode(ltn.read(data))[0].pixels)
+
+
+def test_unknown_models_are_refused(codec: ImageCodec) -> None:
+    with pytest.raises(UnknownModelError, match="'tiny-1'; this release knows"):
+        latens.decode(codec.encode(Image(tiny.picture(8, 8))))
+
+
+def test_a_model_name_in_a_file_is_not_a_path(
+    codec: ImageCodec, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tiny_weights.parent)
+    data = ltn.write(with_header(codec.encode(Image(tiny.picture(8, 8))), model=tiny_weights.name))
+    with pytest.raises(UnknownModelError):
+        latens.decode(data)
+    assert latens.decode(data, model=tiny_weights.name).size == (8, 8)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"bit_depth": 16}, VersionError),
+        ({"colour": ltn.Cicp(9, 16, 0, 1)}, VersionError),
+        ({"tile_size": 8192}, LimitError),
+        ({"tile_size": 65536}, LimitError),
+    ],
+    ids=str,
+)
+def test_headers_that_cannot_be_honoured_are_refused(
+    codec: ImageCodec, changes: dict[str, Any], error: type[LatensError]
+) -> None:
+    container = with_header(codec.encode(Image(tiny.picture(8, 8))), **changes)
+    with pytest.raises(error):
+        codec.decode(container)
+
+
+def test_a_picture_that_is_too_large_for_a_file_is_refused_at_once(
+    codec: ImageCodec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ImageCodec, "_analyse", lambda *_: pytest.fail("work was done"))
+    with pytest.raises(LimitError, match="width"):
+        codec.encode(Image(np.zeros((1, 65536, 1), np.uint8)))
+
+
+@pytest.mark.parametrize("part", ["g_a.1.weight", "h_a.0.weight", "h_mean.0.weight", "log_gain"])
+def test_finite_weights_with_results_that_are_not_give_no_file(tiny_model: LoadedModel, part: str) -> None:
+    network = copy.deepcopy(tiny_model.network)
+    with torch.no_grad():
+        network.get_parameter(part).fill_(3e38)
+    codec = ImageCodec(dataclasses.replace(tiny_model, network=network))
+    with pytest.raises(ModelError, match="not finite"):
+        codec.encode(Image(tiny.picture(64, 64)), 100)
+
+
+@pytest.mark.parametrize("part", ["h_mean.0.weight", "g_s_out.0.weight", "log_inverse_gain"])
+def test_finite_weights_with_results_that_are_not_give_no_picture(tiny_model: LoadedModel, part: str) -> None:
+    container = ltn.read(ImageCodec(tiny_model).encode(Image(tiny.picture(64, 64)), 50))
+    network = copy.deepcopy(tiny_model.network)
+    with torch.no_grad():
+        network.get_parameter(part).fill_(3e38)
+    with pytest.raises(ModelError, match="not finite"):
+        ImageCodec(dataclasses.replace(tiny_model, network=network)).decode(container)
+
+
+# ---- latens.encode and latens.decode
+
+
+def test_python_functions_take_arrays_and_pillow_images(tiny_weights: Path) -> None:
+    model = str(tiny_weights)
+    pixels = tiny.picture(40, 50)
+    files = {
+        latens.encode(image, 30, model=model) for image in (pixels, PilImage.fromarray(pixels), Image(pixels))
+    }
+    (data,) = files
+    for given in (data, bytearray(data), memoryview(data)):
+        decoded = latens.decode(given, model=model)
+        assert (decoded.mode, decoded.size) == ("RGB", (50, 40))
+    grey = latens.decode(latens.encode(pixels[..., 0], model=model), model=model)
+    assert (grey.mode, grey.size) == ("L", (50, 40))
+    assert latens.encode(pixels[..., :1], model=model) == latens.encode(pixels[..., 0], model=model)
+    rgba = PilImage.fromarray(tiny.picture(9, 9, 4), "RGBA")
+    rgba.info["icc_profile"] = b"x"
+    again = latens.decode(latens.encode(rgba, model=model), model=model)
+    assert again.mode == "RGBA"
+    assert again.getchannel("A").tobytes() == rgba.getchannel("A").tobytes()
+
+
+@pytest.mark.parametrize(
+    ("image", "error"),
+    [
+        (np.zeros((4, 4, 3)), ShapeError),
+        (np.zeros((4, 4, 3), np.uint16), ShapeError),
+        (np.zeros(4, np.uint8), ShapeError),
+        (np.zeros((4, 4, 2), np.uint8), ShapeError),
+        (np.zeros((4, 4, 4), np.uint8), ShapeError),
+        (np.zeros((1, 4, 4, 3), np.uint8), ShapeError),
+        (np.zeros((0, 4, 3), np.uint8), ShapeError),
+        (np.zeros((4, 0), np.uint8), ShapeError),
+        ("photo.png", ImageError),
+        (None, ImageError),
+        (b"", ImageError),
+    ],
+    ids=str,
+)
+def test_what_is_no_image_is_refused(image: Any, error: type[LatensError], tiny_weights: Path) -> None:
+    with pytest.raises(error):
+        latens.encode(image, model=str(tiny_weights))
+
+
+def test_python_decode_is_limited(tiny_weights: Path) -> None:
+    data = latens.encode(tiny.picture(40, 50), model=str(tiny_weights))
+    with pytest.raises(LimitError, match="40"):
+        latens.decode(data, model=str(tiny_weights), max_pixels=1999)
+    assert latens.decode(data, model=str(tiny_weights), max_pixels=2000).size == (50, 40)
+    with pytest.raises(FormatError):
+        latens.decode(b"", model=str(tiny_weights))
+
+
+# ---- for ever
+
+
+def test_a_file_of_the_first_day_decodes_to_the_same_symbols() -> None:
+    """Frozen by tests/vectors/make_ltn.py. If this fails, files that people have do not decode any more."""
+    expected = json.loads((VECTORS / "expected.json").read_text())
+    entropy = ExactHyperprior.from_tensors(load_file(VECTORS / "entropy.safetensors"))
+    assert entropy.entropy_id == expected["entropy_id"]
+    container = ltn.read((VECTORS / "picture.ltn").read_bytes())
+    header = container.header
+    assert header.entropy_id == entropy.entropy_id[:8]
+    assert (header.width, header.height, header.tile_count) == (150, 70, 6)
+    digest = hashlib.sha256()
+    for tile, rect in zip(container.tiles, header.tiles(), strict=True):
+        assert tile is not None
+        width, height = ltn.coded_size(rect.width, rect.height)
+        z, y, indexes = entropy.decode(
+            tile.stream, (height // 64, width // 64), expected["knot"], header.skip, header.lanes
+        )
+        assert ltn.symbol_checksum(z.data, y.data) == tile.checksum
+        assert len(np.unique(indexes)) > 10
+        digest.update(z.astype("<i2").tobytes() + y.astype("<i2").tobytes())
+        assert entropy.encode(z, y, indexes, expected["knot"], header.skip, header.lanes) == tile.stream
+    assert digest.hexdigest() == expected["symbols"]
+    assert container.icc == b"profile"
+
+
+# ---- the shipped model
+
+
+@pytest.fixture(scope="module")
+def shipped() -> ImageCodec:
+    if not card(DEFAULT_MODEL).path.exists():
+        pytest.skip("the default model's weights are not in this checkout")
+    return ImageCodec()
+
+
+def test_default_model_codes_a_picture(shipped: ImageCodec) -> None:
+    pixels = tiny.picture(96, 160)
+    sizes = []
+    for quality, least in ((0, 18), (50, 24), (100, 30)):
+        data = shipped.encode(Image(pixels), quality)
+        decoded, _ = shipped.decode(ltn.read(data))
+        assert psnr(decoded.pixels, pixels) > least
+        sizes.append(len(data))
+    assert sizes[0] < sizes[1] < sizes[2]
+    overhead = ltn.describe(data).overhead
+    assert overhead <= 48
