@@ -21,6 +21,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -122,11 +123,11 @@ def main() -> None:
     photo = read_rgb(args.photo).crop((0, 0, *SIZE))
     quality, data = closest(latens_codec(), photo, BITS_PER_PIXEL * SIZE[0] * SIZE[1] / 8)
     image = Image(np.array(photo))
-    sides = {
+    exact, fast = ImageCodec(), ImageCodec(fast=True)
+    sides: dict[str, Callable[[], dict[str, float]]] = {
         "Latens": lambda: ours(exact, image, quality),
         "Latens --fast": lambda: ours(fast, image, quality),
     }
-    exact, fast = ImageCodec(), ImageCodec(fast=True)
     with tempfile.TemporaryDirectory() as folder:
         if args.peer:
             source = Path(folder, "photo.npy")
