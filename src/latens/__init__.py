@@ -17,13 +17,24 @@ from latens.errors import LatensError
 if TYPE_CHECKING:
     __version__: str
     from latens.codec import decode, encode
+    from latens.entropy_models import available_entropy_coders, get_entropy_coder, set_entropy_coder
 
-__all__ = ["LatensError", "__version__", "decode", "encode"]
+__all__ = [
+    "LatensError",
+    "__version__",
+    "available_entropy_coders",
+    "decode",
+    "encode",
+    "get_entropy_coder",
+    "set_entropy_coder",
+]
 
 _SUBMODULES = frozenset(
     [
         "ans",
         "codec",
+        "compat",
+        "datasets",
         "entropy_coding",
         "entropy_models",
         "errors",
@@ -35,7 +46,11 @@ _SUBMODULES = frozenset(
         "metrics",
         "models",
         "ops",
+        "optimizers",
+        "registry",
         "train",
+        "transforms",
+        "typing",
         "zoo",
     ]
 )
@@ -44,6 +59,8 @@ _SUBMODULES = frozenset(
 def __getattr__(name: str) -> Any:
     if name in ("encode", "decode"):
         return getattr(import_module("latens.codec"), name)
+    if name in ("available_entropy_coders", "get_entropy_coder", "set_entropy_coder"):
+        return getattr(import_module("latens.entropy_models"), name)
     if name == "__version__":
         return import_module("importlib.metadata").version("latens")
     if name in _SUBMODULES:

@@ -84,3 +84,7 @@ class RegistryError(LatensError, ValueError):
 
 class CurveError(LatensError, ValueError):
     """Rate-distortion curves cannot be compared (too few points, not monotone, no common range)."""
+
+
+class OutOfScopeError(LatensError, ImportError):
+    """Something of CompressAI that Latens does not have and will not have."""

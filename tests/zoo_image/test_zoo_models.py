@@ -164,11 +164,13 @@ class TestFunctions:
             zoo.mbt2018_mean(1, pretrained=True, speed=3)
 
     def test_dictionaries_that_scripts_look_into(self):
-        from latens.zoo.image import cfgs, model_architectures
+        from latens.zoo.image import cfgs, model_architectures, model_urls
 
         assert model_architectures["mbt2018-mean"] is MeanScaleHyperprior
         assert model_architectures["bmshj2018-factorized-relu"] is FactorizedPriorReLU
         assert cfgs["bmshj2018-hyperprior"][6] == (192, 320)
+        assert model_urls["mbt2018"]["mse"][3].endswith("/mbt2018-3-22901978.pth.tar")
+        assert model_urls["mbt2018-vbr"]["mse"].endswith("/mbt2018-mse-vbr-f12581a1.pth.tar")
         assert zoo.load_state_dict is zoo.load_pretrained
 
 

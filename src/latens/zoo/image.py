@@ -272,10 +272,21 @@ def _architectures() -> dict[str, Any]:
     return found
 
 
+def _urls() -> dict[str, Any]:
+    urls: dict[str, Any] = {}
+    for known in entries():
+        for metric, files in known.weights.items():
+            by_quality = {quality: known.url(quality, metric) for quality in files}
+            urls.setdefault(known.id, {})[metric] = by_quality if known.qualities else by_quality[0]
+    return urls
+
+
 def __getattr__(name: str) -> Any:
     # The dictionaries that scripts written for CompressAI look into, and add to.
     if name == "model_architectures":
-        value: Any = _architectures()
+        value = _architectures()
+    elif name == "model_urls":
+        value = _urls()
     elif name == "cfgs":
         value = {known.id: dict(known.sizes) for known in entries()}
     else:

@@ -1,0 +1,192 @@
+"""Code written for CompressAI 1.2.8 runs unchanged.
+
+>>> import latens.compat
+>>> latens.compat.install()
+>>> from compressai.models import MeanScaleHyperprior  # of Latens
+
+``compressai`` and its sub-modules are then found in Latens, each when it is first imported. They are the modules of
+Latens themselves, so that a class is the same under both names. ``compressai.__version__`` is the release whose
+interface this is, not the version of Latens.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+from latens import registry
+from latens.errors import LatensError, OutOfScopeError
+
+__all__ = ["COMPRESSAI_VERSION", "install", "uninstall"]
+
+COMPRESSAI_VERSION = "1.2.8"
+
+_ROOT = "compressai"
+
+# Modules that Latens has elsewhere. All others have their name in common.
+_ELSEWHERE = {
+    "entropy_models.entropy_models": "entropy_models",
+    "entropy_models.entropy_models_vbr": "entropy_models",
+    "latent_codecs.entropy_bottleneck": "latent_codecs",
+    "latent_codecs.gain": "latent_codecs",
+    "latent_codecs.gain.hyper": "latent_codecs",
+    "latent_codecs.gain.hyperprior": "latent_codecs",
+    "latent_codecs.gaussian_conditional": "latent_codecs",
+    "latent_codecs.hyper": "latent_codecs",
+    "layers.layers": "layers",
+    "models.priors": "models.google",
+    "optimizers.net": "optimizers",
+    "optimizers.net_aux": "optimizers",
+    "registry.torch": "registry",
+    "registry.torchvision": "registry",
+    "registry.transforms": "registry",
+    "typing.torch": "typing",
+    "zoo.image_vbr": "zoo.image",
+}
+
+_OUT_OF_SCOPE = {
+    "point clouds": (
+        "datasets.pointcloud",
+        "layers.pointcloud",
+        "losses.pointcloud",
+        "models.pointcloud",
+        "transforms.point",
+    ),
+    "export to SADL": ("sadl_codec",),
+    "CompressAI's command-line tools (the command 'latens' takes their place)": ("utils",),
+}
+
+_TOP_LEVEL = ("available_entropy_coders", "get_entropy_coder", "set_entropy_coder")
+
+
+def install() -> None:
+    """Make ``import compressai`` find Latens, from now on in this process. A second call does nothing.
+
+    A name that code registers a second time (:mod:`latens.registry`) then replaces the first with a warning, instead of
+    being an error.
+
+    Raises:
+        LatensError: CompressAI itself is imported already; its classes and those of Latens would get mixed up.
+    """
+    if _finder in sys.meta_path:
+        return
+    loaded = sys.modules.get(_ROOT)
+    if loaded is not None:
+        raise LatensError(
+            f"CompressAI is imported already, from {getattr(loaded, '__file__', 'somewhere')}; call "
+            "latens.compat.install() before anything imports it"
+        )
+    sys.meta_path.insert(0, _finder)
+    registry._replace_duplicates = True
+
+
+def uninstall() -> None:
+    """Undo :func:`install`. What was imported meanwhile goes on working where it is held."""
+    if _finder not in sys.meta_path:
+        return
+    sys.meta_path.remove(_finder)
+    registry._replace_duplicates = False
+    for name in [name for name in sys.modules if f"{name}.".startswith(f"{_ROOT}.")]:
+        del sys.modules[name]
+
+
+class _Package(ModuleType):
+    """A package of CompressAI's that is none in Latens; its attributes are those of a module of Latens."""
+
+    def __init__(self, name: str, target: ModuleType) -> None:
+        super().__init__(name, target.__doc__)
+        self.__path__: list[str] = []
+        self._target = target
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._target, name)
+
+    def __dir__(self) -> list[str]:
+        return dir(self._target)
+
+
+class _TopLevel(ModuleType):
+    """``compressai`` itself: sub-modules on demand, and what little else it has."""
+
+    def __init__(self) -> None:
+        super().__init__(_ROOT, __doc__)
+        self.__path__: list[str] = []
+        self.__version__ = COMPRESSAI_VERSION
+        self.__all__ = [
+            *("datasets", "entropy_models", "latent_codecs", "layers", "losses", "models", "ops"),
+            *("optimizers", "registry", "transforms", "typing", "zoo"),
+            *_TOP_LEVEL,
+        ]
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _TOP_LEVEL:
+            return getattr(import_module("latens.entropy_models"), name)
+        if name.startswith("__"):
+            raise AttributeError(f"module {_ROOT!r} has no attribute {name!r}")
+        try:
+            return import_module(f"{_ROOT}.{name}")
+        except ModuleNotFoundError as error:
+            raise AttributeError(f"module {_ROOT!r} has no attribute {name!r}") from error
+
+
+class _Loader(Loader):
+    def __init__(self, module: ModuleType) -> None:
+        self.module = module
+        self.spec = module.__spec__
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return self.module
+
+    def exec_module(self, module: ModuleType) -> None:
+        # A module of Latens was run under its own name. The import system has just written the other one into it.
+        if self.spec is not None:
+            module.__spec__ = self.spec
+
+
+class _Finder(MetaPathFinder):
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        root, _, name = fullname.partition(".")
+        if root != _ROOT:
+            return None
+        module = _find(name)
+        return ModuleSpec(fullname, _Loader(module), is_package=hasattr(module, "__path__"))
+
+
+def _find(name: str) -> ModuleType:
+    """What ``compressai.<name>`` is.
+
+    Raises:
+        OutOfScopeError: nothing in Latens, on purpose.
+        ModuleNotFoundError: nothing in Latens.
+    """
+    if not name:
+        return _TopLevel()
+    if name == "version":
+        version = ModuleType(f"{_ROOT}.version")
+        version.__dict__["__version__"] = COMPRESSAI_VERSION
+        return version
+    for what, modules in _OUT_OF_SCOPE.items():
+        if any(f"{name}.".startswith(f"{module}.") for module in modules):
+            raise OutOfScopeError(f"{_ROOT}.{name}: Latens does not have {what}; it is out of its scope")
+    ours = f"latens.{_ELSEWHERE.get(name, name)}"
+    try:
+        module = import_module(ours)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{ours}.".startswith(f"{error.name}."):
+            raise
+        raise ModuleNotFoundError(
+            f"{_ROOT}.{name}: Latens has no such module", name=f"{_ROOT}.{name}"
+        ) from error
+    if not hasattr(module, "__path__") and any(other.startswith(f"{name}.") for other in _ELSEWHERE):
+        return _Package(f"{_ROOT}.{name}", module)
+    return module
+
+
+_finder = _Finder()

@@ -1,0 +1,278 @@
+"""Code written for CompressAI, run as it is."""
+
+import copy
+import importlib
+import importlib.util
+import pickle
+import subprocess
+import sys
+import types
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import latens
+from latens import compat, registry
+from latens.errors import LatensError, OutOfScopeError
+
+THIRD_PARTY = Path(__file__).parent / "third_party"
+
+
+@pytest.fixture(autouse=True)
+def installed(monkeypatch):
+    for kind in ("MODELS", "MODULES"):
+        monkeypatch.setitem(registry._registries, kind, dict(getattr(registry, kind)))
+    compat.install()
+    yield
+    compat.uninstall()
+
+
+def third_party(name):
+    spec = importlib.util.spec_from_file_location(f"third_party_{name}", THIRD_PARTY / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+SAME = {
+    "compressai._CXX": "latens._CXX",
+    "compressai.ans": "latens.ans",
+    "compressai.datasets": "latens.datasets",
+    "compressai.datasets.image": "latens.datasets.image",
+    "compressai.datasets.rawvideo": "latens.datasets.rawvideo",
+    "compressai.entropy_models": "latens.entropy_models",
+    "compressai.entropy_models.entropy_models": "latens.entropy_models",
+    "compressai.latent_codecs": "latens.latent_codecs",
+    "compressai.latent_codecs.gain.hyperprior": "latens.latent_codecs",
+    "compressai.latent_codecs.hyper": "latens.latent_codecs",
+    "compressai.layers": "latens.layers",
+    "compressai.layers.gdn": "latens.layers.gdn",
+    "compressai.layers.layers": "latens.layers",
+    "compressai.losses.rate_distortion": "latens.losses.rate_distortion",
+    "compressai.models": "latens.models",
+    "compressai.models.base": "latens.models.base",
+    "compressai.models.google": "latens.models.google",
+    "compressai.models.priors": "latens.models.google",
+    "compressai.models.sensetime": "latens.models.sensetime",
+    "compressai.models.utils": "latens.models.utils",
+    "compressai.models.waseda": "latens.models.waseda",
+    "compressai.ops": "latens.ops",
+    "compressai.ops.parametrizers": "latens.ops.parametrizers",
+    "compressai.registry.torch": "latens.registry",
+    "compressai.transforms.functional": "latens.transforms.functional",
+    "compressai.typing.torch": "latens.typing",
+    "compressai.zoo": "latens.zoo",
+    "compressai.zoo.image_vbr": "latens.zoo.image",
+    "compressai.zoo.pretrained": "latens.zoo.pretrained",
+}
+
+
+class TestModules:
+    @pytest.mark.parametrize("name", SAME)
+    def test_modules_are_those_of_latens(self, name):
+        ours = importlib.import_module(SAME[name])
+        spec = ours.__spec__
+        assert importlib.import_module(name) is ours
+        assert (ours.__name__, ours.__spec__) == (SAME[name], spec)
+
+    @pytest.mark.parametrize("name", ["registry", "typing", "optimizers"])
+    def test_packages_that_are_modules_here(self, name):
+        ours = importlib.import_module(f"latens.{name}")
+        theirs = importlib.import_module(f"compressai.{name}")
+        assert all(getattr(theirs, attribute) is getattr(ours, attribute) for attribute in ours.__all__)
+        space = {}
+        exec(f"from compressai.{name} import *", space)
+        assert set(ours.__all__) <= set(space)
+
+    def test_sub_modules_come_with_the_package(self):
+        code = (
+            "import latens.compat; latens.compat.install(); import sys, compressai; assert 'torch' not in sys.modules;"
+            "compressai.models.MeanScaleHyperprior(4, 6); compressai.registry.MODELS['mbt2018-mean']"
+        )
+        subprocess.run([sys.executable, "-c", code], check=True)
+
+    def test_the_top_level(self):
+        import compressai
+        from compressai.version import __version__
+
+        assert compressai.__version__ == __version__ == compat.COMPRESSAI_VERSION == "1.2.8"
+        assert importlib.util.find_spec("compressai") is not None
+        assert "ans" in compressai.available_entropy_coders()
+        assert compressai.get_entropy_coder() == latens.get_entropy_coder() == "ans"
+        assert compressai.set_entropy_coder("ans") == "ans"
+        space = {}
+        exec("from compressai import *", space)
+        assert space["models"] is latens.models
+        with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+            _ = compressai.nothing
+        assert not hasattr(compressai, "__file__")
+
+    def test_modules_that_nobody_has(self):
+        with pytest.raises(ModuleNotFoundError, match=r"compressai\.models\.quantum") as caught:
+            importlib.import_module("compressai.models.quantum")
+        assert caught.value.name == "compressai.models.quantum"
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "compressai.datasets.pointcloud",
+            "compressai.layers.pointcloud.pointnet",
+            "compressai.losses.pointcloud",
+            "compressai.models.pointcloud",
+            "compressai.models.pointcloud.hrtzxf2022",
+            "compressai.transforms.point",
+            "compressai.sadl_codec.extract_codec",
+            "compressai.utils.bench.codecs",
+        ],
+    )
+    def test_out_of_scope(self, name):
+        with pytest.raises(OutOfScopeError, match="out of its scope"):
+            importlib.import_module(name)
+
+    def test_an_optional_import_of_point_clouds_may_fail(self):
+        try:
+            from compressai.models import pointcloud
+        except ImportError:
+            pointcloud = None
+        assert pointcloud is None
+
+    def test_pickles_find_their_classes_under_both_names(self):
+        from compressai.layers import GDN
+
+        data = pickle.dumps(GDN, protocol=0)
+        assert pickle.loads(data) is GDN
+        assert pickle.loads(data.replace(b"latens.layers.gdn", b"compressai.layers.gdn")) is GDN
+
+
+class TestInstallation:
+    def test_twice_is_once(self):
+        before = list(sys.meta_path)
+        compat.install()
+        assert sys.meta_path == before
+
+    def test_undone(self):
+        import compressai.models
+
+        assert compressai.models is latens.models
+        compat.uninstall()
+        compat.uninstall()
+        assert not [name for name in sys.modules if name.split(".")[0] == "compressai"]
+        assert importlib.util.find_spec("compressai") is None
+        compat.install()
+        assert importlib.import_module("compressai.models") is latens.models
+
+    def test_not_beside_the_original(self, monkeypatch):
+        compat.uninstall()
+        original = types.ModuleType("compressai")
+        original.__file__ = "/site-packages/compressai/__init__.py"
+        monkeypatch.setitem(sys.modules, "compressai", original)
+        with pytest.raises(LatensError, match="imported already, from /site-packages"):
+            compat.install()
+        assert sys.modules["compressai"] is original
+
+    def test_names_may_be_registered_again(self):
+        from compressai.registry import MODELS, register_model
+
+        mine = type("Mine", (), {})
+        with pytest.warns(UserWarning, match="mbt2018-mean"):
+            register_model("mbt2018-mean")(mine)
+        assert MODELS["mbt2018-mean"] is mine
+
+
+def forward_shows(model, x):
+    with torch.no_grad():
+        return model(x)["x_hat"].clamp(0, 1)
+
+
+def codes_what_it_promises(model, size=(64, 64), batch=1, promise=forward_shows):
+    """Trained a step, the model decodes what it should, in as many bits, and so does a copy made from its weights."""
+    torch.manual_seed(3)
+    x = torch.rand(batch, 3, *size)
+    model.train()
+    out = model(x)
+    assert out["x_hat"].shape == x.shape
+    rate = sum(-torch.log2(likelihood).sum() for likelihood in out["likelihoods"].values())
+    (rate + out["x_hat"].square().sum()).backward()
+    assert all(p.grad is not None for name, p in model.named_parameters() if not name.endswith("quantiles"))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter -= 1e-4 * parameter.grad / (parameter.grad.abs().max() + 1e-9)
+    model.eval()
+    model.update(force=True)
+    with torch.no_grad():
+        coded = model.compress(x)
+        found = model.decompress(coded["strings"], coded["shape"])["x_hat"]
+        assert torch.allclose(found, promise(model, x), atol=1e-4)
+        bits = sum(-torch.log2(likelihood).sum().item() for likelihood in model(x)["likelihoods"].values())
+        coded_bits = 8 * sum(len(string) for strings in coded["strings"] for string in strings)
+        assert coded_bits < 1.05 * bits + 64 * batch * len(coded["strings"])
+        twin = type(model).from_state_dict(copy.deepcopy(model.state_dict())).eval()
+        assert twin.compress(x)["strings"] == coded["strings"]
+
+
+class TestThirdParty:
+    def test_a_known_model_with_other_transforms(self):
+        module = third_party("meanscale_attention")
+        assert issubclass(module.MeanScaleAttention, latens.models.MeanScaleHyperprior)
+        assert registry.MODELS["meanscale-attention"] is module.MeanScaleAttention
+        codes_what_it_promises(module.MeanScaleAttention(), size=(64, 128), batch=2)
+
+    def test_channel_slices_in_lists(self):
+        codes_what_it_promises(third_party("slices").SliceModel(), size=(128, 64))
+
+    def test_channel_groups_and_checkerboards(self):
+        module = third_party("checkerboard_groups")
+        assert module.setup() == ("ans", 64)
+        x, unpad = module.padded(torch.rand(1, 3, 50, 70))
+        assert x.shape == (1, 3, 64, 128)
+        assert torch.nn.functional.pad(x, unpad).shape == (1, 3, 50, 70)
+        codes_what_it_promises(module.GroupModel())
+
+    def test_position_by_position_in_lists(self):
+        def latens_decodes(model, x):
+            # In this model, the forward pass rounds other values than the coder.
+            ours = latens.models.JointAutoregressiveHierarchicalPriors(8, 10, arithmetic="reference").eval()
+            ours.load_state_dict(model.state_dict())
+            coded = model.compress(x)
+            assert ours.compress(x)["strings"] == coded["strings"]
+            return ours.decompress(**coded)["x_hat"]
+
+        codes_what_it_promises(third_party("raster").RasterModel(), batch=2, promise=latens_decodes)
+
+    def test_latent_codecs_and_registries(self):
+        module = third_party("composed")
+        x = torch.rand(1, 3, 64, 64)
+        for name in ("composed", "composed-factorized"):
+            net = module.train(name).eval()
+            net.update()
+            out = net.compress(x)
+            x_hat = net.decompress(**out)["x_hat"]
+            with torch.no_grad():
+                assert torch.allclose(x_hat, net(x)["x_hat"].clamp(0, 1), atol=1e-4)
+
+    def test_scripts_that_look_models_up(self, tmp_path):
+        module = third_party("evaluate")
+        assert {"mbt2018", "cheng2020-attn", "bmshj2018-hyperprior-vbr"} <= set(module.NAMES)
+        assert module.models["mbt2018-mean"] is latens.zoo.mbt2018_mean
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            legacy = module.Factorized()
+        x_hat, likelihoods = legacy(torch.rand(1, 3, 16, 16))
+        assert (x_hat.shape, likelihoods.shape) == ((1, 3, 16, 16), (1, 4, 8, 8))
+        model = latens.models.FactorizedPrior(4, 6)
+        weights = {f"module.{key}": value for key, value in model.state_dict().items()}
+        torch.save({"network": weights, "epoch": 3}, tmp_path / "checkpoint.pth.tar")
+        loaded = module.load_checkpoint("mine", tmp_path / "checkpoint.pth.tar")
+        (tmp_path / "test").mkdir()
+        Image.new("RGB", (64, 48), (200, 100, 50)).save(tmp_path / "test" / "a.png")
+
+        def to_tensor(image):
+            return torch.tensor(list(image.tobytes())).reshape(48, 64, 3).permute(2, 0, 1) / 255
+
+        ((psnr, bpp),) = module.evaluate(loaded, tmp_path, to_tensor)
+        assert psnr > 0
+        assert bpp > 0
