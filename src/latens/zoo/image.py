@@ -9,7 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 from latens.errors import UnavailableError
-from latens.zoo.architectures import ModelEntry, entries, register_entry
+from latens.zoo.architectures import (
+    ModelEntry,
+    _load_model,  # noqa: F401  (scripts written for CompressAI look for it here)
+    entries,
+    register_entry,
+)
 
 __all__ = [
     "bmshj2018_factorized",

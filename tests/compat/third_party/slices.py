@@ -14,7 +14,6 @@ from compressai.layers import (
     subpel_conv3x3,
 )
 from compressai.models import CompressionModel
-from compressai.models.utils import update_registered_buffers
 from compressai.ops import quantize_ste as ste_round
 
 SCALES_MIN = 0.11
@@ -26,6 +25,18 @@ def get_scale_table(min=SCALES_MIN, max=SCALES_MAX, levels=SCALES_LEVELS):
     return torch.exp(torch.linspace(math.log(min), math.log(max), levels))
 
 
+def resize_buffers(module, module_name, buffer_names, state_dict):
+    """Most published models bring a copy of this along."""
+    if not module:
+        return
+    buffers = dict(module.named_buffers())
+    for name in buffer_names:
+        if name not in buffers:
+            raise ValueError(f'Invalid buffer name "{name}"')
+        if buffers[name].numel() == 0:
+            buffers[name].resize_(state_dict[f"{module_name}.{name}"].size())
+
+
 def support(channels_in, channels_out):
     return nn.Sequential(
         nn.Conv2d(channels_in, 32, 3, padding=1), nn.GELU(), nn.Conv2d(32, channels_out, 3, padding=1)
@@ -34,7 +45,7 @@ def support(channels_in, channels_out):
 
 class SliceModel(CompressionModel):
     def __init__(self, N=16, M=20, num_slices=5, max_support_slices=2, **kwargs):
-        super().__init__()
+        super().__init__(entropy_bottleneck_channels=N)
         self.num_slices = num_slices
         self.max_support_slices = max_support_slices
         self.M = M
@@ -116,7 +127,7 @@ class SliceModel(CompressionModel):
         }
 
     def load_state_dict(self, state_dict):
-        update_registered_buffers(
+        resize_buffers(
             self.gaussian_conditional,
             "gaussian_conditional",
             ["_quantized_cdf", "_offset", "_cdf_length", "scale_table"],
