@@ -35,9 +35,10 @@ def by_definition(layer: GDN, x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("kind", [GDN, GDN1])
 @pytest.mark.parametrize("inverse", [False, True])
-def test_formula_in_every_layout(kind: type[GDN], inverse: bool) -> None:
+@pytest.mark.parametrize("size", [(1, 1), (3, 4), (33, 40)])
+def test_formula_in_every_layout(kind: type[GDN], inverse: bool, size: tuple[int, int]) -> None:
     layer = filled(kind, inverse)
-    x = torch.randn(2, 5, 3, 4, dtype=torch.float64)
+    x = torch.randn(2, 5, *size, dtype=torch.float64)
     before = x.clone()
     expected = by_definition(layer, x).detach()
     last = x.contiguous(memory_format=torch.channels_last)

@@ -11,6 +11,9 @@ from latens.ops import NonNegativeParametrizer
 
 __all__ = ["GDN", "GDN1"]
 
+_BLOCK = 1024
+"""Pixels that are normalised together on a CPU."""
+
 
 class GDN(nn.Module):
     r"""Generalised divisive normalisation: each channel is divided by a pooled energy of all channels.
@@ -57,13 +60,16 @@ class GDN(nn.Module):
             raise ShapeError(f"expected (batch, {channels}, height, width), but got {tuple(x.shape)}")
         beta = self.beta_reparam(self.beta)
         gamma = self.gamma_reparam(self.gamma)
-        energy = self._energy(x)
-        if not torch.is_grad_enabled() and x.is_contiguous(memory_format=torch.channels_last):
-            # One matrix product over all pixels, and no tensor but this one and its operand.
-            rows = energy.permute(0, 2, 3, 1).reshape(-1, channels)
-            pooled = torch.addmm(beta, rows, gamma.t()).view(x.shape[0], *x.shape[2:], channels)
-            return self._scale_(x, pooled.permute(0, 3, 1, 2))
-        return self._scale_(x, F.conv2d(energy, gamma[:, :, None, None], beta))
+        on_cpu = x.device.type == "cpu"
+        if on_cpu and not torch.is_grad_enabled() and x.is_contiguous(memory_format=torch.channels_last):
+            # A matrix product over pixels, in blocks that stay in the cache from the first operation to the last.
+            rows = x.permute(0, 2, 3, 1).reshape(-1, channels)
+            out = torch.empty_like(rows)
+            for block, pooled in zip(torch.split(rows, _BLOCK), torch.split(out, _BLOCK), strict=True):
+                torch.addmm(beta, self._energy(block), gamma.t(), out=pooled)
+                self._scale_(block, pooled)
+            return out.view(x.shape[0], *x.shape[2:], channels).permute(0, 3, 1, 2)
+        return self._scale_(x, F.conv2d(self._energy(x), gamma[:, :, None, None], beta))
 
 
 class GDN1(GDN):
