@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from latens.errors import TrainingError
+from latens.io import atomic_write, printable
 
 __all__ = ["CropSampler", "PhotoPool"]
 
@@ -24,25 +25,43 @@ _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".tif", ".tiff",
 _FORMATS = ["PNG", "JPEG", "WEBP", "AVIF", "BMP", "TIFF", "PPM"]
 
 
-def _files(source: Path) -> Iterator[tuple[str, bytes]]:
-    """(name, content) of every image below a folder; ``.tar`` archives count as folders."""
+def _files(source: Path) -> Iterator[tuple[str, bytes | None]]:
+    """(name, content) of every image below a folder; ``.tar`` archives count as folders. No content: unreadable."""
     if source.is_dir():
         for path in sorted(source.rglob("*")):
+            if path.is_dir():
+                continue
             if path.suffix.lower() in _SUFFIXES:
-                yield path.name, path.read_bytes()
+                yield path.name, _content(path)
             elif path.suffix.lower() == ".tar":
-                yield from _files(path)
-    elif source.suffix.lower() == ".tar":
-        with tarfile.open(source) as archive:
-            for member in archive:
-                content = archive.extractfile(member) if member.isfile() else None
+                yield from _members(path)
+    elif source.suffix.lower() == ".tar" and source.is_file():
+        yield from _members(source)
+    else:
+        raise TrainingError(f"{printable(source)}: expected a folder of images or a .tar archive of them")
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
+
+
+def _members(archive: Path) -> Iterator[tuple[str, bytes | None]]:
+    try:
+        with tarfile.open(archive) as opened:
+            for member in opened:
+                content = opened.extractfile(member) if member.isfile() else None
                 if content is not None and Path(member.name).suffix.lower() in _SUFFIXES:
                     yield Path(member.name).name, content.read()
-    else:
-        raise TrainingError(f"{source}: expected a folder of images or a .tar archive of them")
+    except (tarfile.TarError, OSError, EOFError):
+        yield archive.name, None  # damaged; what came before is good
 
 
-def _decode(content: bytes) -> npt.NDArray[np.uint8] | None:
+def _decode(content: bytes | None) -> npt.NDArray[np.uint8] | None:
+    if content is None:
+        return None
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             return np.asarray(image.convert("RGB"))
@@ -92,18 +111,14 @@ class PhotoPool:
             TrainingError: no readable image was found.
         """
         files = list(_files(source))
-        key = hashlib.sha256(json.dumps([(n, len(c)) for n, c in files]).encode()).hexdigest()[:16]
+        key = hashlib.sha256(json.dumps([(n, len(c or b"")) for n, c in files]).encode()).hexdigest()[:16]
         listing = cache / f"pool-{key}.json" if cache else None
-        if listing is not None and listing.exists():
-            meta = json.loads(listing.read_text())
-            pixels = np.load(listing.with_suffix(".npy"), mmap_mode="r")
-            return cls(
-                meta["names"], np.array(meta["sizes"]), np.array(meta["weights"]), pixels, meta["skipped"]
-            )
+        if listing is not None and (cached := cls._cached(listing)) is not None:
+            return cached
         names, sizes, weights, parts, skipped = [], [], [], [], []
         with ThreadPoolExecutor(2) as pool:
             for (name, content), image in zip(files, pool.map(_decode, (c for _, c in files)), strict=True):
-                if image is None:
+                if content is None or image is None:
                     skipped.append(name)
                     continue
                 names.append(name)
@@ -111,14 +126,42 @@ class PhotoPool:
                 weights.append(len(content) ** 0.5)
                 parts.append(image.reshape(-1))
         if not names:
-            raise TrainingError(f"{source}: no readable image in it ({len(skipped)} could not be decoded)")
+            raise TrainingError(
+                f"{printable(source)}: no image in it that can be read ({len(skipped)} files could not be read)"
+            )
         result = cls(names, np.array(sizes, np.int64), np.array(weights), np.concatenate(parts), skipped)
         if listing is not None:
-            listing.parent.mkdir(parents=True, exist_ok=True)
-            np.save(listing.with_suffix(".npy"), result.pixels)
-            meta = {"names": names, "sizes": result.sizes.tolist(), "weights": weights, "skipped": skipped}
-            listing.write_text(json.dumps(meta))
+            result._keep(listing)
         return result
+
+    @classmethod
+    def _cached(cls, listing: Path) -> "PhotoPool | None":
+        try:
+            meta = json.loads(listing.read_text())
+            pixels = np.load(listing.with_suffix(".npy"), mmap_mode="r")
+            sizes = np.array(meta["sizes"], np.int64)
+            pool = cls(meta["names"], sizes, np.array(meta["weights"]), pixels, meta["skipped"])
+        except (OSError, EOFError, ValueError, KeyError, TypeError):
+            return None  # not there, or damaged: decoded anew
+        return pool if pool._starts[-1] == pixels.size else None
+
+    def _keep(self, listing: Path) -> None:
+        """The listing comes last and at once: without it the pixels do not count."""
+        meta = {
+            "names": self.names,
+            "sizes": self.sizes.tolist(),
+            "weights": self.weights.tolist(),
+            "skipped": self.skipped,
+        }
+        try:
+            listing.parent.mkdir(parents=True, exist_ok=True)
+            listing.unlink(missing_ok=True)
+            np.save(listing.with_suffix(".npy"), self.pixels)
+        except OSError as error:
+            raise TrainingError(
+                f"{printable(listing.parent)}: cannot keep pixels ({error.strerror})"
+            ) from error
+        atomic_write(listing, json.dumps(meta).encode())
 
 
 class CropSampler:
@@ -128,7 +171,7 @@ class CropSampler:
     all are flipped and turned at random.
 
     Args:
-        pool: where to cut from. Images smaller than a crop are padded by reflection.
+        pool: where to cut from. Images smaller than a crop are padded by mirroring.
         batch: crops per step.
         seed: any integer.
     """

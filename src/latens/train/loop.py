@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latens.errors import TrainingError
-from latens.io import printable
+from latens.errors import ModelError, TrainingError
+from latens.io import atomic_write, printable
 from latens.models.latens_base import LatensBase, LatensBaseConfig
 from latens.train.config import TrainConfig
 from latens.train.data import CropSampler, PhotoPool
@@ -56,9 +57,9 @@ def load_average(path: Path) -> LatensBase:
     try:
         model = LatensBase(LatensBaseConfig.from_dict(state["architecture"]))
         model.load_state_dict(state["average"])
-    except (KeyError, TypeError, RuntimeError, AttributeError) as error:
+    except (ModelError, KeyError, IndexError, TypeError, RuntimeError, AttributeError) as error:
         raise TrainingError(
-            f"{printable(path)}: not a checkpoint of a training run ({str(error)[:200]})"
+            f"{printable(path)}: not a checkpoint of a training run ({printable(str(error)[:200])})"
         ) from error
     return model
 
@@ -75,8 +76,13 @@ class Trainer:
         branch_from: checkpoint to start from when the folder holds none (for a decay branch).
         report: called with a dict after each logged interval.
 
+    Attributes:
+        skipped: names of files among the photographs that could not be read.
+        step: number of steps done.
+
     Raises:
-        TrainingError: no images, or a checkpoint of another architecture.
+        TrainingError: no images, a checkpoint of another architecture, or a folder that cannot be written.
+        OutputError: its configuration cannot be written.
     """
 
     LOG_EVERY = 25
@@ -92,11 +98,18 @@ class Trainer:
         torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)
         pool = PhotoPool.load(Path(config.data), Path(config.cache) if config.cache else None)
-        held = set(Path(config.holdout).read_text().split()) if config.holdout else set()
-        self.validation = pool.subset([i for i, n in enumerate(pool.names) if n in held])
-        self.pool = pool.subset([i for i, n in enumerate(pool.names) if n not in held])
+        self.skipped = pool.skipped
+        held = _holdout(config.holdout)
+        # What is smaller than one position of z cannot be measured.
+        large = pool.sizes.min(axis=1) >= 64
+        self.validation = pool.subset([i for i, n in enumerate(pool.names) if n in held and large[i]])
+        self.pool = pool.subset([i for i, n in enumerate(pool.names) if n not in held]) if held else pool
+        if held and not len(self.validation):
+            raise TrainingError(
+                f"{printable(config.holdout)}: names no photograph of {printable(config.data)}"
+            )
         if not len(self.pool):
-            raise TrainingError(f"{config.data}: no image is left for training")
+            raise TrainingError(f"{printable(config.data)}: no image is left for training")
         self.sampler = CropSampler(self.pool, config.batch, config.seed)
         self.model = LatensBase(config.model)
         self.average = LatensBase(config.model).requires_grad_(False)
@@ -104,21 +117,39 @@ class Trainer:
             self.model.parameters(), lr=config.learning_rate, betas=config.betas, weight_decay=0.0
         )
         self.step = 0
-        folder.mkdir(parents=True, exist_ok=True)
+        self._stopping = False
+        self._open_folder()
         checkpoint = folder / "checkpoint.pt"
         if checkpoint.exists():
             self._restore(checkpoint)
-        elif branch_from is not None:
-            self._restore(branch_from)
         else:
-            self.model.initialise_from_patches(self._patches(40_000))
-            self.average.load_state_dict(self.model.state_dict())
-        (folder / "config.json").write_text(config.to_json())
+            if branch_from is not None:
+                self._restore(branch_from)
+            else:
+                self.model.initialise_from_patches(self._patches(40_000))
+                self.average.load_state_dict(self.model.state_dict())
+            # At once: a branch must not depend on a trunk that moves on, and a full disk should show now.
+            self.save()
+        self._save_config()
+
+    def _open_folder(self) -> None:
+        log = self.folder / "log.jsonl"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with log.open("ab+") as file:
+                # A run that was killed may have left half a line.
+                if file.tell() and log.read_bytes()[-1:] != b"\n":
+                    file.write(b"\n")
+        except OSError as error:
+            raise TrainingError(f"{printable(self.folder)}: cannot be written ({error.strerror})") from error
+
+    def _save_config(self) -> None:
+        atomic_write(self.folder / "config.json", self.config.to_json().encode(), force=True)
 
     def start_decay(self, steps: int) -> None:
         """Let the learning rate fall to zero over the next ``steps`` steps; the run ends there."""
         self.config = replace(self.config, decay_start=self.step, steps=self.step + steps)
-        (self.folder / "config.json").write_text(self.config.to_json())
+        self._save_config()
 
     def _patches(self, count: int) -> Tensor:
         """Random 16x16 patches for the transform that training starts from: ``(count, 3, 16, 16)``."""
@@ -135,17 +166,37 @@ class Trainer:
     def _restore(self, path: Path) -> None:
         state = _load_checkpoint(path)
         try:
+            architecture = LatensBaseConfig.from_dict(state["architecture"])
+            if architecture != self.config.model:
+                raise TrainingError(
+                    f"{printable(path)}: a checkpoint of another architecture: {architecture}, "
+                    f"expected {self.config.model}"
+                )
             self.model.load_state_dict(state["model"])
             self.average.load_state_dict(state["average"])
             self.optimiser.load_state_dict(state["optimiser"])
-        except (KeyError, RuntimeError, ValueError) as error:
+            self.step = int(state["step"])
+        except (
+            ModelError,
+            KeyError,
+            IndexError,
+            TypeError,
+            AttributeError,
+            RuntimeError,
+            ValueError,
+        ) as error:
+            if isinstance(error, TrainingError):
+                raise
             raise TrainingError(
-                f"{path}: a checkpoint of another architecture ({str(error)[:200]})"
+                f"{printable(path)}: not a checkpoint of this architecture ({printable(str(error)[:200])})"
             ) from error
-        self.step = int(state["step"])
 
     def save(self) -> None:
-        """Write the checkpoint: to a temporary file first, so that a kill never leaves half of one."""
+        """Write the checkpoint: to a temporary file first, so that a kill never leaves half of one.
+
+        Raises:
+            TrainingError: it cannot be written; the one before is kept.
+        """
         temporary = self.folder / "checkpoint.tmp"
         state = {
             "model": self.model.state_dict(),
@@ -155,19 +206,41 @@ class Trainer:
             "architecture": self.config.model.to_dict(),
         }
         try:
-            torch.save(state, temporary)
+            with temporary.open("wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
             temporary.replace(self.folder / "checkpoint.pt")
-        except (OSError, RuntimeError) as error:
+        except BaseException as error:
             temporary.unlink(missing_ok=True)
-            raise TrainingError(f"{self.folder}: cannot save the checkpoint ({error})") from error
+            if isinstance(error, OSError | RuntimeError):
+                reason = printable(str(error).partition("\n")[0][:200])
+                raise TrainingError(
+                    f"{printable(self.folder)}: cannot save the checkpoint at step {self.step}; "
+                    f"the one before is kept ({reason})"
+                ) from error
+            raise
 
     def _log(self, record: dict[str, Any]) -> None:
-        with (self.folder / "log.jsonl").open("a") as log:
-            log.write(json.dumps(record) + "\n")
+        try:
+            with (self.folder / "log.jsonl").open("a") as log:
+                log.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise TrainingError(
+                f"{printable(self.folder)}: cannot write the log ({error.strerror})"
+            ) from error
         self.report(record)
 
+    def stop(self) -> None:
+        """Let :meth:`run` end after the step it is in; for signal handlers and other threads."""
+        self._stopping = True
+
     def train_step(self, x: Tensor) -> dict[str, float]:
-        """One optimiser step on a batch ``(B, 3, crop, crop)``; the step's mean loss, rate and distortion."""
+        """One optimiser step on a batch ``(B, 3, crop, crop)``; the step's mean loss, rate and distortion.
+
+        Raises:
+            TrainingError: loss or gradient are not finite; nothing was changed.
+        """
         config, batch = self.config, x.shape[0]
         torch.manual_seed(config.seed * 1_000_003 + self.step)
         quality = (torch.arange(batch) + torch.rand(batch)) / batch
@@ -183,14 +256,11 @@ class Trainer:
         lmbda = self.model.lmbda(quality)
         # Dividing by sqrt(lambda) makes a given relative saving of rate count alike at all qualities.
         loss = ((rate + lmbda * mse) / lmbda.sqrt()).mean()
-        if not math.isfinite(loss.item()):
-            raise TrainingError(
-                f"the loss is {loss.item()} at step {self.step}; the last good checkpoint is kept "
-                f"in {printable(self.folder)}"
-            )
+        self._require_finite("loss", loss)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
+        self._require_finite("gradient", norm)
         self.optimiser.step()
         self.step += 1
         decay = min(config.ema, (self.step + 1) / (self.step + 10))
@@ -203,6 +273,13 @@ class Trainer:
             "db": (10 * torch.log10(255.0**2 / mse)).mean().item(),
             "grad": norm.item(),
         }
+
+    def _require_finite(self, what: str, value: Tensor) -> None:
+        if not math.isfinite(value.item()):
+            raise TrainingError(
+                f"the {what} is {value.item()} at step {self.step}; the last good checkpoint is kept "
+                f"in {printable(self.folder)}"
+            )
 
     @torch.no_grad()
     def validate(self, images: int = 32) -> list[dict[str, float]]:
@@ -226,41 +303,46 @@ class Trainer:
         return rows
 
     def run(self, budget_seconds: float = math.inf) -> None:
-        """Train until ``config.steps``, the budget or Ctrl-C; always ends with a saved checkpoint."""
+        """Train until ``config.steps``, the budget or :meth:`stop`; then save.
+
+        An exception, Ctrl-C included, may come in the middle of a step: nothing is saved then, and the run goes
+        on from the checkpoint before.
+        """
         start = saved = validated = time.monotonic()
         sums: dict[str, float] = {}
         last = self.step
         interval = time.monotonic()
         with ThreadPoolExecutor(1) as loader:
             crops = loader.submit(self.sampler, self.step, self.config.crop)
-            try:
-                while not 0 < self.config.steps <= self.step:
-                    x = crops.result()
-                    crops = loader.submit(self.sampler, self.step + 1, self.config.crop)
-                    for key, value in self.train_step(x).items():
-                        sums[key] = sums.get(key, 0.0) + value
-                    now = time.monotonic()
-                    if self.step % self.LOG_EVERY == 0:
-                        n = self.step - last
-                        means = {k: round(v / n, 5) for k, v in sums.items()}
-                        rate = self.config.learning_rate_at(self.step)
-                        self._log(
-                            {
-                                "step": self.step,
-                                **means,
-                                "lr": rate,
-                                "seconds": round((now - interval) / n, 4),
-                            }
-                        )
-                        sums, last, interval = {}, self.step, now
-                    if now - saved > self.config.checkpoint_seconds:
-                        self.save()
-                        saved = now
-                    if len(self.validation) and now - validated > self.config.validate_seconds:
-                        self._log({"step": self.step, "validation": self.validate(8)})
-                        validated = interval = time.monotonic()
-                    if now - start > budget_seconds:
-                        break
-            except KeyboardInterrupt:
-                pass
+            while not (0 < self.config.steps <= self.step or self._stopping):
+                x = crops.result()
+                crops = loader.submit(self.sampler, self.step + 1, self.config.crop)
+                for key, value in self.train_step(x).items():
+                    sums[key] = sums.get(key, 0.0) + value
+                now = time.monotonic()
+                if self.step % self.LOG_EVERY == 0:
+                    n = self.step - last
+                    means = {k: round(v / n, 5) for k, v in sums.items()}
+                    rate = self.config.learning_rate_at(self.step)
+                    seconds = round((now - interval) / n, 4)
+                    self._log({"step": self.step, **means, "lr": rate, "seconds": seconds})
+                    sums, last, interval = {}, self.step, now
+                if now - saved > self.config.checkpoint_seconds:
+                    self.save()
+                    saved = now
+                if len(self.validation) and now - validated > self.config.validate_seconds:
+                    self._log({"step": self.step, "validation": self.validate(8)})
+                    validated = interval = time.monotonic()
+                if now - start > budget_seconds:
+                    break
         self.save()
+
+
+def _holdout(path: str) -> set[str]:
+    """The names in a file, one a line."""
+    if not path:
+        return set()
+    try:
+        return {line.strip() for line in Path(path).read_text().splitlines()} - {""}
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{printable(path)}: cannot be read ({printable(str(error))})") from error

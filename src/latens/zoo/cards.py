@@ -81,5 +81,5 @@ def card(model: str) -> ModelCard:
         known = ", ".join(sorted(_CARDS))
         raise UnknownModelError(
             f"unknown model {model!r}; this release knows {known}. A newer release may know more; "
-            "for weights of your own, give the path of the file"
+            "for weights of your own, give the path of the file (--model)"
         ) from None

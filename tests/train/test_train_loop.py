@@ -1,0 +1,440 @@
+"""The training loop: exact to resume, bounded in time, safe to kill, and clear about what is wrong."""
+
+import copy
+import json
+import math
+import pickle
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import tiny
+from latens.errors import LatensError, ModelError, TrainingError
+from latens.train import TrainConfig, Trainer, load_average
+from latens.train.loop import rate_and_distortion
+
+Make = Callable[..., Trainer]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three photographs, one of them smaller than a crop, one smaller than a position of z; and a damaged one."""
+    folder = tmp_path_factory.mktemp("photos")
+    for name, size in (("a", (150, 200)), ("b", (90, 70)), ("c", (40, 30))):
+        Image.fromarray(tiny.picture(*size)).save(folder / f"{name}.png")
+    (folder / "damaged.png").write_bytes(b"nothing")
+    return folder
+
+
+@pytest.fixture
+def make(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+    """Makes trainers of a tiny model in a run folder."""
+    patches = Trainer._patches
+    monkeypatch.setattr(Trainer, "_patches", lambda self, count: patches(self, 2000))
+    threads = torch.get_num_threads()
+
+    def trainer(
+        run: str = "run", branch_from: Path | None = None, report: Any = None, **changes: Any
+    ) -> Trainer:
+        config = TrainConfig(data=str(photos), batch=2, crop=64, warmup=2, ema=0.9, model=tiny.CONFIG)
+        return Trainer(replace(config, **changes), tmp_path / run, branch_from, report or (lambda _: None))
+
+    yield trainer
+    torch.set_num_threads(threads)
+
+
+def steps(trainer: Trainer, count: int) -> list[dict[str, float]]:
+    return [trainer.train_step(trainer.sampler(trainer.step, trainer.config.crop)) for _ in range(count)]
+
+
+def state(trainer: Trainer) -> dict[str, Any]:
+    return copy.deepcopy(
+        {
+            "model": trainer.model.state_dict(),
+            "average": trainer.average.state_dict(),
+            "optimiser": trainer.optimiser.state_dict()["state"],
+            "step": trainer.step,
+        }
+    )
+
+
+def assert_equal(a: Any, b: Any) -> None:
+    """Bit for bit."""
+    assert type(a) is type(b)
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_equal(a[key], b[key])
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b)
+    else:
+        assert a == b
+
+
+# ---- steps
+
+
+def test_rate_and_distortion_against_numpy() -> None:
+    rng = np.random.default_rng(0)
+    x, x_hat = rng.random((2, 2, 3, 64, 64)).astype(np.float32)
+    y, z = rng.random((2, 5, 4, 4)).astype(np.float32), rng.random((2, 3, 1, 1)).astype(np.float32)
+    out = {
+        "x_hat": torch.from_numpy(x_hat),
+        "likelihoods": {"y": torch.from_numpy(y), "z": torch.from_numpy(z)},
+    }
+    rate, mse = rate_and_distortion(out, torch.from_numpy(x))
+    for i in range(2):
+        bits = -np.log2(y[i].astype(float)).sum() - np.log2(z[i].astype(float)).sum()
+        assert rate[i] == pytest.approx(bits / 64**2, rel=1e-5)
+        assert mse[i] == pytest.approx(((x[i] - x_hat[i]).astype(float) ** 2).mean() * 255**2, rel=1e-5)
+
+
+def test_steps_move_the_weights_and_the_average_follows(make: Make) -> None:
+    trainer = make()
+    assert trainer.skipped == ["damaged.png"]
+    before = state(trainer)
+    figures = steps(trainer, 3)
+    after = state(trainer)
+    assert all(math.isfinite(value) for row in figures for value in row.values())
+    assert all(row["bpp"] > 0 and row["db"] > 3 for row in figures)
+    moved = [k for k, v in after["model"].items() if not torch.equal(v, before["model"][k])]
+    assert {"g_a.1.weight", "h_scale.0.weight", "prior.mean", "log_gain", "out_scale"} <= set(moved)
+    for key in moved:
+        distance = (after["average"][key] - after["model"][key]).norm()
+        assert 0 < distance < (before["model"][key] - after["model"][key]).norm()
+
+
+def test_the_loss_falls(make: Make) -> None:
+    trainer = make(learning_rate=5e-3)
+    with torch.no_grad():
+        trainer.model.g_s_out[0].bias.add_(0.1)  # too bright: something to learn at once
+    x = trainer.sampler(0, 64)
+    quality = torch.tensor([0.2, 0.8])
+
+    def loss() -> float:
+        with torch.no_grad():
+            rate, mse = rate_and_distortion(trainer.model(x, quality, noise=False), x)
+        lmbda = trainer.model.lmbda(quality)
+        return float(((rate + lmbda * mse) / lmbda.sqrt()).mean())
+
+    before = loss()
+    for _ in range(12):
+        trainer.train_step(x)
+    assert loss() < 0.8 * before
+
+
+def test_learning_rate_warms_up_stays_and_falls() -> None:
+    config = TrainConfig(learning_rate=1.0, warmup=4, decay_start=10, steps=20, hard_fraction=0.5)
+    rates = [config.learning_rate_at(step) for step in range(22)]
+    assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert rates[4:11] == [1.0] * 7
+    np.testing.assert_allclose(rates[11:21], np.arange(9, -1, -1) / 10)
+    assert rates[21] == 0
+    assert [config.is_hard(step) for step in (0, 14, 15, 19)] == [False, False, True, True]
+    trunk = TrainConfig()
+    assert trunk.learning_rate_at(10**6) == trunk.learning_rate
+    assert not trunk.is_hard(10**6)
+
+
+def test_the_last_part_of_a_decay_freezes_the_analysis(make: Make) -> None:
+    trainer = make(steps=4, hard_fraction=0.5)
+    steps(trainer, 2)
+    before = state(trainer)
+    steps(trainer, 2)
+    after = state(trainer)
+    moved = {
+        key.split(".")[0]
+        for key, value in after["model"].items()
+        if not torch.equal(value, before["model"][key])
+    }
+    assert moved >= {"g_s", "g_s_out", "h_scale", "mean_0", "mean_1", "prior", "log_gain"}
+    assert not moved & {"g_a", "h_a"}
+
+
+# ---- resuming
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"steps": 7, "decay_start": 1, "hard_fraction": 0.6}], ids=["trunk", "decay"]
+)
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(make: Make, changes: dict[str, Any]) -> None:
+    whole = make("whole", **changes)
+    figures = steps(whole, 6)
+    half = make("half", **changes)
+    assert steps(half, 3) == figures[:3]
+    half.save()
+    steps(half, 2)  # lost, as by a kill
+    torch.manual_seed(99)
+    resumed = make("half", **changes)
+    assert resumed.step == 3
+    assert steps(resumed, 3) == figures[3:]
+    assert_equal(state(resumed), state(whole))
+
+
+def test_what_a_kill_leaves_behind_does_no_harm(make: Make) -> None:
+    trainer = make()
+    steps(trainer, 2)
+    trainer.save()
+    want = state(trainer)
+    (trainer.folder / "checkpoint.tmp").write_bytes(b"PK half a checkpoint")
+    (trainer.folder / "log.jsonl").write_text('{"step": 25}\n{"step": 5')
+    again = make()
+    assert_equal(state(again), want)
+    again._log({"step": 50})
+    lines = (again.folder / "log.jsonl").read_text().splitlines()
+    assert lines == ['{"step": 25}', '{"step": 5', '{"step": 50}']
+    again.save()
+    assert not (again.folder / "checkpoint.tmp").exists()
+
+
+def test_run_ends_with_the_budget_and_saves(make: Make) -> None:
+    trainer = make()
+    trainer.run(0.0)
+    assert trainer.step == 1
+    assert make().step == 1
+
+
+def test_run_stops_when_asked_and_logs_on_the_way(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Trainer, "LOG_EVERY", 2)
+    seen = []
+
+    def report(record: dict[str, Any]) -> None:
+        seen.append(record)
+        if len(seen) == 2:
+            trainer.stop()
+
+    trainer = make(report=report)
+    trainer.run()
+    assert trainer.step == 4
+    assert make().step == 4
+    lines = [json.loads(line) for line in (trainer.folder / "log.jsonl").read_text().splitlines()]
+    assert lines == seen
+    assert [line["step"] for line in lines] == [2, 4]
+    assert {"loss", "bpp", "db", "grad", "lr", "seconds"} <= lines[0].keys()
+
+
+def test_run_ends_at_its_last_step_and_does_nothing_afterwards(make: Make) -> None:
+    trainer = make(steps=2)
+    trainer.run()
+    trainer.run()
+    assert trainer.step == 2
+
+
+def test_validation_comes_in_time_and_uses_what_was_held_out(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "held").write_text("a.png\n\nc.png\n")
+    trainer = make(holdout=str(tmp_path / "held"), validate_seconds=1e-6, steps=1)
+    assert trainer.pool.names == ["b.png"]
+    assert trainer.validation.names == ["a.png"]  # the other one is too small to be measured
+    trainer.run()
+    (line,) = [json.loads(line) for line in (trainer.folder / "log.jsonl").read_text().splitlines()]
+    rows = line["validation"]
+    assert [row["quality"] for row in rows] == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    assert rows[0]["bpp"] < rows[-1]["bpp"]
+    assert all(math.isfinite(row["db"]) for row in rows)
+
+
+# ---- branches
+
+
+def test_a_branch_goes_on_from_the_trunk_and_then_stands_alone(make: Make) -> None:
+    trunk = make("trunk")
+    steps(trunk, 2)
+    trunk.save()
+    checkpoint = trunk.folder / "checkpoint.pt"
+    branch = make("branch", branch_from=checkpoint)
+    assert_equal(state(branch), state(trunk))
+    branch.start_decay(5)
+    saved = TrainConfig.load(branch.folder / "config.json")
+    assert (saved.decay_start, saved.steps) == (2, 7)
+    steps(trunk, 1)
+    trunk.save()
+    # Killed before its first step: it must not start from where the trunk is now.
+    assert make("branch", branch_from=checkpoint).step == 2
+
+
+# ---- what goes wrong
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(make: Make) -> None:
+    trainer = make()
+    steps(trainer, 1)
+    trainer.save()
+    kept = (trainer.folder / "checkpoint.pt").read_bytes()
+    with torch.no_grad():
+        trainer.model.out_scale.fill_(math.nan)
+    with pytest.raises(
+        TrainingError, match=r"the loss is nan at step 1; the last good checkpoint is kept in .*run"
+    ):
+        trainer.run()
+    assert (trainer.folder / "checkpoint.pt").read_bytes() == kept
+    assert make().step == 1
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing(make: Make) -> None:
+    trainer = make()
+    before = state(trainer)
+    trainer.model.out_scale.register_hook(lambda grad: grad * math.inf)
+    with pytest.raises(TrainingError, match=r"the gradient is (nan|inf) at step 0"):
+        trainer.run()
+    assert_equal(state(trainer), before)
+
+
+@contextmanager
+def disk_of(size: int) -> Iterator[None]:
+    """Files can only grow to so many bytes, then writing fails."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("size", [0, 100, 500_000])
+def test_a_full_disk_keeps_the_checkpoint_before(make: Make, size: int) -> None:
+    trainer = make()
+    steps(trainer, 1)
+    with disk_of(size), pytest.raises(TrainingError, match="run: cannot save the checkpoint at step 1"):
+        trainer.save()
+    assert sorted(path.name for path in trainer.folder.iterdir()) == [
+        "checkpoint.pt",
+        "config.json",
+        "log.jsonl",
+    ]
+    assert make().step == 0
+    with disk_of(0), pytest.raises(LatensError, match="run"):
+        trainer._log({"step": 1})
+
+
+def test_a_full_disk_shows_before_training(make: Make) -> None:
+    with disk_of(1000), pytest.raises(TrainingError, match="cannot save the checkpoint at step 0"):
+        make()
+
+
+def test_a_run_folder_that_is_a_file(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("x")
+    with pytest.raises(TrainingError, match="run: cannot be written"):
+        make()
+
+
+def test_photographs_that_are_missing(make: Make, tmp_path: Path, photos: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(TrainingError, match="empty: no image in it"):
+        make(data=str(tmp_path / "empty"))
+    with pytest.raises(TrainingError, match="nowhere: expected a folder"):
+        make(data=str(tmp_path / "nowhere"))
+    with pytest.raises(TrainingError, match="list: cannot be read"):
+        make(holdout=str(tmp_path / "list"))
+    (tmp_path / "list").write_text("other.png\n")
+    with pytest.raises(TrainingError, match="list: names no photograph"):
+        make(holdout=str(tmp_path / "list"))
+    (tmp_path / "list").write_text("a.png\nb.png\nc.png\n")
+    with pytest.raises(TrainingError, match="no image is left"):
+        make(holdout=str(tmp_path / "list"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_images_smaller_than_a_crop_can_be_trained_on(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "small").mkdir()
+    for name, size in (("a", (1, 1)), ("b", (3, 200)), ("c", (63, 64))):
+        Image.fromarray(tiny.picture(*size)).save(tmp_path / "small" / f"{name}.png")
+    figures = steps(make(data=str(tmp_path / "small"), crop=128), 2)
+    assert all(math.isfinite(row["loss"]) for row in figures)
+
+
+class Malicious:
+    def __reduce__(self) -> Any:
+        return (Path.touch, (Path("touched-by-a-pickle"),))
+
+
+def test_checkpoints_that_are_none(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    good = make("good")
+    sound = torch.load(good.folder / "checkpoint.pt", weights_only=True)
+    other = make("other", model=replace(tiny.CONFIG, N=24)).folder / "checkpoint.pt"
+    bad: dict[str, Any] = {
+        "list": [1, 2], "tensor": torch.zeros(3), "empty": {},
+        "no step": {k: v for k, v in sound.items() if k != "step"},
+        "no weights": {**sound, "model": {}}, "strange": {**sound, "optimiser": 5, "average": "x"},
+        "claims": {**sound, "architecture": {**tiny.CONFIG.to_dict(), "N": 10**9}},
+        "architecture": {**sound, "architecture": 7}, "step": {**sound, "step": "many"},
+        "lambda": {**sound, "architecture": {**tiny.CONFIG.to_dict(), "lambda_max": 5.0}},
+    }  # fmt: skip
+    paths = [other, tmp_path / "missing.pt", tmp_path]
+    for name, content in bad.items():
+        torch.save(content, tmp_path / f"{name}.pt")
+        paths.append(tmp_path / f"{name}.pt")
+    (tmp_path / "text.pt").write_text("hello")
+    (tmp_path / "void.pt").write_bytes(b"")
+    (tmp_path / "cut.pt").write_bytes((good.folder / "checkpoint.pt").read_bytes()[:-5000])
+    (tmp_path / "pickle.pt").write_bytes(pickle.dumps(Malicious()))
+    torch.save({"model": Malicious()}, tmp_path / "code.pt")
+    paths += [tmp_path / f"{name}.pt" for name in ("text", "void", "cut", "pickle", "code")]
+    for number, path in enumerate(paths):
+        with pytest.raises(TrainingError, match="checkpoint") as caught:
+            make(f"branch{number}", branch_from=path)
+        assert path.name in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert not (tmp_path / f"branch{number}" / "checkpoint.pt").exists()
+    assert not (tmp_path / "touched-by-a-pickle").exists()
+
+
+def test_average_weights_can_be_loaded(make: Make, tmp_path: Path) -> None:
+    trainer = make()
+    steps(trainer, 2)
+    trainer.save()
+    assert_equal(
+        dict(load_average(trainer.folder / "checkpoint.pt").state_dict()), dict(trainer.average.state_dict())
+    )
+    torch.save({"architecture": tiny.CONFIG.to_dict(), "average": {}}, tmp_path / "x.pt")
+    for name in ("x.pt", "none.pt"):
+        with pytest.raises(TrainingError, match=name):
+            load_average(tmp_path / name)
+
+
+# ---- configurations
+
+
+def test_configuration_round_trip(tmp_path: Path) -> None:
+    config = TrainConfig(data="a b/ü", crop=128, betas=(0.8, 0.9), model=tiny.CONFIG)
+    assert TrainConfig.from_json(config.to_json()) == config
+    assert TrainConfig.from_json("{}") == TrainConfig()
+    (tmp_path / "c.json").write_text('{"batch": 3, "model": {"N": 32}}')
+    loaded = TrainConfig.load(tmp_path / "c.json")
+    assert (loaded.batch, loaded.crop, loaded.model.N, loaded.model.M) == (3, 256, 32, TrainConfig().model.M)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "{", "[]", "5", "null", '"x"', '{"unknown": 1}', '{"model": {"unknown": 1}}', '{"model": 3}',
+        '{"model": {"N": -1}}', '{"batch": 0}', '{"batch": "8"}', '{"batch": 1.5}', '{"batch": true}', '{"crop": 100}',
+        '{"crop": 0}', '{"learning_rate": 0}', '{"learning_rate": NaN}', '{"learning_rate": "1"}',
+        '{"betas": [0.9]}', '{"betas": [0.9, 1]}', '{"betas": 0.9}', '{"betas": ["a", "b"]}', '{"clip": -1}',
+        '{"warmup": -1}', '{"steps": -5}', '{"ema": 2}', '{"hard_fraction": -0.1}', '{"seed": -1}',
+        '{"seed": 4294967296}', '{"threads": 0}', '{"checkpoint_seconds": 0}', '{"data": 5}', "[" * 100000,
+    ],
+    ids=lambda t: t[:30],
+)  # fmt: skip
+def test_bad_configurations_are_refused(text: str, tmp_path: Path) -> None:
+    with pytest.raises((TrainingError, ModelError)):
+        TrainConfig.from_json(text)
+    path = tmp_path / "c.json"
+    path.write_text(text)
+    with pytest.raises(TrainingError, match=r"c\.json"):
+        TrainConfig.load(path)
+
+
+def test_configurations_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    for name in ("missing", "", "binary"):
+        with pytest.raises(TrainingError, match="cannot be read"):
+            TrainConfig.load(tmp_path / name)
