@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from latens.cli import files, training
-from latens.errors import ImageError, LatensError
+from latens.errors import ImageError, LatensError, ModelError, OutputError
 from latens.io import printable
 
 if TYPE_CHECKING:
@@ -22,10 +27,11 @@ if TYPE_CHECKING:
 EXIT_ERROR = 2
 EXIT_SALVAGED = 3
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
 
 app = typer.Typer(
     name="latens",
-    no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -49,7 +55,7 @@ def _version(wanted: bool) -> None:
     if wanted:
         import latens
 
-        print(f"latens {latens.__version__}")
+        _print(f"latens {latens.__version__}")
         raise typer.Exit
 
 
@@ -70,24 +76,45 @@ def _threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
+def _print(text: str) -> None:
+    """Results, to standard output."""
+    files.to_standard_output((text + "\n").encode(errors="backslashreplace"))
+
+
 def _say(text: str, quiet: bool = False) -> None:
-    if not quiet:
-        print(text, file=sys.stderr)
+    """Everything else, to standard error; who closes it wants to hear nothing."""
+    if not quiet and sys.stderr is not None:
+        with suppress(OSError):
+            print(printable(text), file=sys.stderr, flush=True)
 
 
-def _run(jobs: list[files.Job], verb: str, quiet: bool, work: Callable[[files.Job], int]) -> None:
-    """Do all jobs; one that fails is reported and the rest goes on. Exits with the worst outcome."""
-    worst = 0
+def _run(
+    jobs: list[files.Job],
+    verb: str,
+    quiet: bool,
+    work: Callable[[files.Job], int],
+    fatal: type[LatensError] | tuple[()] = (),
+) -> None:
+    """Do all jobs; one that fails is reported and the rest goes on, unless its error is ``fatal`` for all.
+
+    Exits with 2 if anything failed, else with 3 if anything was only salvaged.
+    """
+    outcomes = set()
     for job in files.with_progress(jobs, verb, quiet):
         try:
-            worst = max(worst, work(job))
-        except LatensError as error:
+            outcomes.add(work(job))
+        except fatal:
+            raise
+        except (LatensError, MemoryError) as error:
             if len(jobs) == 1:
                 raise
             _complain(error)
-            worst = max(worst, EXIT_ERROR)
-    if worst:
-        raise typer.Exit(worst)
+            outcomes.add(EXIT_ERROR)
+        if _interrupted:  # and the exception was lost, in a destructor or a foreign library
+            raise KeyboardInterrupt
+    for code in (EXIT_ERROR, EXIT_SALVAGED):
+        if code in outcomes:
+            raise typer.Exit(code)
 
 
 @app.command()
@@ -127,8 +154,12 @@ def encode(
         nonlocal codec
         image = read_image(files.open_source(job), frame=frame, max_pixels=max_pixels)
         if codec is None:
-            codec = _codec(model, fast)
-        data = codec.encode(image, quality)
+            from latens.codec import ImageCodec
+            from latens.zoo import DEFAULT_MODEL
+
+            codec = ImageCodec(model or DEFAULT_MODEL, fast=fast)
+        with job.named():
+            data = codec.encode(image, quality)
         files.write(job, data, force, inputs)
         for note in image.notes:
             _say(f"{job.source_name}: {note}", quiet)
@@ -137,14 +168,8 @@ def encode(
         _say(f"{job.source_name} -> {job.target_name}: {len(data):,} bytes, {bpp:.3f} bits per pixel", quiet)
         return 0
 
-    _run(jobs, "Encoding", quiet, work)
-
-
-def _codec(model: str | None, fast: bool) -> ImageCodec:
-    from latens.codec import ImageCodec
-    from latens.zoo import DEFAULT_MODEL
-
-    return ImageCodec(model or DEFAULT_MODEL, fast=fast)
+    # A model that cannot be used is the same for all images.
+    _run(jobs, "Encoding", quiet, work, fatal=ModelError)
 
 
 @app.command()
@@ -178,38 +203,44 @@ def decode(
 
       latens decode photo.ltn -o photo.webp
     """
+    from latens.io import WRITE_FORMATS, write_format, write_image
+
+    if format is not None and format not in WRITE_FORMATS:
+        raise OutputError(f"--format {printable(format)}: expected one of {', '.join(WRITE_FORMATS)}")
     jobs = files.plan(inputs, output, f".{format or 'png'}", force)
+    for job in jobs:
+        if format is None and job.target != files.STANDARD:
+            write_format(job.target)  # refuses suffixes that it does not know, before any work
     _threads(threads)
-    from io import BytesIO
 
     from latens import format as ltn
-    from latens.io import write_format, write_image
 
     limits = ltn.Limits(max_pixels=max_pixels)
     codecs: dict[str, ImageCodec] = {}
 
+    def codec_for(header: ltn.Header) -> ImageCodec:
+        from latens.codec import ImageCodec
+
+        name = model or header.model
+        if name not in codecs:
+            codecs[name] = ImageCodec(model, fast=fast) if model else ImageCodec.for_file(header, fast=fast)
+        return codecs[name]
+
     def work(job: files.Job) -> int:
-        try:
+        buffer = io.BytesIO()
+        with job.named():
             container = ltn.read(_read(job, limits), limits, on_error="conceal" if salvage else "raise")
-            name = model or container.header.model
-            if name not in codecs:
-                codecs[name] = _codec(name, fast)
-            image, problems = codecs[name].decode(
+            image, problems = codec_for(container.header).decode(
                 container, on_error="conceal" if salvage else "raise", other_weights=other_weights
             )
-        except LatensError as error:
-            raise type(error)(f"{job.source_name}: {error}") from error
-        buffer = BytesIO()
-        kind = format or ("png" if job.target == files.STANDARD else write_format(job.target))
-        notes = write_image(image, buffer, kind)
+            kind = format or ("png" if job.target == files.STANDARD else write_format(job.target))
+            notes = write_image(image, buffer, kind)
         files.write(job, buffer.getvalue(), force, inputs)
         for line in (*notes, *problems):
             _say(f"{job.source_name}: {line}", quiet)
-        _say(f"{job.source_name} -> {job.target_name}: {header_size(container.header)}", quiet)
+        header = container.header
+        _say(f"{job.source_name} -> {job.target_name}: {header.width} x {header.height}", quiet)
         return EXIT_SALVAGED if problems else 0
-
-    def header_size(header: ltn.Header) -> str:
-        return f"{header.width} x {header.height}"
 
     _run(jobs, "Decoding", quiet, work)
 
@@ -217,10 +248,11 @@ def decode(
 def _read(job: files.Job, limits: Any) -> bytes:
     from latens import format as ltn
 
-    if job.source == files.STANDARD:
-        return ltn.load(sys.stdin.buffer, limits)
+    source = files.open_source(job)
     try:
-        with Path(job.source).open("rb") as file:
+        if not isinstance(source, str):
+            return ltn.load(source, limits)
+        with Path(source).open("rb") as file:
             return ltn.load(file, limits)
     except OSError as error:
         raise ImageError(f"cannot be read ({error.strerror})") from error
@@ -232,7 +264,9 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
     max_pixels: MaxPixels = _PIXELS,
 ) -> None:
-    """Describe a .ltn file: its header, its chunks and where the bytes go. Every byte is checked.
+    """Describe a .ltn file.
+
+    Shows its header, its chunks and where the bytes go. Every byte of the container is checked.
 
     Example:
 
@@ -242,10 +276,8 @@ def info(
 
     job = files.Job(file, files.STANDARD)
     limits = ltn.Limits(max_pixels=max_pixels)
-    try:
+    with job.named():
         about = ltn.describe(_read(job, limits), limits)
-    except LatensError as error:
-        raise type(error)(f"{job.source_name}: {error}") from error
     if as_json:
         chunks = [chunk._asdict() for chunk in about.chunks]
         sizes = {
@@ -254,14 +286,15 @@ def info(
             "extras": about.extras,
             "overhead": about.overhead,
         }
-        print(json.dumps({"fields": dict(about.fields), "chunks": chunks, **sizes}, indent=1))
+        _print(json.dumps({"fields": dict(about.fields), "chunks": chunks, **sizes}, indent=1))
         return
-    for label, value in about.fields:
-        print(f"{label:<18} {value}")
-    print(f"{'Size':<18} {about.size:,} bytes: {about.streams:,} coded, {about.extras:,} metadata and alpha, "
-          f"{about.overhead} container")  # fmt: skip
-    for chunk in about.chunks:
-        print(f"  {chunk.offset:>10,}  {chunk.name:<14} {chunk.size:>10,} bytes")
+    lines = [f"{label:<18} {value}" for label, value in about.fields]
+    lines.append(
+        f"{'Size':<18} {about.size:,} bytes: {about.streams:,} coded, {about.extras:,} metadata and alpha, "
+        f"{about.overhead} container"
+    )
+    lines += [f"  {chunk.offset:>10,}  {chunk.name:<14} {chunk.size:>10,} bytes" for chunk in about.chunks]
+    _print("\n".join(lines))
 
 
 @app.command()
@@ -277,12 +310,13 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="Machine-readabl
     from latens.zoo import cards
 
     if as_json:
-        print(json.dumps([asdict(card) for card in cards()], indent=1))
+        _print(json.dumps([asdict(card) for card in cards()], indent=1))
         return
+    lines = []
     for card in cards():
         low, high = card.quality_range
         encoder, decoder = card.mac_per_pixel
-        print(card.id)
+        lines.append(card.id)
         for label, text in (
             ("summary", card.summary),
             ("range", f"{low:g} to {high:g} bits per pixel (Kodak)"),
@@ -293,40 +327,96 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="Machine-readabl
             ("licence", card.licence),
             ("SHA-256", card.sha256),
         ):
-            print(f"  {label:<14} {text}")
+            lines.append(f"  {label:<14} {text}")
+    _print("\n".join(lines))
 
 
 app.command()(training.train)
 app.command()(training.update_model)
 
 
+_debug = False
+_interrupted = False
+
+
 def main() -> None:
-    """Entry point: runs a command and turns every error into a line and an exit code."""
-    arguments = sys.argv[1:]
-    debug = "--debug" in arguments or os.environ.get("LATENS_DEBUG") == "1"
-    # Accepted anywhere, not only before the command.
-    arguments = [a for i, a in enumerate(arguments) if a != "--debug" or "--" in arguments[:i]]
+    """Entry point of the ``latens`` command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    # What decoders tell about damaged files is for programmers; the error that follows says it to users.
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGTERM, _terminate)
+    code = run(sys.argv[1:])
     try:
-        app(arguments, prog_name="latens")
-    except KeyboardInterrupt:
-        _say("latens: interrupted; files finished before are complete")
-        sys.exit(EXIT_INTERRUPTED)
-    except BrokenPipeError:
-        # The reader has gone, as in `| head`. Python must not try to flush what is left.
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        # What could not be written must not be tried again when Python ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except (LatensError, MemoryError, OSError, RuntimeError) as error:
-        if debug:
-            traceback.print_exc()
+        code = code or EXIT_ERROR
+    sys.exit(code)
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command; every error becomes a line on standard error and an exit code.
+
+    Args:
+        arguments: without the program's name. ``--debug`` is accepted anywhere before ``--``.
+
+    Returns:
+        0, or 2 after an error, 3 if files were only salvaged, 130 after Ctrl-C, 1 if nobody reads the output.
+    """
+    global _debug
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    _debug = "--debug" in arguments[:end] or os.environ.get("LATENS_DEBUG") == "1"
+    arguments = [a for a in arguments[:end] if a != "--debug"] + arguments[end:]
+    try:
+        command = typer.main.get_command(app)
+        with command.make_context("latens", arguments or ["--help"]) as context:
+            command.invoke(context)
+    except typer.Exit as end_of_command:
+        return end_of_command.exit_code
+    except KeyboardInterrupt:
+        return _stopped()
+    except BrokenPipeError:
+        return 1  # the reader has gone, as in `| head`
+    except Exception as error:
+        # An import that Ctrl-C breaks off ends in all kinds of errors.
+        if _interrupted:
+            return _stopped()
         _complain(error)
-        sys.exit(EXIT_ERROR)
+        return EXIT_ERROR
+    return 0
 
 
-def _complain(error: BaseException) -> None:
-    if isinstance(error, MemoryError):
-        text = "not enough memory"
-    elif isinstance(error, LatensError):
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    global _interrupted
+    _interrupted = True
+    raise KeyboardInterrupt
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(EXIT_TERMINATED)
+
+
+def _stopped() -> int:
+    _say("latens: interrupted; files finished before are complete")
+    return EXIT_INTERRUPTED
+
+
+def _complain(error: Exception) -> None:
+    if _debug:
+        with suppress(OSError):
+            traceback.print_exception(error)
+    if isinstance(error, LatensError):
         text = str(error)
+    elif hasattr(error, "format_message"):  # wrong usage; the class moved between releases of typer
+        path = getattr(getattr(error, "ctx", None), "command_path", "latens")
+        text = f"{printable(error.format_message())} (see '{path} --help')"
+    elif isinstance(error, MemoryError) or "allocate memory" in str(error):
+        text = "not enough memory"
     else:
         what = f"{type(error).__name__}: {printable(str(error))}"
         text = f"unexpected error, please report it ({what}); --debug shows more"

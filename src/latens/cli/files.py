@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from latens.errors import OutputError
+from latens.errors import ImageError, LatensError, OutputError
 from latens.io import atomic_write, check_output, printable
 
 STANDARD = "-"
@@ -32,29 +33,33 @@ class Job:
         """For messages."""
         return "standard output" if self.target == STANDARD else printable(self.target)
 
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """Put the name of the source before the message of every error."""
+        try:
+            yield
+        except LatensError as error:
+            raise type(error)(f"{self.source_name}: {error}") from error
+
 
 def plan(sources: list[str], output: str | None, suffix: str, force: bool) -> list[Job]:
-    """The jobs of a command, all of them checked.
+    """The jobs of a command, all of them checked; nothing is written.
 
     One source may go to a file, or to standard output; several go to a folder, or each beside its source.
 
     Raises:
         OutputError: two sources would write the same file, or an output must not be written.
+        ImageError: an input without a name.
     """
     is_folder = output is not None and (
         len(sources) > 1 or output.endswith(("/", os.sep)) or Path(output).is_dir()
     )
     if is_folder and output == STANDARD:
         raise OutputError("several inputs cannot all go to standard output; give a folder with -o")
-    if is_folder and not Path(str(output)).is_dir():
-        try:
-            Path(str(output)).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(
-                f"{printable(str(output))}: cannot be made a folder ({error.strerror})"
-            ) from error
     jobs = []
     for source in sources:
+        if not source:
+            raise ImageError("an input has an empty name")
         if output is not None and not is_folder:
             target = output
         elif source == STANDARD:
@@ -68,12 +73,15 @@ def plan(sources: list[str], output: str | None, suffix: str, force: bool) -> li
 
 
 def _check(jobs: list[Job], force: bool) -> None:
-    taken: dict[str, Job] = {}
-    sources = [job.source for job in jobs if job.source != STANDARD]
     if sum(job.source == STANDARD for job in jobs) > 1:
         raise OutputError("standard input can be read only once")
+    taken: dict[str, Job] = {}
     for job in jobs:
         if job.target == STANDARD:
+            if sys.stdout is None or sys.stdout.isatty():
+                raise OutputError(
+                    "standard output is closed or a terminal; redirect it, or name a file with -o"
+                )
             continue
         key = os.path.normcase(Path(job.target).resolve())
         # Some file systems do not tell upper from lower case: two such names would be one file there.
@@ -82,24 +90,70 @@ def _check(jobs: list[Job], force: bool) -> None:
                 f"{other.source_name} and {job.source_name} would both be written to {job.target_name}; "
                 "nothing was written"
             )
-        check_output(job.target, force=force, inputs=sources)
+    inputs = file_names(job.source for job in jobs)
+    for job in taken.values():
+        folder = Path(job.target).parent
+        if folder.is_dir():
+            check_output(job.target, force=force, inputs=inputs)
+        else:
+            _check_folder(folder)
+
+
+def _check_folder(folder: Path) -> None:
+    """Whether a folder that does not exist could be made, as :func:`write` will do."""
+    above = next(parent for parent in folder.absolute().parents if os.path.lexists(parent))
+    if os.path.lexists(folder) or not above.is_dir():
+        raise OutputError(f"{printable(folder)}: cannot be made a folder: something else is in its place")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise OutputError(f"{printable(folder)}: cannot be made: {printable(above)} is not writable")
+
+
+def file_names(names: Iterable[str]) -> list[str]:
+    """Those that name files."""
+    return [name for name in names if name != STANDARD]
 
 
 def open_source(job: Job) -> BinaryIO | str:
-    """What the image reader takes."""
-    return sys.stdin.buffer if job.source == STANDARD else job.source
+    """What the image reader takes: a path, or standard input.
+
+    Raises:
+        ImageError: standard input is closed.
+    """
+    if job.source != STANDARD:
+        return job.source
+    if sys.stdin is None:
+        raise ImageError("standard input is closed")
+    return sys.stdin.buffer
 
 
-def write(job: Job, data: bytes, force: bool, inputs: Iterable[str] = ()) -> None:
-    """Write a whole result.
+def write(job: Job, data: bytes, force: bool, inputs: Iterable[str]) -> None:
+    """Write a whole result, which never replaces one of ``inputs``.
 
     Raises:
         OutputError: it cannot be written.
     """
-    if job.target != STANDARD:
-        atomic_write(job.target, data, force=force, inputs=[s for s in inputs if s != STANDARD])
+    if job.target == STANDARD:
+        to_standard_output(data)
         return
+    folder = Path(job.target).parent
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{printable(folder)}: cannot be made ({error.strerror})") from error
+    atomic_write(job.target, data, force=force, inputs=file_names(inputs))
+
+
+def to_standard_output(data: bytes) -> None:
+    """Write to standard output, all of it now.
+
+    Raises:
+        OutputError: it cannot be written.
+        BrokenPipeError: nobody reads it any more.
+    """
+    if sys.stdout is None:
+        raise OutputError("standard output is closed")
+    try:
+        sys.stdout.flush()
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
     except BrokenPipeError:
@@ -110,7 +164,7 @@ def write(job: Job, data: bytes, force: bool, inputs: Iterable[str] = ()) -> Non
 
 def with_progress(jobs: list[Job], verb: str, quiet: bool) -> Iterator[Job]:
     """The jobs one by one, with a progress bar on a terminal if there are several."""
-    if len(jobs) < 2 or quiet or not sys.stderr.isatty():
+    if len(jobs) < 2 or quiet or sys.stderr is None or not sys.stderr.isatty():
         yield from jobs
         return
     from rich.console import Console

@@ -6,6 +6,7 @@ import math
 import re
 import signal
 import sys
+import time
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,11 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from latens.errors import TrainingError
-from latens.io import printable
+from latens.io import check_output, printable
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
+    from latens.train import Trainer
+
+EXIT_INTERRUPTED = 130
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -33,97 +37,135 @@ def _seconds(budget: str | None) -> float:
 
 def train(
     run: Annotated[Path, typer.Argument(help="Run folder; an unfinished run in it is continued.")],
-    data: Annotated[str | None, typer.Option("--data", help="Folder (or .tar) of photographs.")] = None,
+    data: Annotated[Path | None, typer.Option("--data", help="Folder (or .tar) of photographs.")] = None,
     config: Annotated[
-        Path | None, typer.Option("--config", help="JSON file; --data and --threads override it.")
+        Path | None,
+        typer.Option(
+            "--config",
+            help="JSON file, such as the config.json of another run; missing keys take their defaults.",
+        ),
     ] = None,
     budget: Annotated[
         str | None, typer.Option("--budget", help="Stop cleanly after so long: 90s, 150m, 2.5h.")
     ] = None,
     branch_from: Annotated[
-        Path | None, typer.Option("--branch-from", help="Start from this checkpoint.")
+        Path | None, typer.Option("--branch-from", help="Start from this checkpoint.pt of another run.")
     ] = None,
     decay_steps: Annotated[
         int | None,
         typer.Option(
             "--decay-steps",
             min=1,
-            help="Let the learning rate fall to zero in so many steps from the checkpoint on.",
+            help="Let the learning rate fall to zero in so many steps from here on; the run ends there.",
         ),
     ] = None,
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Of crops, qualities and noise.")] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="CPU threads; 1 by default.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of crops, qualities and noise.")] = None,
 ) -> None:
-    """Train the default model's architecture on a folder of photographs.
+    """Train a model on photographs.
 
-    The run can be killed at any time and goes on from its last checkpoint when the command is repeated. A run
-    without a decay never ends: it is the trunk from which finished models branch.
+    The architecture is that of the default model. The run can be killed at any time and goes on from its last
+    checkpoint when the command is repeated; Ctrl-C saves first. A run without a decay never ends: it is the
+    trunk from which finished models branch. RUN holds config.json, checkpoint.pt and log.jsonl.
 
     Examples:
 
-      latens train runs/trunk --data photos/ --budget 150m
+      latens train trunk/ --data photos/ --budget 150m
 
-      latens train runs/final --branch-from runs/trunk/checkpoint.pt --decay-steps 3000
-    """  # fmt: skip
+      latens train final/ --branch-from trunk/checkpoint.pt --decay-steps 3000
+
+      latens update-model final/checkpoint.pt -o mine.safetensors --name mine-1
+    """
     from dataclasses import replace
 
+    seconds = _seconds(budget)
     from latens.train import TrainConfig, Trainer
 
-    saved = run / "config.json"
-    if config is None and saved.exists():
-        config = saved
-    elif config is None and branch_from is not None and (branch_from.parent / "config.json").exists():
-        config = branch_from.parent / "config.json"
-    settings = TrainConfig.load(config) if config is not None else TrainConfig()
-    given: dict[str, Any] = {"data": data, "threads": threads, "seed": seed}
+    resumes = (run / "checkpoint.pt").exists()
+    settings = TrainConfig()
+    if config is not None:
+        settings = TrainConfig.load(config)
+    elif (run / "config.json").exists():
+        settings = TrainConfig.load(run / "config.json")
+    elif branch_from is not None and (branch_from.parent / "config.json").exists():
+        # Like the run it branches from, but for the end of that one.
+        settings = replace(TrainConfig.load(branch_from.parent / "config.json"), decay_start=0, steps=0)
+    given: dict[str, Any] = {"data": str(data.absolute()) if data else None, "threads": threads, "seed": seed}
     settings = replace(settings, **{key: value for key, value in given.items() if value is not None})
     if not settings.data:
         raise TrainingError("no photographs: give a folder with --data")
-    with _Progress() as progress:
-        trainer = Trainer(settings, run, branch_from, progress.show)
-        if trainer.pool.skipped:
-            print(f"{len(trainer.pool.skipped)} files could not be read and are skipped:", file=sys.stderr)
-            for name in trainer.pool.skipped:
-                print(f"  {printable(name)}", file=sys.stderr)
-        if decay_steps is not None and settings.steps == 0:
-            trainer.start_decay(decay_steps)
-        progress.start(trainer.step, trainer.config.steps)
-        trainer.run(_seconds(budget))
+    progress = _Progress()
+    trainer = Trainer(settings, run, branch_from, progress.show)
+    if trainer.skipped:
+        _say(f"{len(trainer.skipped)} files could not be read and are skipped:")
+        for name in trainer.skipped:
+            _say(f"  {printable(name)}")
+    if decay_steps is not None and (not resumes or settings.steps == 0):
+        trainer.start_decay(decay_steps)
+    with progress:
+        progress.start(trainer)
+        trainer.run(seconds)
+    ended = 0 < trainer.config.steps <= trainer.step
+    _say(f"{printable(run)}: {'finished' if ended else 'stopped'} at step {trainer.step}")
+    if not ended:
+        _say("the same command goes on from there")
+    if progress.interrupted:
+        raise typer.Exit(EXIT_INTERRUPTED)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 class _Progress:
-    """A progress bar on a terminal, a line a minute elsewhere; SIGTERM ends the run like Ctrl-C."""
+    """A progress bar on a terminal, a line a minute elsewhere; the first Ctrl-C or SIGTERM ends the run cleanly."""
+
+    def __init__(self) -> None:
+        self.interrupted = False
+        self._task: TaskID | None = None
+        self._said = time.monotonic()
 
     def __enter__(self) -> _Progress:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
         self._bar = Progress(
-            MofNCompleteColumn(), BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}"),
+            MofNCompleteColumn(), BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False),
             console=Console(stderr=True, markup=False, highlight=False), disable=not sys.stderr.isatty(),
         )  # fmt: skip
         self._bar.start()
-        self._task: TaskID | None = None
-        signal.signal(signal.SIGTERM, _interrupt)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def start(self, step: int, steps: int) -> None:
-        self._task = self._bar.add_task("", total=steps or None, completed=step)
+    def start(self, trainer: Trainer) -> None:
+        """Show the progress of a run, and let signals end it."""
+        self._task = self._bar.add_task("", total=trainer.config.steps or None, completed=trainer.step)
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            if self.interrupted:
+                raise KeyboardInterrupt  # a second time: at once
+            self.interrupted = True
+            trainer.stop()
+
+        signal.signal(signal.SIGINT, stop)
+        signal.signal(signal.SIGTERM, stop)
 
     def show(self, record: dict[str, Any]) -> None:
+        """Called by the trainer with each line of its log."""
         if "validation" in record:
             text = ", ".join(f"{row['bpp']:.3f} bpp {row['db']:.2f} dB" for row in record["validation"])
-            self._bar.console.print(f"step {record['step']}: {text}", markup=False)
-        elif self._task is not None:
+        else:
             text = f"loss {record['loss']:.3f}, {record['bpp']:.3f} bpp, {record['db']:.2f} dB"
-            self._bar.update(self._task, completed=record["step"], description=text)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+            if self._task is not None:
+                self._bar.update(self._task, completed=record["step"], description=text)
+        now = time.monotonic()
+        if "validation" in record or (self._bar.disable and now - self._said >= 60):
+            self._said = now
+            self._bar.console.print(f"step {record['step']}: {text}", markup=False)
 
 
 def update_model(
@@ -133,13 +175,20 @@ def update_model(
     notes: Annotated[str, typer.Option("--notes", help="Stored with the weights.")] = "",
     force: Annotated[bool, typer.Option("--force", "-f", help="Replace an existing file.")] = False,
 ) -> None:
-    """Turn a training checkpoint into a weights file that encode and decode take with --model.
+    """Make a weights file from a checkpoint.
+
+    Encode and decode take it with --model. It holds the averaged weights of the run, and the integer networks
+    and tables that files depend on, made from them once and for all.
 
     Example:
 
-      latens update-model runs/final/checkpoint.pt -o mine.safetensors --name mine-1
+      latens update-model final/checkpoint.pt -o mine.safetensors --name mine-1
     """
+    check_output(output, force=force, inputs=[checkpoint])
     from latens.train import load_average
     from latens.zoo import save
 
     save(load_average(checkpoint), output, name, notes, force=force)
+    _say(
+        f"{printable(output)}: {output.stat().st_size:,} bytes, {name}; use it with --model {printable(output)}"
+    )
