@@ -21,7 +21,11 @@ import torch
 from PIL import Image, features
 
 import latens
+from latens.codec import ImageCodec
+from latens.format import read
+from latens.io import from_pil, to_pil
 from latens.metrics import ms_ssim
+from latens.zoo import DEFAULT_MODEL
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -47,14 +51,15 @@ class Codec:
     step: float = 1.0
 
 
-def latens_codec(fast: bool = False) -> Codec:
-    """The default model."""
+def latens_codec(model: str = DEFAULT_MODEL, fast: bool = False) -> Codec:
+    """A released model of Latens, or a weights file."""
+    codec = ImageCodec(model, fast=fast)
     return Codec(
-        "Latens --fast" if fast else "Latens",
+        "Latens",
         ".ltn",
-        latens.__version__,
-        lambda image, quality: latens.encode(image, quality, fast=fast),
-        lambda data: latens.decode(data, fast=fast),
+        codec.model.weights_id,
+        lambda image, quality: codec.encode(from_pil(image), quality),
+        lambda data: to_pil(codec.decode(read(data))[0]),
         step=0.05,
     )
 

@@ -29,7 +29,7 @@ from rich.table import Table
 from common import CLASSICAL, Codec, latens_codec, machine, psnr, read_rgb, similarity
 from latens.errors import CurveError
 from latens.metrics import bd_rate
-from latens.zoo import load
+from latens.zoo import DEFAULT_MODEL
 
 Points = npt.NDArray[np.float64]  # (pictures, qualities, 3): bits per pixel, PSNR, MS-SSIM
 
@@ -145,6 +145,7 @@ def main() -> None:
     parser.add_argument(
         "--range", type=float, nargs=2, default=(28.0, 39.0), metavar=("LOW", "HIGH"), help="dB"
     )
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="a released model or a weights file")
     parser.add_argument("--fast", action="store_true", help="Latens in bfloat16")
     parser.add_argument("--threads", type=int)
     args = parser.parse_args()
@@ -163,7 +164,8 @@ def main() -> None:
     for codec in CLASSICAL:
         points[codec.name] = measure(codec, QUALITIES[codec.name], photos, cache)
         cache_path.write_text(json.dumps(cache, indent=0))
-    points["Latens"] = measure(latens_codec(args.fast), QUALITIES["Latens"], photos, {})
+    latens = latens_codec(args.model, args.fast)
+    points["Latens"] = measure(latens, QUALITIES["Latens"], photos, {})
 
     curves = {name: p.mean(0) for name, p in points.items()}
     ours = curves["Latens"]
@@ -187,8 +189,7 @@ def main() -> None:
     result = {
         "pictures": [path.name for path in photos],
         "machine": machine(),
-        "codecs": {codec.name: codec.version for codec in CLASSICAL},
-        "weights_id": load().weights_id,
+        "codecs": {codec.name: codec.version for codec in (latens, *CLASSICAL)},
         "fast": args.fast,
         "range_db": limits,
         "curves": {
