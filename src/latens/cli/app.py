@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -373,7 +374,7 @@ def run(arguments: list[str]) -> int:
     _debug = "--debug" in arguments[:end] or os.environ.get("LATENS_DEBUG") == "1"
     arguments = [a for a in arguments[:end] if a != "--debug"] + arguments[end:]
     try:
-        command = typer.main.get_command(app)
+        command = _command()
         with command.make_context("latens", arguments or ["--help"]) as context:
             command.invoke(context)
     except typer.Exit as end_of_command:
@@ -389,6 +390,11 @@ def run(arguments: list[str]) -> int:
         _complain(error)
         return EXIT_ERROR
     return 0
+
+
+@cache
+def _command() -> Any:
+    return typer.main.get_command(app)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -52,7 +52,7 @@ def plan(sources: list[str], output: str | None, suffix: str, force: bool) -> li
         ImageError: an input without a name.
     """
     is_folder = output is not None and (
-        len(sources) > 1 or output.endswith(("/", os.sep)) or Path(output).is_dir()
+        len(sources) > 1 or output.endswith(("/", os.sep)) or _is_folder(output)
     )
     if is_folder and output == STANDARD:
         raise OutputError("several inputs cannot all go to standard output; give a folder with -o")
@@ -83,7 +83,7 @@ def _check(jobs: list[Job], force: bool) -> None:
                     "standard output is closed or a terminal; redirect it, or name a file with -o"
                 )
             continue
-        key = os.path.normcase(Path(job.target).resolve())
+        key = os.path.normcase(os.path.realpath(job.target))
         # Some file systems do not tell upper from lower case: two such names would be one file there.
         if (other := taken.setdefault(key.casefold(), job)) is not job:
             raise OutputError(
@@ -93,7 +93,7 @@ def _check(jobs: list[Job], force: bool) -> None:
     inputs = file_names(job.source for job in jobs)
     for job in taken.values():
         folder = Path(job.target).parent
-        if folder.is_dir():
+        if _is_folder(folder):
             check_output(job.target, force=force, inputs=inputs)
         else:
             _check_folder(folder)
@@ -102,10 +102,14 @@ def _check(jobs: list[Job], force: bool) -> None:
 def _check_folder(folder: Path) -> None:
     """Whether a folder that does not exist could be made, as :func:`write` will do."""
     above = next(parent for parent in folder.absolute().parents if os.path.lexists(parent))
-    if os.path.lexists(folder) or not above.is_dir():
+    if os.path.lexists(folder) or not _is_folder(above):
         raise OutputError(f"{printable(folder)}: cannot be made a folder: something else is in its place")
     if not os.access(above, os.W_OK | os.X_OK):
         raise OutputError(f"{printable(folder)}: cannot be made: {printable(above)} is not writable")
+
+
+def _is_folder(path: str | Path) -> bool:
+    return os.path.isdir(path)  # noqa: PTH112  (Path.is_dir raises for names that are too long)
 
 
 def file_names(names: Iterable[str]) -> list[str]:
