@@ -73,8 +73,8 @@ class LatensBaseConfig:
         sizes = (self.N, self.M, self.inner, self.hyper, self.knots)
         blocks = (*self.analysis_blocks, *self.synthesis_blocks)
         sane = (
-            all(type(n) is int and 2 <= n <= 2048 for n in sizes)
-            and len(blocks) == 4
+            all(type(n) is int and 2 <= n <= 1024 for n in sizes)
+            and len(self.analysis_blocks) == len(self.synthesis_blocks) == 2
             and all(type(n) is int and 0 <= n <= 64 for n in blocks)
             and 0.0 < self.lambda_min < self.lambda_max < 1e4
         )
@@ -175,6 +175,8 @@ class LatensBase(nn.Module):
     except the prior of z, which takes the nearest knot.
     """
 
+    channel_scale: Tensor
+
     def __init__(self, config: LatensBaseConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or LatensBaseConfig()
@@ -215,6 +217,8 @@ class LatensBase(nn.Module):
             nn.Conv2d(M + inner, inner, 1), DepthConvBlock(inner), DepthConvBlock(inner)
         )
         self.mean_1 = nn.Conv2d(inner, M, 1)
+        # Typical strength of each channel of the features that y is made of.
+        self.register_buffer("channel_scale", torch.ones(1, M, 1, 1))
         for conv in (self.mean_0, self.mean_1):
             _fill(conv, torch.zeros_like(conv.weight), torch.zeros(M))
         self._initialise_levels(torch.ones(M))
@@ -267,6 +271,7 @@ class LatensBase(nn.Module):
                     whiten = 1.0 / (STREAM_SCALE * (sigma.float() + 0.05))
                     block.pw_in.weight.mul_(whiten[:, None, None])
                     block.ffn_in.weight.mul_(whiten[:, None, None])
+        self.channel_scale.copy_((STREAM_SCALE * sigma16.float()).clamp_min(0.05)[None, :, None, None])
         self._initialise_levels(sigma16.float())
 
     # -- quality -------------------------------------------------------------------------------------------
@@ -314,14 +319,13 @@ class LatensBase(nn.Module):
 
     def first_mean(self, features: Tensor, quality: Tensor) -> Tensor:
         """Mean of the positions coded first, from the hyperprior alone (given for all positions)."""
-        mean: Tensor = self.mean_0(features) * self.gain(quality)
-        return mean
+        return _in_float32(self.mean_0, features) * (self.channel_scale * self.gain(quality))
 
     def second_mean(self, features: Tensor, y_first: Tensor, quality: Tensor) -> Tensor:
         """Mean of the positions coded second, given ``y_first`` (zero elsewhere)."""
-        u = torch.cat([y_first * self.inverse_gain(quality), features], dim=1)
-        mean: Tensor = self.mean_1(self.context(u)) * self.gain(quality)
-        return mean
+        known = y_first * (self.inverse_gain(quality) / self.channel_scale)
+        u = torch.cat([known, features], dim=1)
+        return _in_float32(self.mean_1, self.context(u)) * (self.channel_scale * self.gain(quality))
 
     def synthesise(self, y_hat: Tensor, quality: Tensor) -> Tensor:
         """y_hat to x_hat ``(B, 3, H, W)``, not clamped."""
@@ -342,7 +346,8 @@ class LatensBase(nn.Module):
             quality: ``(B,)`` in 0..1.
             noise: rate from uniform noise in place of rounding (what enters g_s, context and hyper-synthesis is
                 always rounded, with straight-through gradients).
-            autocast: run g_a, g_s and h_a in bfloat16.
+            autocast: run the networks in bfloat16, except for the last layers of those that predict means and
+                scales. Latents, means, scales and likelihoods stay in float32.
 
         Returns:
             ``{"x_hat": (B, 3, H, W), "likelihoods": {"y": ..., "z": ...}}``.
@@ -351,18 +356,20 @@ class LatensBase(nn.Module):
         with low_precision:
             y = self.analyse(x, quality)
             z = self.hyper_analyse(y, quality)
+            z_hat = quantize_ste(z)
+            index = _in_float32(self.h_scale[-1], self.h_scale[:-1](z_hat))
+            features = self.means(z_hat)
         knot = self.nearest_knot(quality)
-        z_hat = quantize_ste(z)
         z_likelihoods = self.prior(z + torch.empty_like(z).uniform_(-0.5, 0.5) if noise else z_hat, knot)
 
-        index = self.h_scale(z_hat)
         bounded: Tensor = _Bounded.apply(index, SCALES_LEVELS - 1.0)  # type: ignore[no-untyped-call]
         log_scale = bounded * _LOG_SCALE_STEP + math.log(SCALES_MIN)
-        features = self.means(z_hat)
         first = first_step_mask(y)
         mean = self.first_mean(features, quality)
         y_first = (quantize_ste(y - mean) + mean) * first
-        mean = torch.where(first, mean, self.second_mean(features, y_first, quality))
+        with low_precision:
+            second = self.second_mean(features, y_first, quality)
+        mean = torch.where(first, mean, second)
         residual = y - mean
         y_hat = quantize_ste(residual) + mean
         value = residual + torch.empty_like(y).uniform_(-0.5, 0.5) if noise else torch.round(residual)
@@ -370,6 +377,13 @@ class LatensBase(nn.Module):
         with low_precision:
             x_hat = self.synthesise(y_hat, quality)
         return {"x_hat": x_hat, "likelihoods": {"y": y_likelihoods, "z": z_likelihoods}}
+
+
+def _in_float32(layer: nn.Module, x: Tensor) -> Tensor:
+    """Run one layer outside autocast: its result has to be precise relative to the quantiser's step."""
+    with torch.autocast(x.device.type, enabled=False):
+        out: Tensor = layer(x.float())
+    return out
 
 
 def gaussian_likelihood(value: Tensor, log_scale: Tensor) -> Tensor:
