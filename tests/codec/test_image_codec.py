@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import resource
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -343,6 +344,18 @@ def test_altered_streams_never_decode(codec: ImageCodec) -> None:
         container.tiles[0] = ltn.Tile(tile.checksum, bytes(stream))
         with pytest.raises((CoderError, ChecksumError), match="tile 0: "):
             codec.decode(container)
+
+
+def test_a_file_that_only_claims_to_be_large_is_cheap(codec: ImageCodec) -> None:
+    """2^28 pixels would take gigabytes; the first stream is wrong, and little is allocated before that is known."""
+    header = dataclasses.replace(
+        ltn.read_header(codec.encode(Image(tiny.picture(8, 8)))), width=16384, height=16384, lanes=8
+    )
+    tiles: list[ltn.Tile | None] = [ltn.Tile(0, bytes(40))] * header.tile_count
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises((CoderError, ChecksumError), match="tile 0"):
+        codec.decode(ltn.Container(header, tiles))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
 
 
 # ---- the right model, or none
