@@ -108,7 +108,7 @@ def comparison_table(comparisons: Mapping[str, Mapping[str, Any]], limits: tuple
         title=f"Latens against others, {limits[0]:g} to {limits[1]:g} dB (negative: smaller files)",
         title_justify="left",
     )
-    table.add_column("anchor")
+    table.add_column("anchor", no_wrap=True)
     for heading in ("BD-rate %", "cubic %", "per picture %", "compared over dB"):
         table.add_column(heading, justify="right")
     for name, c in comparisons.items():
@@ -156,7 +156,7 @@ def main() -> None:
     if not photos:
         parser.error(f"{args.folder}: no .png files")
     args.output.mkdir(parents=True, exist_ok=True)
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=110)  # in a log, too
 
     cache_path = args.output / "classical.json"
     cache = json.loads(cache_path.read_text()) if cache_path.exists() else {}
