@@ -411,3 +411,15 @@ def test_drawn_symbols_are_those_of_splitmix64() -> None:
     np.testing.assert_array_equal(got, np.array(want).reshape(2, 20, 30))
     assert set(got[0].ravel()) == {-1, 0, 1}  # the escape never
     assert set(got[1].ravel()) == {7}
+
+
+@pytest.mark.parametrize("step", [2, 4, 2**20, 2**45])
+def test_evenly_spaced_thresholds(step: int) -> None:
+    """They are counted without a search: at their edges and at the ends of the range as anywhere else."""
+    thresholds = step * np.arange(63 if step < 2**40 else 5) + step // 2
+    sums = np.concatenate([thresholds - 1, thresholds, thresholds + 1, [0, LIMIT - 2, 2 - LIMIT]])
+    layer = IntegerLayer(np.zeros((len(sums), 1, 1, 1), np.int64), sums, 0, False, 1)
+    for moved in (0, 1):  # moved by one, they take the search
+        network = FixedPointNetwork([layer], thresholds + moved)
+        expected = [sum(int(s) > int(t) for t in network.thresholds) for s in sums]
+        assert network(torch.zeros(1, 1, 1, 1)).flatten().tolist() == expected
