@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from latens import format as ltn
 from latens.cli import files, training
 from latens.errors import ImageError, LatensError, ModelError, OutputError
 from latens.io import printable
@@ -153,15 +154,15 @@ def encode(
 
     def work(job: files.Job) -> int:
         nonlocal codec
-        image = read_image(files.open_source(job), frame=frame, max_pixels=max_pixels)
+        image = read_image(files.open_source(job.source), frame=frame, max_pixels=max_pixels)
         if codec is None:
             from latens.codec import ImageCodec
             from latens.zoo import DEFAULT_MODEL
 
             codec = ImageCodec(model or DEFAULT_MODEL, fast=fast)
-        with job.named():
+        with files.named(job.source):
             data = codec.encode(image, quality)
-        files.write(job, data, force, inputs)
+        files.write(job, data, force)
         for note in image.notes:
             _say(f"{job.source_name}: {note}", quiet)
         height, width = image.pixels.shape[:2]
@@ -214,8 +215,6 @@ def decode(
             write_format(job.target)  # refuses suffixes that it does not know, before any work
     _threads(threads)
 
-    from latens import format as ltn
-
     limits = ltn.Limits(max_pixels=max_pixels)
     codecs: dict[str, ImageCodec] = {}
 
@@ -229,14 +228,16 @@ def decode(
 
     def work(job: files.Job) -> int:
         buffer = io.BytesIO()
-        with job.named():
-            container = ltn.read(_read(job, limits), limits, on_error="conceal" if salvage else "raise")
+        with files.named(job.source):
+            container = ltn.read(
+                _read(job.source, limits), limits, on_error="conceal" if salvage else "raise"
+            )
             image, problems = codec_for(container.header).decode(
                 container, on_error="conceal" if salvage else "raise", other_weights=other_weights
             )
             kind = format or ("png" if job.target == files.STANDARD else write_format(job.target))
             notes = write_image(image, buffer, kind)
-        files.write(job, buffer.getvalue(), force, inputs)
+        files.write(job, buffer.getvalue(), force)
         for line in (*notes, *problems):
             _say(f"{job.source_name}: {line}", quiet)
         header = container.header
@@ -246,10 +247,8 @@ def decode(
     _run(jobs, "Decoding", quiet, work)
 
 
-def _read(job: files.Job, limits: Any) -> bytes:
-    from latens import format as ltn
-
-    source = files.open_source(job)
+def _read(name: str, limits: ltn.Limits) -> bytes:
+    source = files.open_source(name)
     try:
         if not isinstance(source, str):
             return ltn.load(source, limits)
@@ -273,12 +272,9 @@ def info(
 
       latens info photo.ltn
     """
-    from latens import format as ltn
-
-    job = files.Job(file, files.STANDARD)
     limits = ltn.Limits(max_pixels=max_pixels)
-    with job.named():
-        about = ltn.describe(_read(job, limits), limits)
+    with files.named(file):
+        about = ltn.describe(_read(file, limits), limits)
     if as_json:
         chunks = [chunk._asdict() for chunk in about.chunks]
         sizes = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -16,30 +16,59 @@ from latens.io import atomic_write, check_output, printable
 STANDARD = "-"
 
 
+class Inputs:
+    """All files that a command reads, by what they are and not by how they are called.
+
+    Looked up once each: comparing every output with every input would take minutes for thousands of files.
+    """
+
+    def __init__(self, sources: Iterable[str]) -> None:
+        self._names: dict[tuple[int, int], str] = {}
+        for source in sources:
+            with suppress(OSError, ValueError):
+                status = Path(source).stat()
+                self._names[status.st_dev, status.st_ino] = source
+
+    def same_as(self, target: str) -> list[str]:
+        """The input that is the file ``target``, if there is one."""
+        with suppress(OSError, ValueError):
+            status = Path(target).stat()
+            name = self._names.get((status.st_dev, status.st_ino))
+            return [] if name is None else [name]
+        return []
+
+
 @dataclass(frozen=True)
 class Job:
     """One file to read and one to write; ``-`` stands for standard input or output."""
 
     source: str
     target: str
+    inputs: Inputs
 
     @property
     def source_name(self) -> str:
         """For messages."""
-        return "standard input" if self.source == STANDARD else printable(self.source)
+        return shown(self.source)
 
     @property
     def target_name(self) -> str:
         """For messages."""
         return "standard output" if self.target == STANDARD else printable(self.target)
 
-    @contextmanager
-    def named(self) -> Iterator[None]:
-        """Put the name of the source before the message of every error."""
-        try:
-            yield
-        except LatensError as error:
-            raise type(error)(f"{self.source_name}: {error}") from error
+
+def shown(source: str) -> str:
+    """An input as messages name it."""
+    return "standard input" if source == STANDARD else printable(source)
+
+
+@contextmanager
+def named(source: str) -> Iterator[None]:
+    """Put the name of an input before the message of every error."""
+    try:
+        yield
+    except LatensError as error:
+        raise type(error)(f"{shown(source)}: {error}") from error
 
 
 def plan(sources: list[str], output: str | None, suffix: str, force: bool) -> list[Job]:
@@ -56,6 +85,7 @@ def plan(sources: list[str], output: str | None, suffix: str, force: bool) -> li
     )
     if is_folder and output == STANDARD:
         raise OutputError("several inputs cannot all go to standard output; give a folder with -o")
+    inputs = Inputs(source for source in sources if source != STANDARD)
     jobs = []
     for source in sources:
         if not source:
@@ -67,7 +97,7 @@ def plan(sources: list[str], output: str | None, suffix: str, force: bool) -> li
         else:
             folder = Path(source).parent if output is None else Path(output)
             target = str(folder / (Path(source).stem + suffix))
-        jobs.append(Job(source, target))
+        jobs.append(Job(source, target, inputs))
     _check(jobs, force)
     return jobs
 
@@ -90,11 +120,10 @@ def _check(jobs: list[Job], force: bool) -> None:
                 f"{other.source_name} and {job.source_name} would both be written to {job.target_name}; "
                 "nothing was written"
             )
-    inputs = file_names(job.source for job in jobs)
     for job in taken.values():
         folder = Path(job.target).parent
         if _is_folder(folder):
-            check_output(job.target, force=force, inputs=inputs)
+            check_output(job.target, force=force, inputs=job.inputs.same_as(job.target))
         else:
             _check_folder(folder)
 
@@ -112,26 +141,21 @@ def _is_folder(path: str | Path) -> bool:
     return os.path.isdir(path)  # noqa: PTH112  (Path.is_dir raises for names that are too long)
 
 
-def file_names(names: Iterable[str]) -> list[str]:
-    """Those that name files."""
-    return [name for name in names if name != STANDARD]
-
-
-def open_source(job: Job) -> BinaryIO | str:
+def open_source(source: str) -> BinaryIO | str:
     """What the image reader takes: a path, or standard input.
 
     Raises:
         ImageError: standard input is closed.
     """
-    if job.source != STANDARD:
-        return job.source
+    if source != STANDARD:
+        return source
     if sys.stdin is None:
         raise ImageError("standard input is closed")
     return sys.stdin.buffer
 
 
-def write(job: Job, data: bytes, force: bool, inputs: Iterable[str]) -> None:
-    """Write a whole result, which never replaces one of ``inputs``.
+def write(job: Job, data: bytes, force: bool) -> None:
+    """Write a whole result, which never replaces an input.
 
     Raises:
         OutputError: it cannot be written.
@@ -144,7 +168,7 @@ def write(job: Job, data: bytes, force: bool, inputs: Iterable[str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{printable(folder)}: cannot be made ({error.strerror})") from error
-    atomic_write(job.target, data, force=force, inputs=file_names(inputs))
+    atomic_write(job.target, data, force=force, inputs=job.inputs.same_as(job.target))
 
 
 def to_standard_output(data: bytes) -> None:
