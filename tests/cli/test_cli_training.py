@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -129,6 +130,26 @@ def test_a_signal_ends_the_run_after_its_step(
     assert result.code == 130
     assert result.err.splitlines()[-2:] == ["run: stopped at step 3", "the same command goes on from there"]
     assert torch.load(work / "run/checkpoint.pt", weights_only=True)["step"] == 3
+
+
+def test_progress_without_a_terminal_is_a_line_now_and_then(
+    latens: Run, config: str, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Trainer, "LOG_EVERY", 1)
+    settings = json.loads((work / config).read_text())
+    (work / "held").write_text("1.png\n")
+    settings |= {"steps": 3, "holdout": "held", "validate_seconds": 1e-6}
+    (work / config).write_text(json.dumps(settings))
+    minutes = iter(range(10_000))
+    monkeypatch.setattr("latens.cli.training.time.monotonic", lambda: 61.0 * next(minutes))
+    result = latens("train", "run", "--config", config, "--data", "photos")
+    assert result.code == 0
+    lines = [line for line in result.err.splitlines() if line.startswith("step ")]
+    assert len(lines) == 6
+    number = r"\d+\.\d+"
+    for step in range(3):
+        assert re.fullmatch(rf"step {step + 1}: loss {number}, {number} bpp, {number} dB", lines[2 * step])
+        assert re.fullmatch(rf"step {step + 1}: ({number} bpp {number} dB(, )?){{6}}", lines[2 * step + 1])
 
 
 def test_a_second_signal_ends_it_at_once(

@@ -462,6 +462,8 @@ def test_python_functions_take_arrays_and_pillow_images(tiny_weights: Path) -> N
     grey = latens.decode(latens.encode(pixels[..., 0], model=model), model=model)
     assert (grey.mode, grey.size) == ("L", (50, 40))
     assert latens.encode(pixels[..., :1], model=model) == latens.encode(pixels[..., 0], model=model)
+    assert latens.encode(pixels, 30, model=tiny_weights) == data
+    assert latens.decode(data, model=tiny_weights).size == (50, 40)
     rgba = PilImage.fromarray(tiny.picture(9, 9, 4), "RGBA")
     rgba.info["icc_profile"] = b"x"
     again = latens.decode(latens.encode(rgba, model=model), model=model)

@@ -20,6 +20,7 @@ import typer
 
 from latens import format as ltn
 from latens.cli import files, training
+from latens.cli.messages import say
 from latens.errors import ImageError, LatensError, ModelError, OutputError
 from latens.io import printable
 
@@ -81,13 +82,6 @@ def _threads(threads: int | None) -> None:
 def _print(text: str) -> None:
     """Results, to standard output."""
     files.to_standard_output((text + "\n").encode(errors="backslashreplace"))
-
-
-def _say(text: str, quiet: bool = False) -> None:
-    """Everything else, to standard error; who closes it wants to hear nothing."""
-    if not quiet and sys.stderr is not None:
-        with suppress(OSError):
-            print(printable(text), file=sys.stderr, flush=True)
 
 
 def _run(
@@ -164,10 +158,10 @@ def encode(
             data = codec.encode(image, quality)
         files.write(job, data, force)
         for note in image.notes:
-            _say(f"{job.source_name}: {note}", quiet)
+            say(f"{job.source_name}: {note}", quiet)
         height, width = image.pixels.shape[:2]
         bpp = 8 * len(data) / (width * height)
-        _say(f"{job.source_name} -> {job.target_name}: {len(data):,} bytes, {bpp:.3f} bits per pixel", quiet)
+        say(f"{job.source_name} -> {job.target_name}: {len(data):,} bytes, {bpp:.3f} bits per pixel", quiet)
         return 0
 
     # A model that cannot be used is the same for all images.
@@ -239,9 +233,9 @@ def decode(
             notes = write_image(image, buffer, kind)
         files.write(job, buffer.getvalue(), force)
         for line in (*notes, *problems):
-            _say(f"{job.source_name}: {line}", quiet)
+            say(f"{job.source_name}: {line}", quiet)
         header = container.header
-        _say(f"{job.source_name} -> {job.target_name}: {header.width} x {header.height}", quiet)
+        say(f"{job.source_name} -> {job.target_name}: {header.width} x {header.height}", quiet)
         return EXIT_SALVAGED if problems else 0
 
     _run(jobs, "Decoding", quiet, work)
@@ -404,7 +398,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 def _stopped() -> int:
-    _say("latens: interrupted; files finished before are complete")
+    say("latens: interrupted; files finished before are complete")
     return EXIT_INTERRUPTED
 
 
@@ -422,4 +416,4 @@ def _complain(error: Exception) -> None:
     else:
         what = f"{type(error).__name__}: {printable(str(error))}"
         text = f"unexpected error, please report it ({what}); --debug shows more"
-    _say(f"latens: error: {text}")
+    say(f"latens: error: {text}")

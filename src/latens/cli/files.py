@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from latens.cli.messages import on_terminal
 from latens.errors import ImageError, LatensError, OutputError
 from latens.io import atomic_write, check_output, printable
 
@@ -192,7 +193,7 @@ def to_standard_output(data: bytes) -> None:
 
 def with_progress(jobs: list[Job], verb: str, quiet: bool) -> Iterator[Job]:
     """The jobs one by one, with a progress bar on a terminal if there are several."""
-    if len(jobs) < 2 or quiet or sys.stderr is None or not sys.stderr.isatty():
+    if len(jobs) < 2 or quiet or not on_terminal():
         yield from jobs
         return
     from rich.console import Console

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 import signal
-import sys
 import time
 from pathlib import Path
 from types import FrameType
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from latens.cli.messages import on_terminal, say
 from latens.errors import TrainingError
 from latens.io import check_output, printable
 
@@ -99,24 +99,20 @@ def train(
     progress = _Progress()
     trainer = Trainer(settings, run, branch_from, progress.show)
     if trainer.skipped:
-        _say(f"{len(trainer.skipped)} files could not be read and are skipped:")
+        say(f"{len(trainer.skipped)} files could not be read and are skipped:")
         for name in trainer.skipped:
-            _say(f"  {printable(name)}")
+            say(f"  {printable(name)}")
     if decay_steps is not None and (not resumes or settings.steps == 0):
         trainer.start_decay(decay_steps)
     with progress:
         progress.start(trainer)
         trainer.run(seconds)
     ended = 0 < trainer.config.steps <= trainer.step
-    _say(f"{printable(run)}: {'finished' if ended else 'stopped'} at step {trainer.step}")
+    say(f"{printable(run)}: {'finished' if ended else 'stopped'} at step {trainer.step}")
     if not ended:
-        _say("the same command goes on from there")
+        say("the same command goes on from there")
     if progress.interrupted:
         raise typer.Exit(EXIT_INTERRUPTED)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 class _Progress:
@@ -133,7 +129,7 @@ class _Progress:
 
         self._bar = Progress(
             MofNCompleteColumn(), BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False),
-            console=Console(stderr=True, markup=False, highlight=False), disable=not sys.stderr.isatty(),
+            console=Console(stderr=True, markup=False, highlight=False), disable=not on_terminal(),
         )  # fmt: skip
         self._bar.start()
         return self
@@ -165,7 +161,8 @@ class _Progress:
         now = time.monotonic()
         if "validation" in record or (self._bar.disable and now - self._said >= 60):
             self._said = now
-            self._bar.console.print(f"step {record['step']}: {text}", markup=False)
+            # The bar makes room for what is printed to standard error while it is shown.
+            say(f"step {record['step']}: {text}")
 
 
 def update_model(
@@ -189,6 +186,6 @@ def update_model(
     from latens.zoo import save
 
     save(load_average(checkpoint), output, name, notes, force=force)
-    _say(
+    say(
         f"{printable(output)}: {output.stat().st_size:,} bytes, {name}; use it with --model {printable(output)}"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -56,8 +57,10 @@ class ImageCodec:
         fast: run g_a, h_a and g_s in bfloat16. Symbols stay exact; pixels change by less than quantisation does.
     """
 
-    def __init__(self, model: LoadedModel | str = DEFAULT_MODEL, *, fast: bool = False) -> None:
-        self.model = load(model) if isinstance(model, str) else model
+    def __init__(
+        self, model: LoadedModel | str | os.PathLike[str] = DEFAULT_MODEL, *, fast: bool = False
+    ) -> None:
+        self.model = model if isinstance(model, LoadedModel) else load(model)
         self.fast = fast
         self._network, self._entropy = self.model.network, self.model.entropy
         config = self._network.config
@@ -320,7 +323,7 @@ def encode(
     image: PilImage.Image | Image | npt.NDArray[np.uint8],
     quality: float = 50.0,
     *,
-    model: str = DEFAULT_MODEL,
+    model: str | os.PathLike[str] = DEFAULT_MODEL,
     fast: bool = False,
 ) -> bytes:
     """Encode an image.
@@ -354,7 +357,7 @@ def encode(
 def decode(
     data: bytes | bytearray | memoryview,
     *,
-    model: str | None = None,
+    model: str | os.PathLike[str] | None = None,
     max_pixels: int | None = None,
     other_weights: bool = False,
     fast: bool = False,
