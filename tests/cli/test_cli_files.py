@@ -93,7 +93,7 @@ def test_info_describes_every_byte(latens: Run, ltn_file: Path) -> None:
 
 def test_models_and_version_and_help(latens: Run) -> None:
     assert b"latens-base-1" in latens("models").out
-    assert [card["id"] for card in json.loads(latens("models", "--json").out)] == ["latens-base-1"]
+    assert "latens-base-1" in [card["id"] for card in json.loads(latens("models", "--json").out)]
     assert re.fullmatch(rb"latens \d+\.\d+\.\d+\S*\n", latens("--version").out)
     for arguments in ((), ("--help",), ("-h",)):
         result = latens(*arguments)
