@@ -13,6 +13,28 @@ CASES: dict[str, dict[str, Any]] = {
     "Cheng2020Anchor": {"N": 4},
     "Cheng2020Attention": {"N": 4},
     "Cheng2020AnchorCheckerboard": {"N": 4},
+    "ScaleHyperpriorVbr": {"N": 6, "M": 8},
+    "MeanScaleHyperpriorVbr": {"N": 6, "M": 10},
+    "JointAutoregressiveHierarchicalPriorsVbr": {"N": 4, "M": 6},
     "Elic2022Official": {"N": 4, "M": 12, "groups": [2, 3, 3, 4]},
     "Elic2022Chandelier": {"N": 4, "M": 12, "groups": [2, 3, 3, 4]},
 }
+
+VARIANTS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "ScaleHyperpriorVbr-6": ("ScaleHyperpriorVbr", {"N": 4, "M": 6}, {"s": 6}),
+    "ScaleHyperpriorVbr-fixed": ("ScaleHyperpriorVbr", {"N": 4, "M": 6}, {"stage": 1}),
+    "ScaleHyperpriorVbr-z": ("ScaleHyperpriorVbr", {"N": 4, "M": 6, "vr_entbttlnck": True}, {"s": 4}),
+    "MeanScaleHyperpriorVbr-z": ("MeanScaleHyperpriorVbr", {"N": 4, "M": 6, "vr_entbttlnck": True}, {"s": 6}),
+    "MeanScaleHyperpriorVbr-fixed": ("MeanScaleHyperpriorVbr", {"N": 4, "M": 6}, {"stage": 1}),
+    "JointAutoregressiveHierarchicalPriorsVbr-6": (
+        "JointAutoregressiveHierarchicalPriorsVbr",
+        {"N": 4, "M": 6},
+        {"s": 6},
+    ),
+    "JointAutoregressiveHierarchicalPriorsVbr-fixed": (
+        "JointAutoregressiveHierarchicalPriorsVbr",
+        {"N": 4, "M": 6},
+        {"stage": 1},
+    ),
+}
+"""More of the models of variable rate: class, its arguments, and options of its methods."""

@@ -15,8 +15,9 @@ import compressai.entropy_models
 import compressai.latent_codecs
 import compressai.layers
 import compressai.models
+import compressai.models.vbr
 import torch
-from cases import CASES
+from cases import CASES, VARIANTS
 from codec_cases import cases, exercise_codec
 from recipe import exercise, fill, image
 from safetensors.torch import save_file
@@ -26,9 +27,11 @@ FOLDER = Path(__file__).parent / "models"
 
 def freeze_model(name: str) -> None:
     torch.manual_seed(0)
-    model = getattr(compressai.models, name)(**CASES[name])
+    classes = vars(compressai.models) | vars(compressai.models.vbr)
+    cls, arguments, options = VARIANTS.get(name) or (name, CASES[name], {})
+    model = classes[cls](**arguments)
     fill(model)
-    tensors, facts = exercise(model, image(2, 64, 64))
+    tensors, facts = exercise(model, image(2, 64, 64), **options)
     save_file(tensors, FOLDER / f"{name}.safetensors", {"facts": json.dumps(facts)})
 
 
@@ -45,7 +48,7 @@ def freeze_codecs() -> None:
 
 def main() -> None:
     torch.set_default_dtype(torch.float64)
-    for name in sys.argv[1:] or [*CASES, "codecs"]:
+    for name in sys.argv[1:] or [*CASES, *VARIANTS, "codecs"]:
         if name == "codecs":
             freeze_codecs()
         else:

@@ -51,6 +51,10 @@ def fill(model: nn.Module) -> None:
             plain = name.count(".") == 2
             gain = (3.0 if name.startswith("g_a") else 1.7) if plain else 1.1
             value.copy_(noise * gain / value[0].numel() ** 0.5)
+        elif value.dim() == 2 and leaf == "weight":
+            value.copy_(noise / value.shape[1] ** 0.5)
+        elif leaf == "Gain":
+            value.mul_(1 + 0.2 * noise)
         elif leaf == "bias":
             # Positive where scales are made, so that most lie inside the table.
             value.copy_(0.3 * noise + (0.5 if "h_s" in name or "entropy_parameters" in name else 0.0))
@@ -73,9 +77,20 @@ def fix_noise(model: nn.Module) -> None:
 
         return quantize
 
+    def fixed_steps(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def quantize(inputs: Tensor, mode: str, means: Tensor | None, qs: Tensor | None) -> Tensor:
+            if mode == "noise" and qs is not None:
+                return inputs + numbers("noise", *inputs.shape) / 2 * qs
+            return original(inputs, mode, means, qs)
+
+        return quantize
+
     for module in model.modules():
         if hasattr(module, "_quantized_cdf"):
             module.quantize = fixed(module.quantize)
+        # The reference has a function of its own for steps other than 1.
+        if hasattr(module, "quantize_variable"):
+            module.quantize_variable = fixed_steps(module.quantize_variable)
 
 
 def digest(tensor: Tensor) -> str:
@@ -105,13 +120,14 @@ def exercise(model: Any, x: Tensor, **options: Any) -> tuple[dict[str, Tensor], 
     tensors: dict[str, Tensor] = {}
     facts: dict[str, Any] = {}
 
-    original = {m: m.quantize for m in model.modules() if hasattr(m, "_quantized_cdf")}
+    original = {m: dict(m.__dict__) for m in model.modules() if hasattr(m, "_quantized_cdf")}
     fix_noise(model)
     model.train()
     out = model(x, **options)
     loss = out["x_hat"].square().sum() - sum(p.log().sum() for p in out["likelihoods"].values())
     loss.backward()
-    aux = model.aux_loss()
+    # The model's own sum leaves out bottlenecks with steps in the reference.
+    aux = sum(m.loss() for m in model.modules() if hasattr(m, "quantiles"))
     aux.backward()
     tensors["train/x_hat"] = out["x_hat"].detach()[..., ::5, ::5]
     tensors["loss"] = torch.stack([loss.detach(), aux.detach()])
@@ -119,8 +135,9 @@ def exercise(model: Any, x: Tensor, **options: Any) -> tuple[dict[str, Tensor], 
         if value.grad is not None:
             weights = numbers("grad" + name, *value.shape)
             tensors["grad/" + name] = torch.stack([(value.grad * weights).sum(), value.grad.abs().sum()])
-    for module, quantize in original.items():
-        module.quantize = quantize
+    for module, attributes in original.items():
+        for name in module.__dict__.keys() - attributes.keys():
+            delattr(module, name)
 
     model.eval()
     model.update()

@@ -2,11 +2,13 @@
 
 from latens.entropy_models.base import EntropyModel
 from latens.entropy_models.bottleneck import EntropyBottleneck
+from latens.entropy_models.bottleneck_vbr import EntropyBottleneckVbr
 from latens.entropy_models.coders import available_entropy_coders, get_entropy_coder, set_entropy_coder
 from latens.entropy_models.gaussian import GaussianConditional
 
 __all__ = [
     "EntropyBottleneck",
+    "EntropyBottleneckVbr",
     "EntropyModel",
     "GaussianConditional",
     "available_entropy_coders",

@@ -97,19 +97,26 @@ class EntropyBottleneck(EntropyModel):
     def _logits_cumulative(self, inputs: Tensor, stop_gradient: bool) -> Tensor:
         """Logits of the cumulative distribution at ``inputs`` of shape ``(channels, 1, n)``; same shape."""
         logits = inputs
-        for i, (matrix, bias) in enumerate(zip(self.matrices, self.biases, strict=True)):
+        matrices, biases, factors = self._weights()
+        for matrix, bias, factor in itertools.zip_longest(matrices, biases, factors):
             if stop_gradient:
                 matrix, bias = matrix.detach(), bias.detach()
             logits = torch.matmul(F.softplus(matrix), logits) + bias
-            if i < len(self.factors):
-                factor = self.factors[i].detach() if stop_gradient else self.factors[i]
+            if factor is not None:
+                factor = factor.detach() if stop_gradient else factor
                 logits = logits + torch.tanh(factor) * torch.tanh(logits)
         return logits
 
     def _likelihood(self, inputs: Tensor, stop_gradient: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Probability of the unit interval around ``inputs``, and the logits at its two ends."""
-        lower = self._logits_cumulative(inputs - 0.5, stop_gradient)
-        upper = self._logits_cumulative(inputs + 0.5, stop_gradient)
+        return self._mass(inputs, stop_gradient, 1.0)
+
+    def _mass(
+        self, inputs: Tensor, stop_gradient: bool, width: Tensor | float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Probability of the interval of some width around ``inputs``, and the logits at its two ends."""
+        lower = self._logits_cumulative(inputs - 0.5 * width, stop_gradient)
+        upper = self._logits_cumulative(inputs + 0.5 * width, stop_gradient)
         return torch.sigmoid(upper) - torch.sigmoid(lower), lower, upper
 
     def loss(self) -> Tensor:
@@ -174,15 +181,16 @@ class EntropyBottleneck(EntropyModel):
         self._tables_from_quantiles()
         return True
 
-    def _weights(self) -> tuple[Tensor, ...]:
-        """The parameters of the density."""
-        return (*self.matrices, *self.biases, *self.factors)
+    def _weights(self) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """The parameters of the density: matrices, biases and factors of its layers; the last has no factor."""
+        return list(self.matrices), list(self.biases), list(self.factors)
 
     def _table_source(self) -> Tensor:
-        return torch.cat([w.detach().flatten() for w in (*self._weights(), self.quantiles)])
+        weights = itertools.chain(*self._weights(), [self.quantiles])
+        return torch.cat([w.detach().flatten() for w in weights])
 
-    def _require_finite(self, *weights: Tensor) -> None:
-        if not all(torch.isfinite(w).all() for w in weights):
+    def _require_finite(self, *others: Tensor) -> None:
+        if not all(torch.isfinite(w).all() for w in itertools.chain(*self._weights(), others)):
             raise TableError("the weights or quantiles of this EntropyBottleneck hold NaN or infinite values")
 
     def _make_tables(self) -> None:
@@ -192,7 +200,7 @@ class EntropyBottleneck(EntropyModel):
     @torch.no_grad()
     def _update_quantiles(self) -> None:
         """Solve ``logits(quantile) = target`` by bisection; the logits rise with the quantile."""
-        self._require_finite(*self._weights())
+        self._require_finite()
         low = torch.full_like(self.quantiles, -_SEARCH_REACH)
         high = torch.full_like(self.quantiles, _SEARCH_REACH)
         with torch.autocast(low.device.type, enabled=False):
@@ -206,20 +214,21 @@ class EntropyBottleneck(EntropyModel):
         self.quantiles.copy_(torch.clamp(high, medians - _MAX_REACH, medians + _MAX_REACH))
 
     @torch.no_grad()
-    def _tables_from_quantiles(self) -> None:
-        self._require_finite(*self._weights(), self.quantiles)
+    def _tables_from_quantiles(self, step: Tensor | float = 1.0) -> None:
+        """Make tables for symbols that are ``step`` apart."""
+        self._require_finite(self.quantiles)
         quantiles = self.quantiles.detach()
         medians = quantiles[:, 0, 1]
-        minima = torch.ceil(medians - quantiles[:, 0, 0]).clamp(min=0)
-        maxima = torch.ceil(quantiles[:, 0, 2] - medians).clamp(min=0)
+        minima = torch.ceil((medians - quantiles[:, 0, 0]) / step).clamp(min=0)
+        maxima = torch.ceil((quantiles[:, 0, 2] - medians) / step).clamp(min=0)
         check_table_size(self.channels, (minima.double() + maxima.double() + 1).max().item())
         lengths = minima.int() + maxima.int() + 1
         max_length = int(lengths.max().item())
 
         steps = torch.arange(max_length, device=quantiles.device)
-        samples = steps[None, None, :] + (medians - minima)[:, None, None]
+        samples = steps[None, None, :] * step + (medians - minima * step)[:, None, None]
         with torch.autocast(samples.device.type, enabled=False):
-            pmf, lower, upper = self._likelihood(samples, stop_gradient=True)
+            pmf, lower, upper = self._mass(samples, stop_gradient=True, width=step)
         tail_mass = torch.sigmoid(lower[:, 0, :1]) + torch.sigmoid(-upper[:, 0, -1:])
         cdfs = self._pmf_to_cdf(pmf[:, 0, :], tail_mass, lengths, max_length)
         self._set_tables(cdfs, lengths + 2, -minima)

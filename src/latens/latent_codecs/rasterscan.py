@@ -21,6 +21,25 @@ Code = Callable[[int, Tensor, Tensor], Tensor]
 """Takes position, scales and means, encodes or decodes one vector of channels, and returns it."""
 
 
+class Quantizer:
+    """How one position's latents become symbols and back: here, in steps of 1 around the means."""
+
+    def __init__(self, gaussian_conditional: GaussianConditional) -> None:
+        self.gaussian_conditional = gaussian_conditional
+
+    def indexes(self, scales: Tensor) -> Tensor:
+        """Tables of the symbols."""
+        return self.gaussian_conditional.build_indexes(scales)
+
+    def symbols(self, y: Tensor, means: Tensor) -> Tensor:
+        """Symbols of latents, int32."""
+        return self.gaussian_conditional.quantize(y, "symbols", means)
+
+    def values(self, symbols: Tensor, scales: Tensor, means: Tensor) -> Tensor:
+        """Latents of symbols."""
+        return symbols + means
+
+
 class RasterScan:
     """The traversal of :class:`RasterScanLatentCodec`, for modules that it does not own.
 
@@ -35,6 +54,8 @@ class RasterScan:
             ``"own"`` a sequence of 1x1 convolutions and ReLUs or leaky ReLUs.
         context_prediction: masked convolution from the latent to context, odd square kernel.
         arithmetic: ``"own"`` or ``"reference"``.
+        quantizer: :class:`Quantizer` by default.
+        context_offset: added to the context of every position, one number per channel of it.
 
     Raises:
         ModelError: another arithmetic, or networks that it cannot use.
@@ -46,6 +67,8 @@ class RasterScan:
         entropy_parameters: nn.Module,
         context_prediction: MaskedConv2d,
         arithmetic: str = "own",
+        quantizer: Quantizer | None = None,
+        context_offset: Tensor | None = None,
     ) -> None:
         if arithmetic not in ("own", "reference"):
             raise ModelError(f'arithmetic must be "own" or "reference", not {arithmetic!r}')
@@ -53,6 +76,8 @@ class RasterScan:
         self.entropy_parameters = entropy_parameters
         self.context_prediction = context_prediction
         self.arithmetic = arithmetic
+        self.quantizer = quantizer or Quantizer(gaussian_conditional)
+        self.context_offset = context_offset
         self.reach = context_prediction.kernel_size[0] // 2
         centre = self.reach * context_prediction.kernel_size[1] + self.reach
         if bool(context_prediction.mask.flatten(2)[..., centre:].any()):
@@ -72,7 +97,7 @@ class RasterScan:
             raise ShapeError(
                 f"side parameters of {tuple(params.shape)} do not fit a latent of {tuple(y.shape)}"
             )
-        model = self.gaussian_conditional
+        model, quantizer = self.gaussian_conditional, self.quantizer
         tables = model._tables()
         strings, decoded = [], []
         # Images are coded one by one: in a batch, products would be summed in another order.
@@ -89,10 +114,10 @@ class RasterScan:
                 symbols: Any = symbols,
                 indexes: Any = indexes,
             ) -> Tensor:
-                quantized = model.quantize(rows[position], "symbols", means)
+                quantized = quantizer.symbols(rows[position], means)
                 symbols[position] = quantized.cpu().numpy()
-                indexes[position] = model.build_indexes(scales).cpu().numpy()
-                return quantized + means
+                indexes[position] = quantizer.indexes(scales).cpu().numpy()
+                return quantizer.values(quantized, scales, means)
 
             decoded.append(self._traverse(encode, side[None], y.shape[1]))
             strings.append(model.entropy_coder.encode(symbols, indexes, tables))
@@ -110,7 +135,7 @@ class RasterScan:
             raise ShapeError(
                 f"expected {params.shape[0]} strings, one per batch element, but got {len(strings)}"
             )
-        model = self.gaussian_conditional
+        model, quantizer = self.gaussian_conditional, self.quantizer
         tables = model._tables()
         channels = self.context_prediction.in_channels
         decoded = []
@@ -118,8 +143,8 @@ class RasterScan:
             decoder = model.entropy_coder.decoder(string)
 
             def decode(position: int, scales: Tensor, means: Tensor, decoder: Any = decoder) -> Tensor:
-                symbols = decoder.decode(model.build_indexes(scales).cpu().numpy(), tables)
-                return torch.from_numpy(symbols).to(means.device) + means
+                symbols = decoder.decode(quantizer.indexes(scales).cpu().numpy(), tables)
+                return quantizer.values(torch.from_numpy(symbols).to(means.device), scales, means)
 
             decoded.append(self._traverse(decode, side[None], channels))
             decoder.finish()
@@ -151,6 +176,8 @@ class RasterScan:
                 seen = latent[row : row + reach + 1, column : column + 2 * reach + 1]
                 crop[0, :, : reach + 1] = seen.permute(2, 0, 1)
                 context = F.conv2d(crop, weight, convolution.bias)
+                if self.context_offset is not None:
+                    context = context + self.context_offset[:, None, None]
                 side = params[:, :, row : row + 1, column : column + 1]
                 gaussian = self.entropy_parameters(torch.cat((side, context), dim=1))
                 yield gaussian.flatten()
@@ -171,6 +198,8 @@ class RasterScan:
         start = first_bias
         if convolution.bias is not None:
             start = start + from_context @ convolution.bias
+        if self.context_offset is not None:
+            start = start + from_context @ self.context_offset
         hidden = torch.addmm(start, params[0].flatten(1).t(), from_side.t()).view(height, width, -1)
 
         span = 2 * reach + 1

@@ -9,6 +9,11 @@ from latens.models.google import (
     ScaleHyperprior,
 )
 from latens.models.sensetime import Cheng2020AnchorCheckerboard, Elic2022Chandelier, Elic2022Official
+from latens.models.vbr import (
+    JointAutoregressiveHierarchicalPriorsVbr,
+    MeanScaleHyperpriorVbr,
+    ScaleHyperpriorVbr,
+)
 from latens.models.waseda import Cheng2020Anchor, Cheng2020Attention
 
 __all__ = [
@@ -21,7 +26,10 @@ __all__ = [
     "FactorizedPrior",
     "FactorizedPriorReLU",
     "JointAutoregressiveHierarchicalPriors",
+    "JointAutoregressiveHierarchicalPriorsVbr",
     "MeanScaleHyperprior",
+    "MeanScaleHyperpriorVbr",
     "ScaleHyperprior",
+    "ScaleHyperpriorVbr",
     "SimpleVAECompressionModel",
 ]

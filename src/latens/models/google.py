@@ -421,17 +421,25 @@ class JointAutoregressiveHierarchicalPriors(MeanScaleHyperprior):
     @torch.no_grad()
     def compress(self, x: Tensor) -> dict[str, Any]:
         """See :meth:`ScaleHyperprior.compress`."""
+        return self._compress_with(self._scan(), x)
+
+    def _compress_with(self, scan: RasterScan, x: Tensor) -> dict[str, Any]:
         self._check_image(x, self.g_a, 16, 4)
         y = self._transform(self.g_a, x)
         z = self.h_a(y)
         z_strings = self.entropy_bottleneck.compress(z)
-        y_strings, _ = self._scan().compress(y, self.h_s(self.entropy_bottleneck.dequantized(z)))
+        y_strings, _ = scan.compress(y, self.h_s(self.entropy_bottleneck.dequantized(z)))
         return {"strings": [y_strings, z_strings], "shape": z.shape[-2:]}
 
     @torch.no_grad()
     def decompress(self, strings: Sequence[Sequence[bytes]], shape: Sequence[int]) -> dict[str, Any]:
         """See :meth:`ScaleHyperprior.decompress`."""
+        return self._decompress_with(self._scan(), strings, shape)
+
+    def _decompress_with(
+        self, scan: RasterScan, strings: Sequence[Sequence[bytes]], shape: Sequence[int]
+    ) -> dict[str, Any]:
         size = check_code(strings, shape, 2)
         z_hat = self.entropy_bottleneck.decompress(strings[1], size)
-        y_hat = self._scan().decompress(strings[0], self.h_s(z_hat))
+        y_hat = scan.decompress(strings[0], self.h_s(z_hat))
         return {"x_hat": self._reconstruct(self.g_s, y_hat)}
