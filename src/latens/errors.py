@@ -62,6 +62,10 @@ class ShapeError(LatensError, ValueError):
     """A tensor or array has another shape, dtype or layout than the function documents."""
 
 
+class TargetError(LatensError, ValueError):
+    """No quality gives the size or the PSNR that was asked for."""
+
+
 class OutputError(LatensError, OSError):
     """The result cannot be written where it was asked for."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Literal
@@ -16,6 +16,7 @@ from PIL import Image as PilImage
 from torch import Tensor
 
 from latens import format as ltn
+from latens.codec.target import Target, search
 from latens.errors import (
     ChecksumError,
     CoderError,
@@ -94,28 +95,63 @@ class ImageCodec:
         """
         if not 0.0 <= quality <= 100.0:
             raise ImageError(f"quality must be 0 to 100, got {quality}")
+        header = self._header(image, round(quality / 100.0 * _LEVELS))
+        with self._inference():
+            features = (self._features(image.pixels, rect) for rect in header.tiles())
+            return self._write(image, header, features)
+
+    def encode_to(self, image: Image, target: Target) -> bytes:
+        """The ``.ltn`` file of an image that has a wanted size or PSNR.
+
+        g_a runs once, the rest once for each of about five qualities that are tried.
+
+        Args:
+            image: as for :meth:`encode`.
+            target: bytes or PSNR (dB, over all samples of the 8-bit pixels).
+
+        Raises:
+            TargetError: no quality gives it; the message says what can be had.
+            LimitError, ModelError: as :meth:`encode`.
+        """
+        header = self._header(image, 0)
+        with self._inference():
+            features = [self._features(image.pixels, rect) for rect in header.tiles()]
+
+            def measure(level: int) -> tuple[float, bytes]:
+                data = self._write(image, replace(header, quality=level), features)
+                if target.bytes is not None:
+                    return float(len(data)), data
+                decoded, _ = self.decode(ltn.read(data, ltn.Limits(max_pixels=image.pixels.size)))
+                return _psnr(decoded.pixels, image.pixels), data
+
+            return search(measure, _LEVELS, target)
+
+    def _header(self, image: Image, level: int) -> ltn.Header:
         height, width, channels = image.pixels.shape
-        header = ltn.Header(
+        return ltn.Header(
             width=width,
             height=height,
             channels=channels,
             model=self.model.id,
             entropy_id=self._entropy.entropy_id[:8],
             weights_id=self.model.weights_id[:8],
-            quality=round(quality / 100.0 * _LEVELS),
+            quality=level,
             tile_size=_TILE,
             lanes=_LANES,
             skip=_SKIP,
         )
+
+    def _write(self, image: Image, header: ltn.Header, features: Iterable[Tensor]) -> bytes:
+        """The file at the header's quality, given :meth:`_features` of each tile."""
         tiles: list[ltn.Tile | None] = []
-        with self._inference():
-            q, knot = self._quality(header)
-            for rect in header.tiles():
-                z, y, indexes = self._quantise(self._analyse(image.pixels, rect, q), q)
-                if header.tile_count == 1:
-                    header = replace(header, lanes=self._entropy.lanes_for(int((indexes >= _SKIP).sum())))
-                stream = self._entropy.encode(z, y, indexes, knot, _SKIP, header.lanes)
-                tiles.append(ltn.Tile(ltn.symbol_checksum(z.data, y.data), stream))
+        q, knot = self._quality(header)
+        gain = self._network.gain(q)
+        for tile in features:
+            z, y, indexes = self._quantise(tile * gain, q)
+            if header.tile_count == 1:
+                header = replace(header, lanes=self._entropy.lanes_for(int((indexes >= _SKIP).sum())))
+            stream = self._entropy.encode(z, y, indexes, knot, _SKIP, header.lanes)
+            tiles.append(ltn.Tile(ltn.symbol_checksum(z.data, y.data), stream))
         alpha = None if image.alpha is None else image.alpha.tobytes()
         metadata = (image.icc or None, image.exif or None, image.xmp or None)
         return ltn.write(ltn.Container(header, tiles, alpha, *metadata))
@@ -125,8 +161,8 @@ class ImageCodec:
         knot = (2 * header.quality * (self._entropy.knots - 1) + _LEVELS) // (2 * _LEVELS)
         return torch.tensor([header.quality / _LEVELS], dtype=torch.float32, device="cpu"), knot
 
-    def _analyse(self, pixels: Uint8, rect: ltn.Rect, q: Tensor) -> Tensor:
-        """y of one tile ``(1, M, h, w)``, computed with the surroundings that it depends on."""
+    def _features(self, pixels: Uint8, rect: ltn.Rect) -> Tensor:
+        """What g_a makes of one tile, ``(1, M, h, w)``, computed with the surroundings that it depends on."""
         height, width = pixels.shape[:2]
         coded_width, coded_height = ltn.coded_size(width, height)
         halo = self._analysis_halo
@@ -141,7 +177,7 @@ class ImageCodec:
         x = torch.from_numpy(window)[None].permute(0, 3, 1, 2).expand(-1, 3, -1, -1)
         x = _by_position(x.float().div_(255.0))
         with self._precision():
-            y = _finite(self._network.analyse(x, q))
+            y = _finite(self._network.features(x))
         top, left = (rect.y - y0) // _LATENT, (rect.x - x0) // _LATENT
         tile_width, tile_height = ltn.coded_size(rect.width, rect.height)
         bottom, right = top + tile_height // _LATENT, left + tile_width // _LATENT
@@ -313,6 +349,11 @@ def _up(value: int, step: int) -> int:
 def _by_position(values: Tensor) -> Tensor:
     """The same values with the channels of each position side by side, the layout that all networks run in."""
     return values.contiguous(memory_format=torch.channels_last)
+
+
+def _psnr(a: Uint8, b: Uint8) -> float:
+    mse = float(np.mean(np.square(a.astype(np.float32) - b), dtype=np.float64))
+    return 10.0 * math.log10(255.0**2 / max(mse, 1e-10))
 
 
 def _round(residual: Tensor) -> Tensor:

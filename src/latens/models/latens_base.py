@@ -302,10 +302,14 @@ class LatensBase(nn.Module):
 
     # -- the parts -----------------------------------------------------------------------------------------
 
+    def features(self, x: Tensor) -> Tensor:
+        """x ``(B, 3, H, W)`` to what y is made of at any quality: ``(B, M, H/16, W/16)`` float32."""
+        features: Tensor = self.g_a(x - 0.5).float()
+        return features
+
     def analyse(self, x: Tensor, quality: Tensor) -> Tensor:
         """x ``(B, 3, H, W)`` to y ``(B, M, H/16, W/16)`` in units of the quantiser."""
-        y: Tensor = self.g_a(x - 0.5).float() * self.gain(quality)
-        return y
+        return self.features(x) * self.gain(quality)
 
     def hyper_analyse(self, y: Tensor, quality: Tensor) -> Tensor:
         """y to z ``(B, hyper, H/64, W/64)``, not yet rounded. asinh tames the dynamic range of y."""

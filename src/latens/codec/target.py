@@ -1,0 +1,107 @@
+"""Finding the quality that gives a wanted size or PSNR."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from latens.errors import TargetError
+
+__all__ = ["Target", "search"]
+
+T = TypeVar("T")
+
+_STEPS = 14
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a file should come to.
+
+    Attributes:
+        bytes: size of the file; the result is not larger, and at most 2 % smaller.
+        psnr: in dB; the result is within 0.05 dB.
+    """
+
+    bytes: float | None = None
+    psnr: float | None = None
+
+    def __post_init__(self) -> None:
+        wanted = [value for value in (self.bytes, self.psnr) if value is not None]
+        if len(wanted) != 1 or not (math.isfinite(wanted[0]) and wanted[0] > 0):
+            raise TargetError(f"expected one target, a positive number, got {self}")
+
+    @property
+    def low(self) -> float:
+        """Smallest value that will do."""
+        return 0.98 * self.bytes if self.bytes is not None else (self.psnr or 0.0) - 0.05
+
+    @property
+    def high(self) -> float:
+        """Largest value that will do."""
+        return self.bytes if self.bytes is not None else (self.psnr or 0.0) + 0.05
+
+    def show(self, value: float) -> str:
+        """A value with its unit."""
+        return f"{value:,.0f} bytes" if self.bytes is not None else f"{value:.2f} dB"
+
+
+@dataclass(frozen=True)
+class _Point(Generic[T]):
+    level: int
+    value: float
+    result: T
+
+
+def search(measure: Callable[[int], tuple[float, T]], top: int, target: Target) -> T:
+    """The result whose value meets the target, by regula falsi on a rising function of a level.
+
+    Args:
+        measure: value and result at a level 0 to ``top``. Calls are expensive; about five are made.
+        top: highest level.
+        target: what is wanted.
+
+    Raises:
+        TargetError: no level gives it; the message says what can be had.
+    """
+    aim = target.low + 0.6 * (target.high - target.low)
+    low: _Point[T] | None = None
+    high: _Point[T] | None = None
+    level = top // 2
+    for _ in range(_STEPS):
+        point = _Point(level, *measure(level))
+        if target.low <= point.value <= target.high:
+            return point.result
+        if point.value < target.low:
+            low = point
+        else:
+            high = point
+        if (low is not None and low.level == top) or (high is not None and high.level == 0):
+            break
+        level = _next(low, high, aim, top)
+        if level == point.level:
+            break
+    found = [p for p in (low, high) if p is not None]
+    reach = " and ".join(f"{target.show(p.value)} at quality {100 * p.level / top:.5g}" for p in found)
+    raise TargetError(
+        f"{target.show(target.high)} cannot be reached with this image; the closest are {reach}"
+    )
+
+
+def _next(low: _Point[T] | None, high: _Point[T] | None, aim: float, top: int) -> int:
+    """Where the logarithm of the value is expected to reach the aim, strictly between what is known."""
+    if low is None or high is None:
+        known = low or high
+        if known is None:
+            return top // 2
+        # Far outwards from the one side that is known, to get the other or the end of the range.
+        distance = max(top // 8, round(top * abs(math.log(aim / known.value)) / 2.5))
+        return min(max(known.level + (distance if low else -distance), 0), top)
+    if high.level - low.level <= 1:
+        return high.level
+    share = math.log(aim / low.value) / math.log(high.value / low.value) if high.value > low.value else 0.5
+    share = min(max(share, 0.05), 0.95)
+    level = round(low.level + share * (high.level - low.level))
+    return min(max(level, low.level + 1), high.level - 1)
