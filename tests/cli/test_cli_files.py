@@ -589,3 +589,27 @@ def test_names_that_the_terminal_cannot_show(
     assert app.run(["info", "ü.ltn"]) == 2
     stderr.flush()
     assert stderr.buffer.getvalue().startswith(rb"latens: error: \xfc.ltn: cannot be read")  # type: ignore[attr-defined]
+
+
+def test_targets(latens: Run, photo: Path, tiny_weights: Path) -> None:
+    """A size, in bytes or bits per pixel, is met from below."""
+    ends = []
+    for quality in ("0", "100"):
+        assert latens("encode", photo, "-m", tiny_weights, "-q", quality, "-o", f"{quality}.ltn").code == 0
+        ends.append(Path(f"{quality}.ltn").stat().st_size)
+    size = sum(ends) // 2
+    assert latens("encode", photo, "-m", tiny_weights, "--target-size", str(size), "-o", "a.ltn").code == 0
+    bpp = size * 8 / (50 * 70)
+    assert latens("encode", photo, "-m", tiny_weights, "--target-bpp", str(bpp), "-o", "b.ltn").code == 0
+    assert 0.98 * size <= Path("a.ltn").stat().st_size <= size
+    assert Path("a.ltn").read_bytes() == Path("b.ltn").read_bytes()
+
+
+def test_impossible_targets(fails: Callable[..., str], photo: Path, tiny_weights: Path) -> None:
+    """Out of reach, contradictory and senseless targets say what is possible."""
+    line = fails("encode", photo, "-m", tiny_weights, "--target-size", "1")
+    assert "photo.png: " in line
+    assert "1 bytes cannot be reached" in line
+    assert "at quality 0" in line
+    assert "one of --quality" in fails("encode", photo, "-q", "50", "--target-psnr", "30")
+    assert "positive" in fails("encode", photo, "-m", tiny_weights, "--target-psnr", "-3")

@@ -21,11 +21,12 @@ import typer
 from latens import format as ltn
 from latens.cli import files, training
 from latens.cli.messages import say
-from latens.errors import ImageError, LatensError, ModelError, OutputError
+from latens.errors import ImageError, LatensError, ModelError, OutputError, TargetError
 from latens.io import printable
 
 if TYPE_CHECKING:
     from latens.codec import ImageCodec
+    from latens.zoo import Row
 
 EXIT_ERROR = 2
 EXIT_SALVAGED = 3
@@ -118,8 +119,18 @@ def encode(
     inputs: Inputs,
     output: Output = None,
     quality: Annotated[
-        float, typer.Option("--quality", "-q", min=0, max=100, help="0 (smallest) to 100 (best).")
-    ] = 50.0,
+        float | None,
+        typer.Option("--quality", "-q", min=0, max=100, help="0 (smallest) to 100 (best); 50 by default."),
+    ] = None,
+    target_size: Annotated[
+        int | None, typer.Option("--target-size", min=1, help="At most so many bytes, at least 2 % less.")
+    ] = None,
+    target_bpp: Annotated[
+        float | None, typer.Option("--target-bpp", help="The same in bits per pixel.")
+    ] = None,
+    target_psnr: Annotated[
+        float | None, typer.Option("--target-psnr", help="So many dB, within 0.05.")
+    ] = None,
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Released model, or path of a weights file.")
     ] = None,
@@ -139,10 +150,16 @@ def encode(
       latens encode photo.png
 
       latens encode -q 30 *.jpg -o small/
+
+      latens encode photo.png --target-size 50000
     """
+    if sum(option is not None for option in (quality, target_size, target_bpp, target_psnr)) > 1:
+        raise TargetError("give one of --quality, --target-size, --target-bpp and --target-psnr, not several")
     jobs = files.plan(inputs, output, ".ltn", force)
     _threads(threads)
+    from latens.codec import ImageCodec, Target
     from latens.io import read_image
+    from latens.zoo import DEFAULT_MODEL
 
     codec: ImageCodec | None = None
 
@@ -150,16 +167,17 @@ def encode(
         nonlocal codec
         image = read_image(files.open_source(job.source), frame=frame, max_pixels=max_pixels)
         if codec is None:
-            from latens.codec import ImageCodec
-            from latens.zoo import DEFAULT_MODEL
-
             codec = ImageCodec(model or DEFAULT_MODEL, fast=fast)
+        height, width = image.pixels.shape[:2]
+        size = target_size if target_bpp is None else target_bpp * width * height / 8
         with files.named(job.source):
-            data = codec.encode(image, quality)
+            if size is None and target_psnr is None:
+                data = codec.encode(image, 50.0 if quality is None else quality)
+            else:
+                data = codec.encode_to(image, Target(size, target_psnr))
         files.write(job, data, force)
         for note in image.notes:
             say(f"{job.source_name}: {note}", quiet)
-        height, width = image.pixels.shape[:2]
         bpp = 8 * len(data) / (width * height)
         say(f"{job.source_name} -> {job.target_name}: {len(data):,} bytes, {bpp:.3f} bits per pixel", quiet)
         return 0
@@ -289,19 +307,30 @@ def info(
 
 
 @app.command()
-def models(as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False) -> None:
-    """List the models of this release.
+def models(
+    published: Annotated[
+        bool, typer.Option("--published", help="The published architectures that latens.zoo offers.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """List the models that make .ltn files, or with --published the architectures of the literature.
 
-    Example:
+    Examples:
 
       latens models
+
+      latens models --published
     """
     from dataclasses import asdict
 
-    from latens.zoo import cards
+    from latens.zoo import cards, listing
 
     if as_json:
-        _print(json.dumps([asdict(card) for card in cards()], indent=1))
+        rows = [asdict(row) for row in listing()] if published else [asdict(card) for card in cards()]
+        _print(json.dumps(rows, indent=1))
+        return
+    if published:
+        _print(_table(listing()))
         return
     lines = []
     for card in cards():
@@ -320,6 +349,20 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="Machine-readabl
         ):
             lines.append(f"  {label:<14} {text}")
     _print("\n".join(lines))
+
+
+def _table(rows: list[Row]) -> str:
+    lines = [
+        f"{'model':<30} {'quality':<9} {'metrics':<13} {'parameters':>11} {'MAC/pixel enc':>14} {'dec':>9}"
+    ]
+    for row in rows:
+        quality = f"{row.qualities[0]}-{row.qualities[-1]}" if row.qualities else "-"
+        cost = ["-", "-", "-"]
+        if row.parameters is not None and row.mac_per_pixel is not None:
+            cost = [f"{row.parameters:,}", *(f"{mac:,}" for mac in row.mac_per_pixel)]
+        metrics = ", ".join(row.metrics) or "-"
+        lines.append(f"{row.name:<30} {quality:<9} {metrics:<13} {cost[0]:>11} {cost[1]:>14} {cost[2]:>9}")
+    return "\n".join(lines)
 
 
 app.command()(training.train)

@@ -13,7 +13,7 @@ __all__ = ["Target", "search"]
 
 T = TypeVar("T")
 
-_STEPS = 14
+_STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def search(measure: Callable[[int], tuple[float, T]], top: int, target: Target) 
     low: _Point[T] | None = None
     high: _Point[T] | None = None
     level = top // 2
-    for _ in range(_STEPS):
+    for step in range(1, _STEPS + 1):
         point = _Point(level, *measure(level))
         if target.low <= point.value <= target.high:
             return point.result
@@ -80,7 +80,8 @@ def search(measure: Callable[[int], tuple[float, T]], top: int, target: Target) 
             high = point
         if (low is not None and low.level == top) or (high is not None and high.level == 0):
             break
-        level = _next(low, high, aim, top)
+        # On a strongly bent curve one end of the bracket would never move: every third step halves it.
+        level = _next(low, high, aim, top, halve=step % 3 == 0)
         if level == point.level:
             break
     found = [p for p in (low, high) if p is not None]
@@ -90,7 +91,7 @@ def search(measure: Callable[[int], tuple[float, T]], top: int, target: Target) 
     )
 
 
-def _next(low: _Point[T] | None, high: _Point[T] | None, aim: float, top: int) -> int:
+def _next(low: _Point[T] | None, high: _Point[T] | None, aim: float, top: int, halve: bool) -> int:
     """Where the logarithm of the value is expected to reach the aim, strictly between what is known."""
     if low is None or high is None:
         known = low or high
@@ -101,7 +102,9 @@ def _next(low: _Point[T] | None, high: _Point[T] | None, aim: float, top: int) -
         return min(max(known.level + (distance if low else -distance), 0), top)
     if high.level - low.level <= 1:
         return high.level
-    share = math.log(aim / low.value) / math.log(high.value / low.value) if high.value > low.value else 0.5
+    share = 0.5
+    if not halve and high.value > low.value:
+        share = math.log(aim / low.value) / math.log(high.value / low.value)
     share = min(max(share, 0.05), 0.95)
     level = round(low.level + share * (high.level - low.level))
     return min(max(level, low.level + 1), high.level - 1)
