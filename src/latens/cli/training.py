@@ -49,7 +49,11 @@ def train(
         str | None, typer.Option("--budget", help="Stop cleanly after so long: 90s, 150m, 2.5h.")
     ] = None,
     branch_from: Annotated[
-        Path | None, typer.Option("--branch-from", help="Start from this checkpoint.pt of another run.")
+        str | None,
+        typer.Option(
+            "--branch-from",
+            help="Start from the checkpoint.pt of another run, a weights file, or a released model.",
+        ),
     ] = None,
     decay_steps: Annotated[
         int | None,
@@ -77,27 +81,33 @@ def train(
       latens train final/ --branch-from trunk/checkpoint.pt --decay-steps 3000
 
       latens update-model final/checkpoint.pt -o mine.safetensors --name mine-1
+
+      latens train tuned/ --data photos/ --branch-from latens-base-1 --decay-steps 2000
     """
     from dataclasses import replace
 
     seconds = _seconds(budget)
     from latens.train import TrainConfig, Trainer
+    from latens.zoo import load
 
     resumes = (run / "checkpoint.pt").exists()
+    origin = None if branch_from is None else _origin(branch_from)
     settings = TrainConfig()
     if config is not None:
         settings = TrainConfig.load(config)
     elif (run / "config.json").exists():
         settings = TrainConfig.load(run / "config.json")
-    elif branch_from is not None and (branch_from.parent / "config.json").exists():
+    elif origin is not None and origin.suffix == ".safetensors":
+        settings = replace(settings, model=load(origin).network.config)
+    elif origin is not None and (origin.parent / "config.json").exists():
         # Like the run it branches from, but for the end of that one.
-        settings = replace(TrainConfig.load(branch_from.parent / "config.json"), decay_start=0, steps=0)
+        settings = replace(TrainConfig.load(origin.parent / "config.json"), decay_start=0, steps=0)
     given: dict[str, Any] = {"data": str(data.absolute()) if data else None, "threads": threads, "seed": seed}
     settings = replace(settings, **{key: value for key, value in given.items() if value is not None})
     if not settings.data:
         raise TrainingError("no photographs: give a folder with --data")
     progress = _Progress()
-    trainer = Trainer(settings, run, branch_from, progress.show)
+    trainer = Trainer(settings, run, origin, progress.show)
     if trainer.skipped:
         say(f"{len(trainer.skipped)} files could not be read and are skipped:")
         for name in trainer.skipped:
@@ -113,6 +123,13 @@ def train(
         say("the same command goes on from there")
     if progress.interrupted:
         raise typer.Exit(EXIT_INTERRUPTED)
+
+
+def _origin(name: str) -> Path:
+    """The file that a run starts from: released models go by their names, everything else is a path."""
+    from latens.zoo import card, cards
+
+    return card(name).path if name in {entry.id for entry in cards()} else Path(name)
 
 
 class _Progress:

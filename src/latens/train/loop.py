@@ -19,6 +19,7 @@ from latens.io import atomic_write, printable
 from latens.models.latens_base import LatensBase, LatensBaseConfig
 from latens.train.config import TrainConfig
 from latens.train.data import CropSampler, PhotoPool
+from latens.zoo import load
 
 __all__ = ["Trainer", "load_average", "rate_and_distortion"]
 
@@ -73,7 +74,8 @@ class Trainer:
     Args:
         config: the run.
         folder: run folder; if it holds a checkpoint, the run goes on from there.
-        branch_from: checkpoint to start from when the folder holds none (for a decay branch).
+        branch_from: what to start from when the folder holds no checkpoint: the checkpoint of another run, with
+            its optimiser and step (for a decay branch), or a weights file (for fine-tuning, from step 0).
         report: called with a dict after each logged interval.
 
     Attributes:
@@ -123,7 +125,9 @@ class Trainer:
         if checkpoint.exists():
             self._restore(checkpoint)
         else:
-            if branch_from is not None:
+            if branch_from is not None and branch_from.suffix == ".safetensors":
+                self._start_from(load(branch_from).network, branch_from)
+            elif branch_from is not None:
                 self._restore(branch_from)
             else:
                 self.model.initialise_from_patches(self._patches(40_000))
@@ -162,6 +166,15 @@ class Trainer:
                 at = rng.integers(0, 241, (per_crop, 2))
                 patches.extend(image[:, r : r + 16, c : c + 16] for r, c in at)
         return torch.stack(patches[:count])
+
+    def _start_from(self, network: LatensBase, path: Path) -> None:
+        if network.config != self.config.model:
+            raise TrainingError(
+                f"{printable(path)}: weights of another architecture: {network.config}, "
+                f"expected {self.config.model}"
+            )
+        for model in (self.model, self.average):
+            model.load_state_dict(network.state_dict())
 
     def _restore(self, path: Path) -> None:
         state = _load_checkpoint(path)
