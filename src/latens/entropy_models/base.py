@@ -234,10 +234,12 @@ class EntropyModel(nn.Module):
         tables = self._tables()
         symbols = _to_numpy(self.quantize(inputs, "symbols", means))
         rows = _to_numpy(indexes)
-        return [
-            self.entropy_coder.encode(symbol, index, tables)
-            for symbol, index in zip(symbols, rows, strict=True)
-        ]
+        strings = []
+        for symbol, row in zip(symbols, rows, strict=True):
+            encoder = self.entropy_coder.encoder()
+            encoder.push(symbol, row, tables)
+            strings.append(encoder.finish())
+        return strings
 
     def decompress(
         self,

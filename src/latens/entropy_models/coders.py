@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar
+from importlib.util import find_spec
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from latens.entropy_coding import CdfTables, Decoder, encode
+from latens.entropy_coding import CdfTables, Decoder, Encoder
+from latens.entropy_models.rangecoder import RangeCoder
 from latens.errors import ModelError
 
 __all__ = ["EntropyCoder", "available_entropy_coders", "get_entropy_coder", "set_entropy_coder"]
@@ -16,8 +19,18 @@ __all__ = ["EntropyCoder", "available_entropy_coders", "get_entropy_coder", "set
 IntArray = NDArray[np.int32]
 
 
+class SymbolEncoder(Protocol):
+    """Writes a string, in as many calls as wanted."""
+
+    def push(self, symbols: IntArray, indexes: IntArray, tables: Any) -> None:
+        """Code ``symbols`` in C order; raises ``CoderError`` for an index without a table."""
+
+    def finish(self) -> bytes:
+        """The string of all symbols."""
+
+
 class SymbolDecoder(Protocol):
-    """Reads a string, in as many calls as wanted."""
+    """Reads a string, in the same calls that wrote it."""
 
     def decode(self, indexes: IntArray, tables: Any) -> IntArray:
         """The next symbols, shaped like ``indexes``; raises ``CoderError`` for damaged data."""
@@ -43,8 +56,8 @@ class EntropyCoder(Protocol):
             TableError: the tables are not valid.
         """
 
-    def encode(self, symbols: IntArray, indexes: IntArray, tables: Any) -> bytes:
-        """Code ``symbols`` in C order; raises ``CoderError`` for an index without a table."""
+    def encoder(self) -> SymbolEncoder:
+        """An encoder of a new string."""
 
     def decoder(self, data: bytes) -> SymbolDecoder:
         """A decoder at the start of ``data``; raises ``CoderError`` if they cannot be a string."""
@@ -58,22 +71,25 @@ class _AnsCoder:
     def register(self, cdfs: IntArray, sizes: IntArray, offsets: IntArray) -> CdfTables:
         return CdfTables(cdfs, sizes, offsets)
 
-    def encode(self, symbols: IntArray, indexes: IntArray, tables: CdfTables) -> bytes:
-        return encode(symbols, indexes, tables)
+    def encoder(self) -> Encoder:
+        return Encoder()
 
     def decoder(self, data: bytes) -> Decoder:
         return Decoder(data)
 
 
-_CODERS: dict[str, EntropyCoder] = {"ans": _AnsCoder()}
+_CODERS: dict[str, Callable[[], EntropyCoder]] = {"ans": _AnsCoder, "rangecoder": RangeCoder}
 
 # A context variable and not a plain global: another thread's models keep the coder they were promised.
 _default: ContextVar[str] = ContextVar("latens_entropy_coder", default="ans")
 
 
 def available_entropy_coders() -> list[str]:
-    """Names that ``entropy_coder=`` and :func:`set_entropy_coder` accept."""
-    return sorted(_CODERS)
+    """Names that ``entropy_coder=`` and :func:`set_entropy_coder` accept.
+
+    ``"ans"`` is the library's own; ``"rangecoder"`` is there if the package ``constriction`` is.
+    """
+    return ["ans", "rangecoder"] if find_spec("constriction") else ["ans"]
 
 
 def get_entropy_coder() -> str:
@@ -85,7 +101,7 @@ def set_entropy_coder(entropy_coder: str) -> str:
     """Choose the coder of entropy models made from now on in this thread or task; returns its name.
 
     Raises:
-        ModelError: there is no coder of this name.
+        ModelError: there is no coder of this name, or it needs a package that is not installed.
     """
     _default.set(coder_by_name(entropy_coder).name)
     return entropy_coder
@@ -95,10 +111,10 @@ def coder_by_name(name: str | None) -> EntropyCoder:
     """The coder called ``name``, or the default one for None.
 
     Raises:
-        ModelError: there is no coder of this name.
+        ModelError: there is no coder of this name, or it needs a package that is not installed.
     """
     name = _default.get() if name is None else name
     if name not in _CODERS:
         available = ", ".join(available_entropy_coders())
         raise ModelError(f"unknown entropy coder {name!r}; available: {available}")
-    return _CODERS[name]
+    return _CODERS[name]()

@@ -3,29 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from latens.entropy_models import GaussianConditional
+from latens.entropy_models.coders import SymbolDecoder, SymbolEncoder
 from latens.errors import ModelError, ShapeError
 from latens.latent_codecs.base import LatentCodec, Strings, check_size, check_streams
 from latens.layers import MaskedConv2d
 
-__all__ = ["RasterScan", "RasterScanLatentCodec"]
+__all__ = ["PositionCodec", "RasterScan", "RasterScanLatentCodec"]
 
-Code = Callable[[int, Tensor, Tensor], Tensor]
-"""Takes position, scales and means, encodes or decodes one vector of channels, and returns it."""
+Code = Callable[[int, Tensor], Tensor]
+"""Takes position and parameters, encodes or decodes one vector of channels, and returns it."""
 
 
-class Quantizer:
-    """How one position's latents become symbols and back: here, in steps of 1 around the means."""
+class PositionCodec:
+    """How the channels of one position become symbols and back: here, as Gaussians, in steps around the means.
+
+    ``state`` is whatever :meth:`begin` and :meth:`resume` return for one image.
+    """
 
     def __init__(self, gaussian_conditional: GaussianConditional) -> None:
         self.gaussian_conditional = gaussian_conditional
+
+    def begin(self, latent: Tensor) -> tuple[bytes, Any]:
+        """What to write before the first symbol of a latent, and the state to encode with."""
+        return b"", self.gaussian_conditional._tables()
+
+    def resume(self, string: bytes) -> tuple[bytes, Any]:
+        """What follows what :meth:`begin` wrote, and the state to decode with."""
+        return string, self.gaussian_conditional._tables()
+
+    def encode(self, y: Tensor, params: Tensor, encoder: SymbolEncoder, state: Any) -> Tensor:
+        """Code ``y`` of shape ``(C,)``; returns what will be decoded."""
+        scales, means = params.chunk(2)
+        symbols = self.symbols(y, means)
+        encoder.push(symbols.cpu().numpy(), self.indexes(scales).cpu().numpy(), state)
+        return self.values(symbols, scales, means)
+
+    def decode(self, params: Tensor, decoder: SymbolDecoder, state: Any) -> Tensor:
+        """The next vector of ``C`` values."""
+        scales, means = params.chunk(2)
+        symbols = decoder.decode(self.indexes(scales).cpu().numpy(), state)
+        return self.values(torch.from_numpy(symbols).to(means.device), scales, means)
 
     def indexes(self, scales: Tensor) -> Tensor:
         """Tables of the symbols."""
@@ -54,7 +79,7 @@ class RasterScan:
             ``"own"`` a sequence of 1x1 convolutions and ReLUs or leaky ReLUs.
         context_prediction: masked convolution from the latent to context, odd square kernel.
         arithmetic: ``"own"`` or ``"reference"``.
-        quantizer: :class:`Quantizer` by default.
+        position_codec: :class:`PositionCodec` by default.
         context_offset: added to the context of every position, one number per channel of it.
 
     Raises:
@@ -67,7 +92,7 @@ class RasterScan:
         entropy_parameters: nn.Module,
         context_prediction: MaskedConv2d,
         arithmetic: str = "own",
-        quantizer: Quantizer | None = None,
+        position_codec: PositionCodec | None = None,
         context_offset: Tensor | None = None,
     ) -> None:
         if arithmetic not in ("own", "reference"):
@@ -76,7 +101,7 @@ class RasterScan:
         self.entropy_parameters = entropy_parameters
         self.context_prediction = context_prediction
         self.arithmetic = arithmetic
-        self.quantizer = quantizer or Quantizer(gaussian_conditional)
+        self.position_codec = position_codec or PositionCodec(gaussian_conditional)
         self.context_offset = context_offset
         self.reach = context_prediction.kernel_size[0] // 2
         centre = self.reach * context_prediction.kernel_size[1] + self.reach
@@ -97,30 +122,16 @@ class RasterScan:
             raise ShapeError(
                 f"side parameters of {tuple(params.shape)} do not fit a latent of {tuple(y.shape)}"
             )
-        model, quantizer = self.gaussian_conditional, self.quantizer
-        tables = model._tables()
+        codec, coder = self.position_codec, self.gaussian_conditional.entropy_coder
         strings, decoded = [], []
         # Images are coded one by one: in a batch, products would be summed in another order.
         for image, side in zip(y, params, strict=True):
             rows = image.flatten(1).t().contiguous()
-            symbols = np.empty(rows.shape, dtype=np.int32)
-            indexes = np.empty(rows.shape, dtype=np.int32)
-
-            def encode(
-                position: int,
-                scales: Tensor,
-                means: Tensor,
-                rows: Tensor = rows,
-                symbols: Any = symbols,
-                indexes: Any = indexes,
-            ) -> Tensor:
-                quantized = quantizer.symbols(rows[position], means)
-                symbols[position] = quantized.cpu().numpy()
-                indexes[position] = quantizer.indexes(scales).cpu().numpy()
-                return quantizer.values(quantized, scales, means)
-
+            header, state = codec.begin(rows)
+            encoder = coder.encoder()
+            encode = partial(_encode, codec, rows, encoder, state)
             decoded.append(self._traverse(encode, side[None], y.shape[1]))
-            strings.append(model.entropy_coder.encode(symbols, indexes, tables))
+            strings.append(header + encoder.finish())
         return strings, torch.cat(decoded)
 
     @torch.no_grad()
@@ -135,17 +146,13 @@ class RasterScan:
             raise ShapeError(
                 f"expected {params.shape[0]} strings, one per batch element, but got {len(strings)}"
             )
-        model, quantizer = self.gaussian_conditional, self.quantizer
-        tables = model._tables()
+        codec, coder = self.position_codec, self.gaussian_conditional.entropy_coder
         channels = self.context_prediction.in_channels
         decoded = []
         for string, side in zip(strings, params, strict=True):
-            decoder = model.entropy_coder.decoder(string)
-
-            def decode(position: int, scales: Tensor, means: Tensor, decoder: Any = decoder) -> Tensor:
-                symbols = decoder.decode(quantizer.indexes(scales).cpu().numpy(), tables)
-                return quantizer.values(torch.from_numpy(symbols).to(means.device), scales, means)
-
+            stream, state = codec.resume(string)
+            decoder = coder.decoder(stream)
+            decode = partial(_decode, codec, decoder, state)
             decoded.append(self._traverse(decode, side[None], channels))
             decoder.finish()
         return torch.cat(decoded)
@@ -159,14 +166,13 @@ class RasterScan:
         # Channels last, so that the positions to the left of one are one run of memory.
         latent = params.new_zeros((height + reach, width + 2 * reach, channels))
         predict = self._own(latent, params) if self.arithmetic == "own" else self._reference(latent, params)
-        for position, gaussian in enumerate(predict):
-            scales, means = gaussian.chunk(2)
+        for position, parameters in enumerate(predict):
             row, column = divmod(position, width)
-            latent[row + reach, column + reach] = code(position, scales, means)
+            latent[row + reach, column + reach] = code(position, parameters)
         return latent[reach:, reach : reach + width].permute(2, 0, 1)[None].contiguous()
 
     def _reference(self, latent: Tensor, params: Tensor) -> Iterator[Tensor]:
-        """Scales and means of each position, by the networks as they are."""
+        """Parameters of each position, by the networks as they are."""
         height, width = params.shape[2:]
         convolution, reach = self.context_prediction, self.reach
         weight = convolution.weight * convolution.mask
@@ -183,7 +189,7 @@ class RasterScan:
                 yield gaussian.flatten()
 
     def _own(self, latent: Tensor, params: Tensor) -> Iterator[Tensor]:
-        """Scales and means of each position, by matrix products."""
+        """Parameters of each position, by matrix products."""
         height, width = params.shape[2:]
         reach = self.reach
         (first, first_bias), *others = self._linear_layers()
@@ -241,6 +247,18 @@ class RasterScan:
                 'arithmetic="own"; use arithmetic="reference" for anything else'
             )
         return layers
+
+
+def _encode(
+    codec: PositionCodec, rows: Tensor, encoder: SymbolEncoder, state: Any, position: int, params: Tensor
+) -> Tensor:
+    return codec.encode(rows[position], params, encoder, state)
+
+
+def _decode(
+    codec: PositionCodec, decoder: SymbolDecoder, state: Any, position: int, params: Tensor
+) -> Tensor:
+    return codec.decode(params, decoder, state)
 
 
 class RasterScanLatentCodec(LatentCodec):

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from latens.entropy_models import EntropyBottleneckVbr, GaussianConditional
 from latens.entropy_models.gaussian import get_scale_table
 from latens.errors import ModelError
-from latens.latent_codecs.rasterscan import Quantizer, RasterScan
+from latens.latent_codecs.rasterscan import PositionCodec, RasterScan
 from latens.models.base import check_code
 from latens.models.google import JointAutoregressiveHierarchicalPriors, MeanScaleHyperprior, ScaleHyperprior
 from latens.ops import LowerBound, quantize_ste
@@ -26,7 +26,7 @@ _ZERO = 1e-4
 """Magnitudes below are those of latents rounded to zero."""
 
 
-class _GainQuantizer(Quantizer):
+class _GainQuantizer(PositionCodec):
     """Steps of ``1 / gain`` around the means; values of decoded symbols are moved towards zero by a network.
 
     Args:
@@ -65,7 +65,7 @@ class _GainQuantizer(Quantizer):
         return self._values(torch.sign(steps).detach(), quantize_ste(steps.abs()), scales, means)
 
 
-class _ReferenceStage1(Quantizer):
+class _ReferenceStage1(PositionCodec):
     """Steps of 1, with the tables of another gain: what CompressAI 1.2.8 codes in stage 1, at a higher rate."""
 
     def __init__(self, gaussian_conditional: GaussianConditional, gain: Tensor) -> None:
@@ -357,19 +357,19 @@ class JointAutoregressiveHierarchicalPriorsVbr(ScaleHyperpriorVbr, JointAutoregr
 
     def _scan_for(self, stage: int, gain: Tensor) -> RasterScan:
         _check_stage(stage)
-        quantizer: Quantizer | None = None
+        codec: PositionCodec | None = None
         offset: Tensor | None = None
         if stage == 2:
-            quantizer = self._quantizer(gain)
+            codec = self._quantizer(gain)
             offset = self.scale_to_context(gain.reshape(1, 1)).flatten()
         elif self.arithmetic == "reference":
-            quantizer = _ReferenceStage1(self.gaussian_conditional, gain)
+            codec = _ReferenceStage1(self.gaussian_conditional, gain)
         return RasterScan(
             self.gaussian_conditional,
             self.entropy_parameters,
             self.context_prediction,
             self.arithmetic,
-            quantizer,
+            codec,
             offset,
         )
 
