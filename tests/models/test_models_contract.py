@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from cases import CASES
+from cases import CASES as REFERENCE
+from cases import OWN
 from recipe import fill, image
 from torch import Tensor, nn
 
@@ -17,6 +18,7 @@ from latens.errors import CoderError, LatensError, ModelError, ShapeError, Table
 from latens.models import CompressionModel, FactorizedPrior, MeanScaleHyperprior, ScaleHyperprior
 from latens.models.utils import remap_old_keys, update_registered_buffers
 
+CASES = {**REFERENCE, **OWN}
 ALL = pytest.mark.parametrize("name", CASES)
 LATENT_CODECS = ("Cheng2020AnchorCheckerboard", "Elic2022Official", "Elic2022Chandelier")
 FLAT = pytest.mark.parametrize("name", [name for name in CASES if name not in LATENT_CODECS])

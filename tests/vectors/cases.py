@@ -38,3 +38,6 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     ),
 }
 """More of the models of variable rate: class, its arguments, and options of its methods."""
+
+OWN: dict[str, dict[str, Any]] = {"Cheng2020GMM": {"N": 4, "K": 2}}
+"""Models that the reference does not have."""

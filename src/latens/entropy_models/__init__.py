@@ -5,12 +5,14 @@ from latens.entropy_models.bottleneck import EntropyBottleneck
 from latens.entropy_models.bottleneck_vbr import EntropyBottleneckVbr
 from latens.entropy_models.coders import available_entropy_coders, get_entropy_coder, set_entropy_coder
 from latens.entropy_models.gaussian import GaussianConditional
+from latens.entropy_models.mixture import GaussianMixtureConditional
 
 __all__ = [
     "EntropyBottleneck",
     "EntropyBottleneckVbr",
     "EntropyModel",
     "GaussianConditional",
+    "GaussianMixtureConditional",
     "available_entropy_coders",
     "get_entropy_coder",
     "set_entropy_coder",

@@ -14,12 +14,13 @@ from latens.models.vbr import (
     MeanScaleHyperpriorVbr,
     ScaleHyperpriorVbr,
 )
-from latens.models.waseda import Cheng2020Anchor, Cheng2020Attention
+from latens.models.waseda import Cheng2020Anchor, Cheng2020Attention, Cheng2020GMM
 
 __all__ = [
     "Cheng2020Anchor",
     "Cheng2020AnchorCheckerboard",
     "Cheng2020Attention",
+    "Cheng2020GMM",
     "CompressionModel",
     "Elic2022Chandelier",
     "Elic2022Official",
