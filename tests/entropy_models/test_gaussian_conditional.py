@@ -206,3 +206,66 @@ def test_mismatching_shapes() -> None:
         model.compress(y, torch.full_like(indexes, 64))
     with pytest.raises(CoderError):
         model.compress(y, indexes, means * float("nan"))
+
+
+# -- the lookup of indexes -----------------------------------------------------------------------------------
+
+
+def searched(model: GaussianConditional, scales: Tensor) -> Tensor:
+    bounded = torch.maximum(scales, model.lower_bound_scale.bound)
+    return torch.bucketize(bounded.contiguous(), model.scale_table[:-1], out_int32=True)
+
+
+@pytest.mark.parametrize(
+    ("table", "bound"),
+    [
+        (None, 0.11),
+        (None, 1.0),
+        (None, 0.5000001),
+        (None, 1e-9),
+        ([0.2, 0.5, 1.0, 2.0, 8.0, 20.0], 0.11),
+        ([1.0], 0.11),
+        ([1.0, 1.01, 1.02, 1.03, 5.0], 0.11),
+        ([1.0, 1.0, 2.0, 2.0, 3.0], 0.11),
+        ([1e-30, 1e-3, 1e30], 0.11),
+    ],
+    ids=str,
+)
+def test_lookup_equals_search(table: list[float] | None, bound: float) -> None:
+    model = GaussianConditional(table, scale_bound=bound)
+    if table is None:
+        model._make_tables()
+    special = torch.cat((model.scale_table, model.lower_bound_scale.bound))
+    bits = special.view(torch.int32)[:, None] + torch.arange(-70, 71, dtype=torch.int32)
+    # Around every power of two and sixteenth of it, too, where the entry of the lookup changes.
+    edges = (torch.arange(0, 255 << 4, dtype=torch.int32) << 19)[:, None] + torch.arange(
+        -2, 3, dtype=torch.int32
+    )
+    random = torch.empty(50_000).uniform_(0, 40)
+    extremes = torch.tensor([0.0, -0.0, 1e-45, -1.0, 1e38, -1e38])
+    scales = torch.cat(
+        (bits.flatten().view(torch.float32), edges[1:].flatten().view(torch.float32), random, extremes)
+    )
+    assert torch.equal(model.build_indexes(scales), searched(model, scales))
+    infinite = torch.tensor([float("inf"), 1.0, -float("inf")])
+    assert torch.equal(model.build_indexes(infinite), searched(model, infinite))
+    spaced = scales[:1200].view(2, 3, 200).transpose(1, 2)
+    assert torch.equal(model.build_indexes(spaced), searched(model, spaced))
+
+
+@pytest.mark.parametrize("nan", [0x7FC00000, 0x7F800001, -0x00400000, -0x007FFFFF])
+def test_lookup_finds_every_nan(nan: int) -> None:
+    scales = torch.ones(9)
+    scales.view(torch.int32)[4] = nan
+    with pytest.raises(CoderError, match="NaN"):
+        GaussianConditional(None).build_indexes(scales)
+
+
+def test_lookup_follows_the_scale_table() -> None:
+    model = GaussianConditional([1.0, 2.0, 4.0])
+    scales = torch.tensor([0.5, 1.5, 3.0])
+    assert model.build_indexes(scales).tolist() == [0, 1, 2]
+    model.update_scale_table([2.0, 4.0, 8.0], force=True)
+    assert model.build_indexes(scales).tolist() == [0, 0, 1]
+    model.scale_table.copy_(torch.tensor([0.1, 0.2, 0.3]))
+    assert model.build_indexes(scales).tolist() == [2, 2, 2]
