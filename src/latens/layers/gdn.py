@@ -64,6 +64,7 @@ class GDN(nn.Module):
         if on_cpu and not torch.is_grad_enabled() and x.is_contiguous(memory_format=torch.channels_last):
             # A matrix product over pixels, in blocks that stay in the cache from the first operation to the last.
             rows = x.permute(0, 2, 3, 1).reshape(-1, channels)
+            beta, gamma = beta.to(x.dtype), gamma.to(x.dtype)
             out = torch.empty_like(rows)
             for block, pooled in zip(torch.split(rows, _BLOCK), torch.split(out, _BLOCK), strict=True):
                 torch.addmm(beta, self._energy(block), gamma.t(), out=pooled)

@@ -36,10 +36,17 @@ class CompressionModel(nn.Module):
     ``compress(x) -> {"strings", "shape"}`` and ``decompress(strings, shape) -> {"x_hat"}`` to code with.
     Images are ``(batch, channels, height, width)`` with values from 0 to 1.
 
+    Attributes:
+        fast: run analysis and synthesis in bfloat16 where no gradients are asked for, set it as you like. What is
+            coded is decoded to the same latent either way; an encoder's latents and a decoder's pixels differ in
+            their last bits. Networks that choose tables are never affected.
+
     Args:
         entropy_bottleneck_channels: deprecated; make an ``entropy_bottleneck`` in the subclass.
         init_weights: deprecated, without effect.
     """
+
+    fast: bool = False
 
     def __init__(
         self, entropy_bottleneck_channels: int | None = None, init_weights: bool | None = None
@@ -151,7 +158,11 @@ class CompressionModel(nn.Module):
         """Run analysis or synthesis. Nothing but pixels depends on its last bits, so the layout is free."""
         if torch.is_grad_enabled() or x.dtype == torch.float64:
             return cast(Tensor, transform(x))
-        return cast(Tensor, transform(x.contiguous(memory_format=torch.channels_last))).contiguous()
+        x = x.contiguous(memory_format=torch.channels_last)
+        if not self.fast:
+            return cast(Tensor, transform(x)).contiguous()
+        with torch.autocast(x.device.type, torch.bfloat16):
+            return cast(Tensor, transform(x)).to(x.dtype).contiguous()
 
     def _reconstruct(self, g_s: nn.Module, y_hat: Tensor) -> Tensor:
         """The decoded image, values clamped to 0 ... 1.
