@@ -70,3 +70,41 @@ def test_new_layer_is_nearly_diagonal() -> None:
 def test_wrong_shape(shape: tuple[int, ...]) -> None:
     with pytest.raises(ShapeError, match=r"expected \(batch, 5, height, width\)"):
         GDN(5)(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_inplace_is_the_same_and_leaves_training_alone(inverse: bool, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    plain, inplace = GDN(6, inverse), GDN(6, inverse, inplace=True)
+    x = torch.randn(2, 6, 40, 30).contiguous(memory_format=torch.channels_last).to(dtype)
+    with torch.no_grad():
+        expected = plain(x)
+        given = x.clone(memory_format=torch.preserve_format)
+        found = inplace(given)
+    assert torch.equal(found, expected)
+    assert found.data_ptr() == given.data_ptr()
+    exact = plain(x.float().contiguous())
+    torch.testing.assert_close(
+        found.float(), exact, rtol=2e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-3
+    )
+    if dtype == torch.float32:
+        before = x.clone()
+        inplace(x).sum().backward()
+        assert torch.equal(x, before)
+
+
+def test_fast_models_decode_their_own_strings() -> None:
+    from latens.models import MeanScaleHyperprior
+
+    torch.manual_seed(0)
+    model = MeanScaleHyperprior(8, 12).eval()
+    x = torch.rand(1, 3, 64, 64)
+    model.fast = True
+    code = model.compress(x)
+    fast = model.decompress(code["strings"], code["shape"])["x_hat"]
+    model.fast = False
+    exact = model.decompress(code["strings"], code["shape"])["x_hat"]
+    assert fast.dtype == torch.float32
+    assert not torch.equal(fast, exact)
+    torch.testing.assert_close(fast, exact, rtol=0.02, atol=0.02)

@@ -28,12 +28,20 @@ class GDN(nn.Module):
         inverse: multiply instead of dividing (IGDN, the approximate inverse).
         beta_min: smallest value of beta.
         gamma_init: initial weight of a channel in its own pool.
+        inplace: the input may be overwritten where no gradients are asked for, which saves memory and time.
     """
 
     def __init__(
-        self, in_channels: int, inverse: bool = False, beta_min: float = 1e-6, gamma_init: float = 0.1
+        self,
+        in_channels: int,
+        inverse: bool = False,
+        beta_min: float = 1e-6,
+        gamma_init: float = 0.1,
+        *,
+        inplace: bool = False,
     ) -> None:
         super().__init__()
+        self.inplace = bool(inplace)
         self.inverse = bool(inverse)
         self.beta_reparam = NonNegativeParametrizer(minimum=float(beta_min))
         self.gamma_reparam = NonNegativeParametrizer()
@@ -65,10 +73,9 @@ class GDN(nn.Module):
             # A matrix product over pixels, in blocks that stay in the cache from the first operation to the last.
             rows = x.permute(0, 2, 3, 1).reshape(-1, channels)
             beta, gamma = beta.to(x.dtype), gamma.to(x.dtype)
-            out = torch.empty_like(rows)
-            for block, pooled in zip(torch.split(rows, _BLOCK), torch.split(out, _BLOCK), strict=True):
-                torch.addmm(beta, self._energy(block), gamma.t(), out=pooled)
-                self._scale_(block, pooled)
+            out = rows if self.inplace else torch.empty_like(rows)
+            for block, target in zip(torch.split(rows, _BLOCK), torch.split(out, _BLOCK), strict=True):
+                target.copy_(self._scale_(block, torch.addmm(beta, self._energy(block), gamma.t())))
             return out.view(x.shape[0], *x.shape[2:], channels).permute(0, 3, 1, 2)
         return self._scale_(x, F.conv2d(self._energy(x), gamma[:, :, None, None], beta))
 

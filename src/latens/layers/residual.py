@@ -72,7 +72,7 @@ class ResidualBlockWithStride(nn.Module):
         self.conv1 = conv3x3(in_ch, out_ch, stride=stride)
         self.leaky_relu = nn.LeakyReLU(inplace=True)
         self.conv2 = conv3x3(out_ch, out_ch)
-        self.gdn = GDN(out_ch)
+        self.gdn = GDN(out_ch, inplace=True)
         self.skip = conv1x1(in_ch, out_ch, stride=stride) if stride != 1 or in_ch != out_ch else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ class ResidualBlockUpsample(nn.Module):
         self.subpel_conv = subpel_conv3x3(in_ch, out_ch, upsample)
         self.leaky_relu = nn.LeakyReLU(inplace=True)
         self.conv = conv3x3(out_ch, out_ch)
-        self.igdn = GDN(out_ch, inverse=True)
+        self.igdn = GDN(out_ch, inverse=True, inplace=True)
         self.upsample = subpel_conv3x3(in_ch, out_ch, upsample)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -35,17 +35,18 @@ __all__ = [
 
 
 def _analysis(N: int, M: int) -> nn.Sequential:
-    return nn.Sequential(conv(3, N), GDN(N), conv(N, N), GDN(N), conv(N, N), GDN(N), conv(N, M))
+    first, second, third = (GDN(N, inplace=True) for _ in range(3))
+    return nn.Sequential(conv(3, N), first, conv(N, N), second, conv(N, N), third, conv(N, M))
 
 
 def _synthesis(N: int, M: int) -> nn.Sequential:
     return nn.Sequential(
         deconv(M, N),
-        GDN(N, inverse=True),
+        GDN(N, inverse=True, inplace=True),
         deconv(N, N),
-        GDN(N, inverse=True),
+        GDN(N, inverse=True, inplace=True),
         deconv(N, N),
-        GDN(N, inverse=True),
+        GDN(N, inverse=True, inplace=True),
         deconv(N, 3),
     )
 
