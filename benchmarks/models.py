@@ -82,8 +82,9 @@ def make_weights(name: str, path: Path) -> None:
             convolutions = [
                 m for m in network.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.ConvTranspose2d))
             ]
-            bias = convolutions[-1].bias
-            bias[: len(bias) // 2].uniform_(0.3, 3.0)
+            if convolutions:
+                bias = convolutions[-1].bias
+                bias[: len(bias) // 2].uniform_(0.3, 3.0)
         bottleneck._update_quantiles()
     model.update(force=True)
     torch.save(model.state_dict(), path)
