@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from latens.zoo import released as _released  # noqa: F401  (registers the cards)
 from latens.zoo.architectures import ModelEntry, ModelFunction, Row, entries, entry, functions, listing
 from latens.zoo.cards import DEFAULT_MODEL, ModelCard, card, cards, register_card
 from latens.zoo.image import (
