@@ -19,7 +19,7 @@ def latens_base_1() -> ModelCard:
             "Li et al. 2023 (arXiv:2302.14402)",
             "Jia et al. 2025 (arXiv:2502.20762)",
         ),
-        training="1,810 photographs from free wallpaper collections; 9,350 steps of 8 crops, 1.8 hours on two CPU cores",
+        training="1,810 photographs of free wallpaper collections; 9,350 steps of 8 crops, 1.9 hours on two CPUs",
         parameters=6_216_640,
         mac_per_pixel=(16_553, 16_611),
         quality_range=(0.083, 2.075),
