@@ -1,6 +1,5 @@
 // The boundary between Python and the core: checks arrays, releases the GIL, turns a status into an
-// exception. Arrays cross without copies. Everything else, defaults and conversions included, is Python's
-// business.
+// exception. Arrays cross without copies. Everything else is Python's business.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
@@ -172,6 +171,7 @@ void quantize(In<float, 2> pmf, In<std::int32_t, 1> lengths, unsigned precision,
 }  // namespace
 
 NB_MODULE(_native, m) {
+    nb::set_leak_warnings(false);  // objects that modules keep for ever, such as tables, are no leaks
     m.attr("STREAM_ESCAPE_NIBBLES") = latens::stream_escape_nibbles;
     m.attr("LANE_ESCAPE_NIBBLES") = latens::lane_escape_nibbles;
     nb::class_<Tables>(m, "Tables")
