@@ -272,14 +272,13 @@ def test_tiles_are_analysed_as_the_whole_image_is(
 ) -> None:
     pixels = tiny.picture(150, 250)
     padded = np.pad(pixels, ((0, 42), (0, 6), (0, 0)), mode="edge")
-    q = torch.tensor([0.6])
     with torch.no_grad():
-        whole = codec._network.analyse(torch.from_numpy(padded).permute(2, 0, 1)[None] / 255.0, q)
+        whole = codec._network.features(torch.from_numpy(padded).permute(2, 0, 1)[None] / 255.0)
 
         def worst() -> float:
             result = 0.0
             for rect in ltn.tile_rects(250, 150, tile):
-                part = codec._analyse(pixels, rect, q)
+                part = codec._features(pixels, rect)
                 top, left = rect.y // 16, rect.x // 16
                 want = whole[:, :, top : top + part.shape[2], left : left + part.shape[3]]
                 result = max(result, float((part - want).abs().max()))
@@ -421,7 +420,7 @@ def test_headers_that_cannot_be_honoured_are_refused(
 def test_a_picture_that_is_too_large_for_a_file_is_refused_at_once(
     codec: ImageCodec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ImageCodec, "_analyse", lambda *_: pytest.fail("work was done"))
+    monkeypatch.setattr(ImageCodec, "_features", lambda *_: pytest.fail("work was done"))
     with pytest.raises(LimitError, match="width"):
         codec.encode(Image(np.zeros((1, 65536, 1), np.uint8)))
 
