@@ -31,17 +31,23 @@ class Target:
     def __post_init__(self) -> None:
         wanted = [value for value in (self.bytes, self.psnr) if value is not None]
         if len(wanted) != 1 or not (math.isfinite(wanted[0]) and wanted[0] > 0):
-            raise TargetError(f"expected one target, a positive number, got {self}")
+            values = " and ".join(f"{value:g}" for value in wanted) or "none"
+            raise TargetError(f"expected one target, a positive size or PSNR, got {values}")
+
+    @property
+    def wanted(self) -> float:
+        """The value that was asked for."""
+        return self.bytes if self.bytes is not None else self.psnr or 0.0
 
     @property
     def low(self) -> float:
         """Smallest value that will do."""
-        return 0.98 * self.bytes if self.bytes is not None else (self.psnr or 0.0) - 0.05
+        return 0.98 * self.wanted if self.bytes is not None else self.wanted - 0.05
 
     @property
     def high(self) -> float:
         """Largest value that will do."""
-        return self.bytes if self.bytes is not None else (self.psnr or 0.0) + 0.05
+        return self.wanted if self.bytes is not None else self.wanted + 0.05
 
     def show(self, value: float) -> str:
         """A value with its unit."""
@@ -87,7 +93,7 @@ def search(measure: Callable[[int], tuple[float, T]], top: int, target: Target) 
     found = [p for p in (low, high) if p is not None]
     reach = " and ".join(f"{target.show(p.value)} at quality {100 * p.level / top:.5g}" for p in found)
     raise TargetError(
-        f"{target.show(target.high)} cannot be reached with this image; the closest are {reach}"
+        f"{target.show(target.wanted)} cannot be reached with this image; the closest are {reach}"
     )
 
 
