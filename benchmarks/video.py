@@ -4,8 +4,8 @@
 
 Weights are random, but made so that latents have a few bits each; both sides load them from one file. Each is a
 process of its own; they take turns, one clip of a key frame and two more each, after one to warm up. Frames are
-padded to multiples of 128 before, as both libraries want them. Printed are medians of times per frame and of paired ratios, how
-long strings are, and whether each side decodes the strings of the other.
+padded to multiples of 128 before, as both libraries want them. Printed are medians of times per frame and of paired
+ratios, how long strings are, and whether each side decodes the strings of the other.
 """
 
 from __future__ import annotations
