@@ -17,7 +17,7 @@ from latens.inspect.anatomy import (
     gaussian_pmf,
     spatial_correlation,
 )
-from latens.inspect.figures import require_matplotlib
+from latens.inspect.figures import figures, require_matplotlib
 from latens.inspect.report import write_report
 from latens.inspect.subjects import ClassicSubject, LtnSubject, Subject, load_subject
 
@@ -30,6 +30,7 @@ __all__ = [
     "Part",
     "RatePoint",
     "Subject",
+    "figures",
     "gaussian_pmf",
     "load_subject",
     "require_matplotlib",
