@@ -24,21 +24,43 @@ from latens.format._container import (
 )
 from latens.format._geometry import Rect, coded_size, max_stream_size, tile_grid, tile_rects
 from latens.format._header import SRGB, VERSION, Cicp, Header, Limits
+from latens.format._video import (
+    BT601,
+    BT709,
+    Frame,
+    Index,
+    KeyFrame,
+    VideoHeader,
+    VideoReader,
+    VideoWriter,
+    is_video,
+    max_frame_size,
+)
 
 __all__ = [
+    "BT601",
+    "BT709",
     "SRGB",
     "VERSION",
     "ChunkInfo",
     "Cicp",
     "Container",
     "Description",
+    "Frame",
     "Header",
+    "Index",
+    "KeyFrame",
     "Limits",
     "Rect",
     "Tile",
+    "VideoHeader",
+    "VideoReader",
+    "VideoWriter",
     "coded_size",
     "describe",
+    "is_video",
     "load",
+    "max_frame_size",
     "max_stream_size",
     "read",
     "read_header",
