@@ -14,6 +14,10 @@ class ImageError(LatensError, ValueError):
     """The input is not an image that can be coded (unreadable, unsupported, animated, wrong shape)."""
 
 
+class VideoError(LatensError, ValueError):
+    """The input is not a video that can be coded (unreadable, cut, a playlist, of changing size)."""
+
+
 class FormatError(LatensError, ValueError):
     """A ``.ltn`` file is damaged, incomplete, or not a ``.ltn`` file at all."""
 

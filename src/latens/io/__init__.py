@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from latens.io._output import atomic_write, check_output
+from latens.io._output import TemporaryOutput, atomic_write, check_output
 from latens.io._text import printable
 
 if TYPE_CHECKING:
@@ -21,11 +21,19 @@ if TYPE_CHECKING:
         write_format,
         write_image,
     )
+    from latens.io._video import VIDEO_FORMATS, RawVideo, VideoFrame, VideoInfo, VideoSink, VideoSource
 
 __all__ = [
     "READ_FORMATS",
+    "VIDEO_FORMATS",
     "WRITE_FORMATS",
     "Image",
+    "RawVideo",
+    "TemporaryOutput",
+    "VideoFrame",
+    "VideoInfo",
+    "VideoSink",
+    "VideoSource",
     "atomic_write",
     "check_output",
     "from_pil",
@@ -40,6 +48,6 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from latens.io import _image
+    from latens.io import _image, _video
 
-    return getattr(_image, name)
+    return getattr(_video if name in _video.__all__ else _image, name)

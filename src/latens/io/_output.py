@@ -6,6 +6,7 @@ import os
 import secrets
 import stat
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from latens.errors import OutputError
@@ -67,33 +68,72 @@ def atomic_write(
     what the umask gives. Refusals: see `check_output`. Raises OutputError; nothing is left behind, on Ctrl-C
     neither.
     """
-    path = Path(path)
-    check_output(path, force=force, inputs=inputs)
-    temporary = path.with_name(f".latens-{secrets.token_hex(8)}.tmp")
-    reserved = False
+    output = TemporaryOutput(path, force=force, inputs=inputs)
     try:
-        with os.fdopen(os.open(temporary, _NEW, 0o666), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if path.exists() and force:
-            temporary.chmod(stat.S_IMODE(path.stat().st_mode))
-        elif not force:
-            # Creating the name and failing if it exists is one step; renaming over it then replaces our own
-            # empty file. Hard links would do it in one step, but not on every file system.
-            os.close(os.open(path, _NEW, 0o666))
-            reserved = True
-        temporary.replace(path)
+        output.file.write(data)
+        output.commit()
     except BaseException as error:
-        for left in (temporary, path) if reserved else (temporary,):
-            left.unlink(missing_ok=True)
-        if isinstance(error, FileExistsError):
-            raise OutputError(
-                f"{printable(path)}: was created by someone else; it is left as it is"
-            ) from error
-        if isinstance(error, OSError):
+        output.discard()
+        if isinstance(error, OSError) and not isinstance(error, OutputError):
             raise _failed(printable(path), error) from error
         raise
+
+
+class TemporaryOutput:
+    """A file that is written bit by bit, and gets its name when it is complete; see `atomic_write`.
+
+    `file` is open for reading and writing. One of `commit` and `discard` must be called; `discard` may be called at
+    any time.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        force: bool = False,
+        inputs: Iterable[str | os.PathLike[str]] = (),
+    ) -> None:
+        check_output(path, force=force, inputs=inputs)
+        self._path = Path(path)
+        self._force = force
+        self._temporary = self._path.with_name(f".latens-{secrets.token_hex(8)}.tmp")
+        try:
+            self.file = os.fdopen(os.open(self._temporary, _NEW, 0o666), "w+b")
+        except OSError as error:
+            raise _failed(printable(path), error) from error
+
+    def commit(self) -> None:
+        """Bring everything to the disk and give the file its name. Raises OutputError."""
+        path, reserved = self._path, False
+        try:
+            with self.file as file:
+                file.flush()
+                os.fsync(file.fileno())
+            if path.exists() and self._force:
+                self._temporary.chmod(stat.S_IMODE(path.stat().st_mode))
+            elif not self._force:
+                # Creating the name and failing if it exists is one step; renaming over it then replaces our own
+                # empty file. Hard links would do it in one step, but not on every file system.
+                os.close(os.open(path, _NEW, 0o666))
+                reserved = True
+            self._temporary.replace(path)
+        except BaseException as error:
+            self.discard()
+            if reserved:
+                path.unlink(missing_ok=True)
+            if isinstance(error, FileExistsError):
+                raise OutputError(
+                    f"{printable(path)}: was created by someone else; it is left as it is"
+                ) from error
+            if isinstance(error, OSError):
+                raise _failed(printable(path), error) from error
+            raise
+
+    def discard(self) -> None:
+        """Leave nothing behind."""
+        with suppress(OSError):
+            self.file.close()
+        self._temporary.unlink(missing_ok=True)
 
 
 def _same_file(path: Path, other: str | os.PathLike[str]) -> bool:
