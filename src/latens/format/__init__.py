@@ -22,10 +22,11 @@ from latens.format._container import (
     symbol_checksum,
     write,
 )
-from latens.format._geometry import Rect, coded_size, max_stream_size, tile_grid, tile_rects
+from latens.format._geometry import GRID, Rect, coded_size, max_stream_size, tile_grid, tile_rects
 from latens.format._header import SRGB, VERSION, Cicp, Header, Limits
 
 __all__ = [
+    "GRID",
     "SRGB",
     "VERSION",
     "ChunkInfo",
