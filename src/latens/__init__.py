@@ -39,6 +39,7 @@ _SUBMODULES = frozenset(
         "entropy_models",
         "errors",
         "format",
+        "inspect",
         "io",
         "latent_codecs",
         "layers",

@@ -90,5 +90,13 @@ class CurveError(LatensError, ValueError):
     """Rate-distortion curves cannot be compared (too few points, not monotone, no common range)."""
 
 
+class CodecError(LatensError, RuntimeError):
+    """A codec to compare with is unknown, not installed, or failed."""
+
+
+class ResultsError(LatensError, ValueError):
+    """A results file cannot be read, or results cannot be used together."""
+
+
 class OutOfScopeError(LatensError, ImportError):
     """Something of CompressAI that Latens does not have and will not have."""

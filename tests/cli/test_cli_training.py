@@ -57,6 +57,7 @@ def test_from_photographs_to_a_model(
     assert result.err.splitlines() == [
         "1 files could not be read and are skipped:",
         r"  bad\x1b[31m.png",
+        "2 photographs, starting at step 0",
         "trunk: stopped at step 1",
         "the same command goes on from there",
     ]
@@ -64,6 +65,7 @@ def test_from_photographs_to_a_model(
     (work / "elsewhere").mkdir()
     monkeypatch.chdir(work / "elsewhere")
     result = latens("train", "../trunk", "--budget", "0s")
+    assert "2 photographs, resuming at step 1" in result.err
     assert "../trunk: stopped at step 2" in result.err
     monkeypatch.chdir(work)
 
@@ -84,7 +86,7 @@ def test_from_photographs_to_a_model(
     )
     size = (work / "mine.safetensors").stat().st_size
     assert result.code == 0
-    assert result.err == f"mine.safetensors: {size:,} bytes, mine-1; use it with --model mine.safetensors\n"
+    assert result.err == f"mine.safetensors: {size:,} bytes, mine-1\n"
     weights = load(work / "mine.safetensors")
     average = load_average(work / "final/checkpoint.pt")
     assert torch.equal(weights.network.log_gain, average.log_gain)

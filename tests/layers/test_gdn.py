@@ -36,7 +36,10 @@ def by_definition(layer: GDN, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("kind", [GDN, GDN1])
 @pytest.mark.parametrize("inverse", [False, True])
 @pytest.mark.parametrize("size", [(1, 1), (3, 4), (33, 40)])
-def test_formula_in_every_layout(kind: type[GDN], inverse: bool, size: tuple[int, int]) -> None:
+def test_formula_in_every_layout(
+    kind: type[GDN], inverse: bool, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("latens.layers.gdn._BLOCK_BYTES", 10_000)
     layer = filled(kind, inverse)
     x = torch.randn(2, 5, *size, dtype=torch.float64)
     before = x.clone()

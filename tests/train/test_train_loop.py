@@ -19,7 +19,7 @@ from PIL import Image
 import tiny
 from latens.errors import LatensError, ModelError, TrainingError
 from latens.train import TrainConfig, Trainer, load_average
-from latens.train.loop import rate_and_distortion
+from latens.train.objectives import rate_and_distortion
 from latens.zoo import LoadedModel
 
 Make = Callable[..., Trainer]
@@ -53,7 +53,7 @@ def make(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 
 def steps(trainer: Trainer, count: int) -> list[dict[str, float]]:
-    return [trainer.train_step(trainer.sampler(trainer.step, trainer.config.crop)) for _ in range(count)]
+    return [trainer.train_step(trainer.crops(trainer.step)) for _ in range(count)]
 
 
 def state(trainer: Trainer) -> dict[str, Any]:
@@ -189,7 +189,7 @@ def test_what_a_kill_leaves_behind_does_no_harm(make: Make) -> None:
     (trainer.folder / "log.jsonl").write_text('{"step": 25}\n{"step": 5')
     again = make()
     assert_equal(state(again), want)
-    again._log({"step": 50})
+    again._record({"step": 50})
     lines = (again.folder / "log.jsonl").read_text().splitlines()
     assert lines == ['{"step": 25}', '{"step": 5', '{"step": 50}']
     again.save()
@@ -233,7 +233,7 @@ def test_validation_comes_in_time_and_uses_what_was_held_out(make: Make, tmp_pat
     (tmp_path / "held").write_text("a.png\n\nc.png\n")
     trainer = make(holdout=str(tmp_path / "held"), validate_seconds=1e-6, steps=1)
     assert trainer.pool.names == ["b.png"]
-    assert trainer.validation.names == ["a.png"]  # the other one is too small to be measured
+    assert trainer.validation.names == ["a.png", "c.png"]
     trainer.run()
     (line,) = [json.loads(line) for line in (trainer.folder / "log.jsonl").read_text().splitlines()]
     rows = line["validation"]
@@ -326,7 +326,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(make: Make, size: int) -> None:
     ]
     assert make().step == 0
     with disk_of(0), pytest.raises(LatensError, match="run"):
-        trainer._log({"step": 1})
+        trainer._record({"step": 1})
 
 
 def test_a_full_disk_shows_before_training(make: Make) -> None:

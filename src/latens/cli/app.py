@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from latens import format as ltn
-from latens.cli import files, training
+from latens.cli import evaluation, files, inspection, training
 from latens.cli.messages import say
 from latens.errors import ImageError, LatensError, ModelError, OutputError, TargetError
 from latens.io import printable
@@ -367,6 +367,8 @@ def _table(rows: list[Row]) -> str:
 
 app.command()(training.train)
 app.command()(training.update_model)
+app.command()(evaluation.bench)
+app.command()(inspection.inspect)
 
 
 _debug = False

@@ -19,7 +19,7 @@ from latens.io import check_output, printable
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from latens.train import Trainer
+    from latens.train import TrainConfig, Trainer
 
 EXIT_INTERRUPTED = 130
 _UNITS = {"s": 1, "m": 60, "h": 3600}
@@ -45,8 +45,30 @@ def train(
             help="JSON file, such as the config.json of another run; missing keys take their defaults.",
         ),
     ] = None,
+    architecture: Annotated[
+        str | None,
+        typer.Option("--architecture", "-a", help="latens-base, or one that 'latens models --all' lists."),
+    ] = None,
+    quality: Annotated[
+        int | None,
+        typer.Option("--quality", "-q", min=1, max=8, help="Sizes and lambda of a published architecture."),
+    ] = None,
+    metric: Annotated[str | None, typer.Option("--metric", help="mse or ms-ssim.")] = None,
+    lmbda: Annotated[
+        float | None, typer.Option("--lmbda", help="Weight of the distortion, if not that of the quality.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="The run ends after so many.")] = None,
     budget: Annotated[
         str | None, typer.Option("--budget", help="Stop cleanly after so long: 90s, 150m, 2.5h.")
+    ] = None,
+    validation: Annotated[
+        Path | None, typer.Option("--validation", help="Folder of images to code for real now and then.")
+    ] = None,
+    exclude_like: Annotated[
+        Path | None,
+        typer.Option(
+            "--exclude-like", help="Folder of test images; photographs that show the same are left out."
+        ),
     ] = None,
     branch_from: Annotated[
         str | None,
@@ -63,6 +85,13 @@ def train(
             help="Let the learning rate fall to zero in so many steps from here on; the run ends there.",
         ),
     ] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any option of config.json: --set batch=16 --set optimiser=soap ..."),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="cpu or cuda; a GPU by default if there is one.")
+    ] = None,
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="CPU threads; 1 by default.")
     ] = None,
@@ -70,9 +99,10 @@ def train(
 ) -> None:
     """Train a model on photographs.
 
-    The architecture is that of the default model. The run can be killed at any time and goes on from its last
-    checkpoint when the command is repeated; Ctrl-C saves first. A run without a decay never ends: it is the
-    trunk from which finished models branch. RUN holds config.json, checkpoint.pt and log.jsonl.
+    The architecture is that of the default model unless another one is named. The run can be killed at any time
+    and goes on from its last checkpoint when the command is repeated; Ctrl-C saves first. A run without --steps
+    or a decay never ends: it is the trunk from which finished models branch. RUN holds config.json,
+    checkpoint.pt and log.jsonl. Several GPUs: torchrun --nproc-per-node 4 -m latens train ...
 
     Examples:
 
@@ -83,46 +113,84 @@ def train(
       latens update-model final/checkpoint.pt -o mine.safetensors --name mine-1
 
       latens train tuned/ --data photos/ --branch-from latens-base-1 --decay-steps 2000
-    """
-    from dataclasses import replace
 
+      latens train mean-3/ --data photos/ -a mbt2018-mean -q 3 --steps 500000
+    """
     seconds = _seconds(budget)
-    from latens.train import TrainConfig, Trainer
-    from latens.zoo import load
+    from latens.train import Trainer
 
     resumes = (run / "checkpoint.pt").exists()
     origin = None if branch_from is None else _origin(branch_from)
-    settings = TrainConfig()
-    if config is not None:
-        settings = TrainConfig.load(config)
-    elif (run / "config.json").exists():
-        settings = TrainConfig.load(run / "config.json")
-    elif origin is not None and origin.suffix == ".safetensors":
-        settings = replace(settings, model=load(origin).network.config)
-    elif origin is not None and (origin.parent / "config.json").exists():
-        # Like the run it branches from, but for the end of that one.
-        settings = replace(TrainConfig.load(origin.parent / "config.json"), decay_start=0, steps=0)
-    given: dict[str, Any] = {"data": str(data.absolute()) if data else None, "threads": threads, "seed": seed}
-    settings = replace(settings, **{key: value for key, value in given.items() if value is not None})
+    given = {
+        "architecture": architecture, "data": _absolute(data), "validation": _absolute(validation),
+        "exclude_like": _absolute(exclude_like), "quality": quality, "metric": metric, "lmbda": lmbda,
+        "steps": steps, "device": device, "threads": threads, "seed": seed,
+    }  # fmt: skip
+    settings = _settings(run, config, origin, {k: v for k, v in given.items() if v is not None})
+    settings = settings.changed(options or [])
     if not settings.data:
         raise TrainingError("no photographs: give a folder with --data")
     progress = _Progress()
     trainer = Trainer(settings, run, origin, progress.show)
+    try:
+        if decay_steps is not None and (not resumes or settings.steps == 0):
+            trainer.start_decay(decay_steps)
+        progress.speaks = trainer.processes.leads
+        if progress.speaks:
+            _introduce(trainer)
+        with progress:
+            progress.start(trainer)
+            trainer.run(seconds)
+    finally:
+        trainer.processes.leave()
+    ended = 0 < trainer.config.steps <= trainer.step
+    if progress.speaks:
+        say(f"{printable(run)}: {'finished' if ended else 'stopped'} at step {trainer.step}")
+        if not ended:
+            say("the same command goes on from there")
+    if progress.interrupted:
+        raise typer.Exit(EXIT_INTERRUPTED)
+
+
+def _absolute(path: Path | None) -> str | None:
+    return None if path is None else str(path.absolute())
+
+
+def _settings(run: Path, config: Path | None, origin: Path | None, given: dict[str, Any]) -> TrainConfig:
+    """The configuration of a run: from a file, from before, from what it branches from, or the usual one."""
+    from dataclasses import replace
+
+    from latens.train import TrainConfig
+    from latens.zoo import load
+
+    if config is not None:
+        settings = TrainConfig.load(config)
+    elif (run / "config.json").exists():
+        settings = TrainConfig.load(run / "config.json")
+    elif origin is not None and origin.suffix != ".safetensors" and (origin.parent / "config.json").exists():
+        # Like the run it branches from, but for the end of that one.
+        settings = replace(TrainConfig.load(origin.parent / "config.json"), decay_start=0, steps=0)
+    else:
+        settings = TrainConfig.for_architecture(given.get("architecture", TrainConfig.architecture))
+        if origin is not None and origin.suffix == ".safetensors" and settings.is_default_model:
+            settings = replace(settings, model=load(origin).base.config)
+    return replace(settings, **given)
+
+
+def _introduce(trainer: Trainer) -> None:
+    """Say what was found, and where the run begins."""
     if trainer.skipped:
         say(f"{len(trainer.skipped)} files could not be read and are skipped:")
         for name in trainer.skipped:
             say(f"  {printable(name)}")
-    if decay_steps is not None and (not resumes or settings.steps == 0):
-        trainer.start_decay(decay_steps)
-    with progress:
-        progress.start(trainer)
-        trainer.run(seconds)
-    ended = 0 < trainer.config.steps <= trainer.step
-    say(f"{printable(run)}: {'finished' if ended else 'stopped'} at step {trainer.step}")
-    if not ended:
-        say("the same command goes on from there")
-    if progress.interrupted:
-        raise typer.Exit(EXIT_INTERRUPTED)
+    if trainer.excluded:
+        say(f"{len(trainer.excluded)} photographs show the same as a test image and are left out:")
+        for match in trainer.excluded:
+            say(f"  {printable(match.name)} ({printable(match.reference)}, {match.score:.2f})")
+    for remark in trainer.remarks:
+        say(printable(remark))
+    begins = "resuming" if trainer.resumed else "starting"
+    say(f"{len(trainer.pool)} photographs, {begins} at step {trainer.step}")
 
 
 def _origin(name: str) -> Path:
@@ -137,6 +205,7 @@ class _Progress:
 
     def __init__(self) -> None:
         self.interrupted = False
+        self.speaks = True
         self._task: TaskID | None = None
         self._said = time.monotonic()
 
@@ -146,7 +215,7 @@ class _Progress:
 
         self._bar = Progress(
             MofNCompleteColumn(), BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False),
-            console=Console(stderr=True, markup=False, highlight=False), disable=not on_terminal(),
+            console=Console(stderr=True, markup=False, highlight=False), disable=not (self.speaks and on_terminal()),
         )  # fmt: skip
         self._bar.start()
         return self
@@ -191,18 +260,16 @@ def update_model(
 ) -> None:
     """Make a weights file from a checkpoint.
 
-    Encode and decode take it with --model. It holds the averaged weights of the run, and the integer networks
-    and tables that files depend on, made from them once and for all.
+    It holds the averaged weights of the run. Encode and decode take that of the default model with --model: with
+    the integer networks and tables that files depend on, made from them once and for all. That of a published
+    architecture is its state_dict, for latens.models.
 
     Example:
 
       latens update-model final/checkpoint.pt -o mine.safetensors --name mine-1
     """
     check_output(output, force=force, inputs=[checkpoint])
-    from latens.train import load_average
-    from latens.zoo import save
+    from latens.train import save_weights
 
-    save(load_average(checkpoint), output, name, notes, force=force)
-    say(
-        f"{printable(output)}: {output.stat().st_size:,} bytes, {name}; use it with --model {printable(output)}"
-    )
+    save_weights(checkpoint, output, name, notes, force=force)
+    say(f"{printable(output)}: {output.stat().st_size:,} bytes, {name}")

@@ -469,19 +469,32 @@ class ExactEntropy:
             y: ``(1, C_y, H, W)`` float.
             knot, skip: as for :meth:`encode`.
         """
-        rows = y[0].permute(1, 2, 0).reshape(-1, y.shape[1]).double()
-        ends = np.cumsum([group.channels for group in self.groups])
+        take = self._rows(y[0])
         step = self._level(knot).step / (1 << _STEP_BITS)
 
         def quantise(part: Pass) -> Tensor:
-            end = int(ends[part.group])
-            target = rows[:, end - self.groups[part.group].channels : end]
-            target = target if part.positions is None else target[part.positions]
-            distance = target if part.means is None else target - part.means / (1 << LATENT_BITS)
+            target = take(part)
+            distance = target.double() if part.means is None else target - part.means / (1 << LATENT_BITS)
             symbols = (distance / step).round_().clamp_(-_INT16, _INT16)
             return (symbols * (part.indexes >= skip)).to(torch.int16)
 
         return quantise
+
+    def replay(self, y: Int16) -> Callable[[Pass], Tensor]:
+        """What :meth:`encode` takes, for symbols ``(C_y, H, W)`` that are known already."""
+        return self._rows(torch.from_numpy(y))
+
+    def _rows(self, y: Tensor) -> Callable[[Pass], Tensor]:
+        """For each pass its part ``(P, C)`` of something shaped like y, ``(C_y, H, W)``."""
+        rows = y.permute(1, 2, 0).reshape(-1, y.shape[0])
+        ends = np.cumsum([group.channels for group in self.groups])
+
+        def take(part: Pass) -> Tensor:
+            end = int(ends[part.group])
+            found = rows[:, end - self.groups[part.group].channels : end]
+            return found if part.positions is None else found[part.positions]
+
+        return take
 
     # -- coding --------------------------------------------------------------------------------------------
 
@@ -697,7 +710,7 @@ class _Padded:
 
     def _corner(self, positions: Tensor) -> Tensor:
         """Where the window of each position begins."""
-        rows = positions // self.width
+        rows: Tensor = positions // self.width
         return positions + rows * 2 * self.reach
 
     def context(self, positions: Tensor | None, added: Int64 | None) -> Tensor:

@@ -11,8 +11,8 @@ from latens.ops import NonNegativeParametrizer
 
 __all__ = ["GDN", "GDN1"]
 
-_BLOCK = 1024
-"""Pixels that are normalised together on a CPU."""
+_BLOCK_BYTES = 2**21
+"""What is normalised together on a CPU: little enough for the cache, and enough for several threads."""
 
 
 class GDN(nn.Module):
@@ -51,11 +51,13 @@ class GDN(nn.Module):
     def _energy(self, x: Tensor) -> Tensor:
         return x * x
 
-    def _scale_(self, x: Tensor, pooled: Tensor) -> Tensor:
-        """``x`` over (or times) the root of ``pooled``, which may be overwritten."""
-        if torch.is_grad_enabled():
-            return x * (torch.sqrt(pooled) if self.inverse else torch.rsqrt(pooled))
-        return (pooled.sqrt_() if self.inverse else pooled.rsqrt_()).mul_(x)
+    def _scale(self, x: Tensor, pooled: Tensor) -> Tensor:
+        """``x`` over (or times) the root of ``pooled``."""
+        return x * (torch.sqrt(pooled) if self.inverse else torch.rsqrt(pooled))
+
+    def _scale_into(self, out: Tensor, x: Tensor, pooled: Tensor) -> None:
+        """The same without new memory: ``pooled`` is overwritten, and ``out`` may be ``x``."""
+        torch.mul(x, pooled.sqrt_() if self.inverse else pooled.rsqrt_(), out=out)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``(batch, channels, height, width)``; shape and memory layout are kept.
@@ -74,10 +76,13 @@ class GDN(nn.Module):
             rows = x.permute(0, 2, 3, 1).reshape(-1, channels)
             beta, gamma = beta.to(x.dtype), gamma.to(x.dtype)
             out = rows if self.inplace else torch.empty_like(rows)
-            for block, target in zip(torch.split(rows, _BLOCK), torch.split(out, _BLOCK), strict=True):
-                target.copy_(self._scale_(block, torch.addmm(beta, self._energy(block), gamma.t())))
+            size = max(1, _BLOCK_BYTES // (channels * rows.element_size()))
+            weight, pooled = gamma.t().contiguous(), rows.new_empty(min(size, len(rows)), channels)
+            for block, target in zip(torch.split(rows, size), torch.split(out, size), strict=True):
+                pool = torch.addmm(beta, self._energy(block), weight, out=pooled[: len(block)])
+                self._scale_into(target, block, pool)
             return out.view(x.shape[0], *x.shape[2:], channels).permute(0, 3, 1, 2)
-        return self._scale_(x, F.conv2d(self._energy(x), gamma[:, :, None, None], beta))
+        return self._scale(x, F.conv2d(self._energy(x), gamma[:, :, None, None], beta))
 
 
 class GDN1(GDN):
@@ -91,7 +96,8 @@ class GDN1(GDN):
     def _energy(self, x: Tensor) -> Tensor:
         return torch.abs(x)
 
-    def _scale_(self, x: Tensor, pooled: Tensor) -> Tensor:
-        if torch.is_grad_enabled():
-            return x * pooled if self.inverse else x / pooled
-        return pooled.mul_(x) if self.inverse else torch.div(x, pooled, out=pooled)
+    def _scale(self, x: Tensor, pooled: Tensor) -> Tensor:
+        return x * pooled if self.inverse else x / pooled
+
+    def _scale_into(self, out: Tensor, x: Tensor, pooled: Tensor) -> None:
+        (torch.mul if self.inverse else torch.div)(x, pooled, out=out)

@@ -14,6 +14,7 @@ from latens.models.vbr import (
     MeanScaleHyperpriorVbr,
     ScaleHyperpriorVbr,
 )
+from latens.models.video import ScaleSpaceFlow
 from latens.models.waseda import Cheng2020Anchor, Cheng2020Attention, Cheng2020GMM
 
 __all__ = [
@@ -32,5 +33,6 @@ __all__ = [
     "MeanScaleHyperpriorVbr",
     "ScaleHyperprior",
     "ScaleHyperpriorVbr",
+    "ScaleSpaceFlow",
     "SimpleVAECompressionModel",
 ]

@@ -131,9 +131,8 @@ class CompressionModel(nn.Module):
             ModelError: the weights belong to another architecture. Found out before any memory is taken.
             TableError: their tables are not valid.
         """
-        state_dict = {key.removeprefix("module."): value for key, value in state_dict.items()}
         try:
-            arguments = cls._arguments(state_dict)
+            arguments = cls._arguments({k.removeprefix("module."): v for k, v in state_dict.items()})
         except (KeyError, IndexError) as error:
             raise ModelError(
                 f"these weights do not belong to {cls.__name__}: {error} is not among them"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, MutableMapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -63,16 +64,18 @@ def rename_to_fit(names: Iterable[str], state_dict: Mapping[str, Any]) -> dict[s
     """Rename keys that only an older layout or a wrapper explains, where ``names`` does not have them.
 
     ``module.`` in front (from ``DataParallel``) goes away, and ``.downsample.`` becomes ``.skip.``. Names
-    that the model knows are kept.
+    that the model knows are kept, and so are the versions of modules that ``state_dict()`` notes.
     """
     known = set(names)
-    renamed = {}
+    renamed: Any = OrderedDict()  # a plain dictionary cannot carry the versions
+    versions = getattr(state_dict, "_metadata", {})
+    renamed._metadata = {f"{key}.".removeprefix("module.")[:-1]: value for key, value in versions.items()}
     for key, value in state_dict.items():
         if key not in known:
             bare = key.removeprefix("module.")
             key = bare if bare in known else bare.replace(".downsample.", ".skip.")
         renamed[key] = value
-    return renamed
+    return cast(dict[str, Any], renamed)
 
 
 def update_registered_buffers(

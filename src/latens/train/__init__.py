@@ -1,6 +1,9 @@
-"""Training of the default model."""
+"""Training: photographs in memory, the loop, checkpoints, and what must stay out of training."""
 
+from latens.train.checkpoints import load_average, save_weights
 from latens.train.config import TrainConfig
-from latens.train.loop import Trainer, load_average
+from latens.train.loop import Trainer
+from latens.train.similar import Match, find_similar
+from latens.train.soap import Soap
 
-__all__ = ["TrainConfig", "Trainer", "load_average"]
+__all__ = ["Match", "Soap", "TrainConfig", "Trainer", "find_similar", "load_average", "save_weights"]

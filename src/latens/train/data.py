@@ -1,13 +1,14 @@
-"""Training photographs, decoded once and kept as bytes in memory; random crops are cut from there."""
+"""Training photographs, decoded once and kept as bytes in memory, on a GPU if there is room; crops are cut there."""
 
 import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -80,6 +81,7 @@ class PhotoPool:
             full of detail come up more often than flat graphics.
         pixels: all images, row by row, RGB, one after the other.
         skipped: names of files that could not be read.
+        starts: ``(n + 1,)`` where each image begins in ``pixels``, and their end.
     """
 
     names: list[str]
@@ -89,14 +91,14 @@ class PhotoPool:
     skipped: list[str]
 
     def __post_init__(self) -> None:
-        self._starts = np.concatenate([[0], np.cumsum(self.sizes.prod(1) * 3)])
+        self.starts = np.concatenate([[0], np.cumsum(self.sizes.prod(1) * 3)])
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, i: int) -> npt.NDArray[np.uint8]:
         height, width = self.sizes[i]
-        return self.pixels[self._starts[i] : self._starts[i + 1]].reshape(height, width, 3)
+        return self.pixels[self.starts[i] : self.starts[i + 1]].reshape(height, width, 3)
 
     def subset(self, keep: list[int]) -> "PhotoPool":
         """A pool of only these images (copied)."""
@@ -138,12 +140,13 @@ class PhotoPool:
     def _cached(cls, listing: Path) -> "PhotoPool | None":
         try:
             meta = json.loads(listing.read_text())
-            pixels = np.load(listing.with_suffix(".npy"), mmap_mode="r")
+            # Copied on write, which nobody does; torch shares memory only with what could be written.
+            pixels = np.load(listing.with_suffix(".npy"), mmap_mode="c")
             sizes = np.array(meta["sizes"], np.int64)
             pool = cls(meta["names"], sizes, np.array(meta["weights"]), pixels, meta["skipped"])
         except (OSError, EOFError, ValueError, KeyError, TypeError):
             return None  # not there, or damaged: decoded anew
-        return pool if pool._starts[-1] == pixels.size else None
+        return pool if pool.starts[-1] == pixels.size else None
 
     def _keep(self, listing: Path) -> None:
         """The listing comes last and at once: without it the pixels do not count."""
@@ -164,6 +167,17 @@ class PhotoPool:
         atomic_write(listing, json.dumps(meta).encode())
 
 
+class _Cut(NamedTuple):
+    """Where a crop comes from: a square of ``side`` pixels of a photograph, flipped, then turned."""
+
+    photo: int
+    side: int
+    top: int
+    left: int
+    turns: int
+    flip: bool
+
+
 class CropSampler:
     """Random crops of a pool. The crops of a step depend only on seed and step, so a resumed run repeats them.
 
@@ -174,32 +188,56 @@ class CropSampler:
         pool: where to cut from. Images smaller than a crop are padded by mirroring.
         batch: crops per step.
         seed: any integer.
+        device: where crops are wanted. The pool's pixels are copied there if that takes no more than a third of
+            the free memory.
     """
 
-    def __init__(self, pool: PhotoPool, batch: int, seed: int) -> None:
-        self.pool, self.batch, self.seed = pool, batch, seed
+    def __init__(self, pool: PhotoPool, batch: int, seed: int, device: torch.device | str = "cpu") -> None:
+        self.pool, self.batch, self.seed, self.device = pool, batch, seed, torch.device(device)
         self._cumulative = np.cumsum(pool.weights / pool.weights.sum())
+        self._pixels = torch.from_numpy(pool.pixels)
+        if self.device.type == "cuda" and 3 * pool.pixels.nbytes <= torch.cuda.mem_get_info(self.device)[0]:
+            self._pixels = self._pixels.to(self.device)
 
-    def __call__(self, step: int, crop: int) -> Tensor:
-        """Crops of one step: ``(batch, 3, crop, crop)`` float32 in 0..1."""
+    def __call__(
+        self, step: int, crop: int, batch: int | None = None, chosen: Sequence[int] | None = None
+    ) -> Tensor:
+        """Crops of one step: ``(batch, 3, crop, crop)`` float32 in 0..1.
+
+        Args:
+            step: which.
+            crop: side in pixels.
+            batch: number of crops, if not the usual one.
+            chosen: return only these, in this order.
+        """
+        batch = self.batch if batch is None else batch
         rng = np.random.default_rng([self.seed, step])
-        return torch.stack([self._one(rng, crop) for _ in range(self.batch)])
+        cuts = [self._draw(rng, crop) for _ in range(batch)]
+        return torch.stack([self._cut(cuts[i], crop) for i in (range(batch) if chosen is None else chosen)])
 
-    def _one(self, rng: np.random.Generator, crop: int) -> Tensor:
-        image = self.pool[min(int(np.searchsorted(self._cumulative, rng.random())), len(self.pool) - 1)]
-        height, width = image.shape[:2]
+    def _draw(self, rng: np.random.Generator, crop: int) -> _Cut:
+        index = min(int(np.searchsorted(self._cumulative, rng.random())), len(self.pool) - 1)
+        height, width = (int(size) for size in self.pool.sizes[index])
         side = crop
         if rng.random() < 0.5:
             side = max(crop, min(round(crop / rng.uniform(0.5, 1.0)), height, width))
-        top = rng.integers(0, max(height - side, 0) + 1)
-        left = rng.integers(0, max(width - side, 0) + 1)
-        turns, flip = int(rng.integers(4)), bool(rng.integers(2))
-        patch = image[top : top + side, left : left + side]
-        short = (side - patch.shape[0], side - patch.shape[1])
-        if max(short) > 0:
-            patch = np.pad(patch, ((0, short[0]), (0, short[1]), (0, 0)), mode="symmetric")
-        patch = np.rot90(patch[:, ::-1] if flip else patch, turns)
-        x = torch.from_numpy(np.ascontiguousarray(patch)).permute(2, 0, 1)[None].float()
-        if side != crop:
+        top = int(rng.integers(0, max(height - side, 0) + 1))
+        left = int(rng.integers(0, max(width - side, 0) + 1))
+        return _Cut(index, side, top, left, int(rng.integers(4)), bool(rng.integers(2)))
+
+    def _cut(self, cut: _Cut, crop: int) -> Tensor:
+        height, width = (int(size) for size in self.pool.sizes[cut.photo])
+        start = int(self.pool.starts[cut.photo])
+        image = self._pixels[start : start + height * width * 3].view(height, width, 3)
+        patch = image[cut.top : cut.top + cut.side, cut.left : cut.left + cut.side]
+        for axis in (0, 1):
+            if patch.shape[axis] < cut.side:
+                mirrored = np.pad(
+                    np.arange(patch.shape[axis]), (0, cut.side - patch.shape[axis]), mode="symmetric"
+                )
+                patch = patch.index_select(axis, torch.from_numpy(mirrored).to(patch.device))
+        patch = torch.rot90(patch.flip(1) if cut.flip else patch, cut.turns)
+        x = patch.to(self.device).permute(2, 0, 1)[None].float()
+        if cut.side != crop:
             x = F.interpolate(x, (crop, crop), mode="bilinear", antialias=True).round_()
         return x[0].div_(255.0)

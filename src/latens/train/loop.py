@@ -1,89 +1,72 @@
 """The training loop: resumable, bounded in time, and safe to kill at any moment."""
 
-import json
+from __future__ import annotations
+
+import itertools
 import math
-import os
 import time
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
 
-from latens.errors import ModelError, TrainingError
+from latens.errors import LatensError, ModelError, TrainingError
 from latens.io import atomic_write, printable
 from latens.models.latens_base import LatensBase, LatensBaseConfig
+from latens.train.checkpoints import read_checkpoint, write_checkpoint
 from latens.train.config import TrainConfig
 from latens.train.data import CropSampler, PhotoPool
+from latens.train.logs import RunLog
+from latens.train.objectives import architecture_of, make_objective
+from latens.train.processes import Processes
+from latens.train.similar import Match, find_similar
+from latens.train.soap import Soap
 from latens.zoo import load
+from latens.zoo.pretrained import read_checkpoint as read_weights
 
-__all__ = ["Trainer", "load_average", "rate_and_distortion"]
+__all__ = ["Trainer"]
 
-VALIDATION_QUALITIES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+_SLOPE_FROM = 2000
+"""Before this step, how much quality a bit buys says more about the training than about the model."""
 
-
-def rate_and_distortion(out: dict[str, Any], x: Tensor) -> tuple[Tensor, Tensor]:
-    """Bits per pixel (from likelihoods) and mean squared error (0..255 scale), each per sample ``(B,)``."""
-    pixels = x.shape[2] * x.shape[3]
-    per_latent = [-torch.log2(p).flatten(1).sum(1) for p in out["likelihoods"].values()]
-    bits = torch.stack(per_latent).sum(0)
-    mse = (out["x_hat"] - x).square().flatten(1).mean(1) * 255.0**2
-    return bits / pixels, mse
-
-
-def _load_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint: tensors and plain values only, never code.
-
-    Raises:
-        TrainingError: it cannot be read.
-    """
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises whatever the zip, the pickle or the system does
-        raise TrainingError(f"{printable(path)}: not a checkpoint ({printable(str(error)[:200])})") from error
-    return state
-
-
-def load_average(path: Path) -> LatensBase:
-    """The averaged weights of a run, from its ``checkpoint.pt``.
-
-    Raises:
-        TrainingError: the file is not a checkpoint of a training run.
-    """
-    state = _load_checkpoint(path)
-    try:
-        model = LatensBase(LatensBaseConfig.from_dict(state["architecture"]))
-        model.load_state_dict(state["average"])
-    except (ModelError, KeyError, IndexError, TypeError, RuntimeError, AttributeError) as error:
-        raise TrainingError(
-            f"{printable(path)}: not a checkpoint of a training run ({printable(str(error)[:200])})"
-        ) from error
-    return model
+_OPTIMISER_STATE = {
+    "adamw": {"step", "exp_avg", "exp_avg_sq"},
+    "soap": {"step", "momentum", "second", "left", "right", "left_basis", "right_basis"},
+}
 
 
 class Trainer:
-    """Trains a :class:`LatensBase`.
+    """Trains a model.
 
     The run folder holds ``config.json``, ``checkpoint.pt`` (weights, averaged weights, optimiser, step: plain
-    tensors, loaded with ``weights_only``), ``log.jsonl`` and, after validation, its figures.
+    tensors, loaded with ``weights_only``) and ``log.jsonl``. Under ``torchrun``, all processes make a trainer
+    with the same arguments; the first one writes the files.
 
     Args:
         config: the run.
         folder: run folder; if it holds a checkpoint, the run goes on from there.
         branch_from: what to start from when the folder holds no checkpoint: the checkpoint of another run, with
-            its optimiser and step (for a decay branch), or a weights file (for fine-tuning, from step 0).
-        report: called with a dict after each logged interval.
+            its optimiser and step (for a decay branch), or weights (for fine-tuning, from step 0).
+        report: called with a dict after each logged interval, in the first process.
 
     Attributes:
         skipped: names of files among the photographs that could not be read.
+        excluded: photographs left out because they show the same as a test image.
+        resumed: whether the run goes on from a checkpoint of its own.
+        remarks: what is worth saying about how it starts: options that differ from before, for one.
         step: number of steps done.
 
     Raises:
         TrainingError: no images, a checkpoint of another architecture, or a folder that cannot be written.
+        ModelError: an unknown architecture.
         OutputError: its configuration cannot be written.
     """
 
@@ -97,58 +80,94 @@ class Trainer:
         report: Callable[[dict[str, Any]], None] = lambda _: None,
     ) -> None:
         self.config, self.folder, self.report = config, folder, report
+        self.processes = Processes.join(config.device)
+        self.device = self.processes.device
         torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)
-        pool = PhotoPool.load(Path(config.data), Path(config.cache) if config.cache else None)
+        self._parts = self._number_of_parts()
+        self.objective = make_objective(config, self.device)
+        self.model = self.objective.model
+        self.average = self.objective.new_average()
+        self._trained = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimiser = self._make_optimiser()
+        self._load_photographs()
+        self.sampler = CropSampler(self.pool, config.batch, config.seed, self.device)
+        self.step = 0
+        self._stop_wanted = self._stopping = False
+        self._net: nn.Module | None = None
+        self._hard: bool | None = None
+        self.remarks: list[str] = []
+        checkpoint = folder / "checkpoint.pt"
+        self.resumed = checkpoint.exists()
+        if self.processes.leads:
+            if self.resumed:
+                self._compare_configurations()
+            elif branch_from is not None:
+                self._branch(branch_from)
+            else:
+                self.objective.start(self._patches)
+                self.average.load_state_dict(self.model.state_dict())
+            if self.resumed:
+                self._restore(checkpoint)
+            self._log = RunLog(folder, self.step, tensorboard=config.tensorboard)
+            if not self.resumed:
+                # At once: a branch must not depend on a trunk that moves on, and a full disk should show now.
+                self.save()
+            self._save_config()
+        self.processes.wait()
+        if not self.processes.leads:
+            self._restore(checkpoint)
+
+    def _number_of_parts(self) -> int:
+        parts = self.config.parts if self.config.parts > 1 else self.processes.count
+        if parts % self.processes.count or self.config.batch < parts:
+            raise TrainingError(
+                f"{self.processes.count} processes cannot share {parts} parts of a batch of {self.config.batch}; "
+                "parts must be a multiple of the processes, and at most the batch"
+            )
+        return parts
+
+    def _make_optimiser(self) -> Optimizer:
+        config = self.config
+        if config.optimiser == "soap":
+            return Soap(self._trained, config.learning_rate, config.betas, refresh=config.refresh)
+        return torch.optim.AdamW(
+            self._trained, lr=config.learning_rate, betas=config.betas, weight_decay=0.0, fused=True
+        )
+
+    def _load_photographs(self) -> None:
+        config = self.config
+        cache = Path(config.cache) if config.cache else None
+        pool = PhotoPool.load(Path(config.data), cache)
         self.skipped = pool.skipped
-        held = _holdout(config.holdout)
-        # What is smaller than one position of z cannot be measured.
-        large = pool.sizes.min(axis=1) >= 64
-        self.validation = pool.subset([i for i, n in enumerate(pool.names) if n in held and large[i]])
-        self.pool = pool.subset([i for i, n in enumerate(pool.names) if n not in held]) if held else pool
-        if held and not len(self.validation):
+        held = _names(config.holdout)
+        outside = [i for i, name in enumerate(pool.names) if name in held]
+        if held and not outside:
             raise TrainingError(
                 f"{printable(config.holdout)}: names no photograph of {printable(config.data)}"
             )
+        self.validation = pool.subset(outside)
+        if config.validation:
+            self.validation = PhotoPool.load(Path(config.validation))
+        self.excluded: list[Match] = []
+        if config.exclude_like:
+            self.excluded = find_similar(pool, PhotoPool.load(Path(config.exclude_like)), cache)
+        left_out = {match.index for match in self.excluded}.union(outside)
+        self.pool = pool
+        if left_out:
+            self.pool = pool.subset([i for i in range(len(pool)) if i not in left_out])
         if not len(self.pool):
             raise TrainingError(f"{printable(config.data)}: no image is left for training")
-        self.sampler = CropSampler(self.pool, config.batch, config.seed)
-        self.model = LatensBase(config.model)
-        self.average = LatensBase(config.model).requires_grad_(False)
-        self.optimiser = torch.optim.AdamW(
-            self.model.parameters(), lr=config.learning_rate, betas=config.betas, weight_decay=0.0
-        )
-        self.step = 0
-        self._stopping = False
-        self._open_folder()
-        checkpoint = folder / "checkpoint.pt"
-        if checkpoint.exists():
-            self._restore(checkpoint)
-        else:
-            if branch_from is not None and branch_from.suffix == ".safetensors":
-                self._start_from(load(branch_from).network, branch_from)
-            elif branch_from is not None:
-                self._restore(branch_from)
-            else:
-                self.model.initialise_from_patches(self._patches(40_000))
-                self.average.load_state_dict(self.model.state_dict())
-            # At once: a branch must not depend on a trunk that moves on, and a full disk should show now.
-            self.save()
-        self._save_config()
 
-    def _open_folder(self) -> None:
-        log = self.folder / "log.jsonl"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with log.open("ab+") as file:
-                # A run that was killed may have left half a line.
-                if file.tell() and log.read_bytes()[-1:] != b"\n":
-                    file.write(b"\n")
-        except OSError as error:
-            raise TrainingError(f"{printable(self.folder)}: cannot be written ({error.strerror})") from error
+    def _compare_configurations(self) -> None:
+        before = self.folder / "config.json"
+        if before.exists():
+            changes = TrainConfig.load(before).differences(self.config)
+            self.remarks += [f"from here on with {change}" for change in changes]
 
     def _save_config(self) -> None:
-        atomic_write(self.folder / "config.json", self.config.to_json().encode(), force=True)
+        if self.processes.leads:
+            atomic_write(self.folder / "config.json", self.config.to_json().encode(), force=True)
 
     def start_decay(self, steps: int) -> None:
         """Let the learning rate fall to zero over the next ``steps`` steps; the run ends there."""
@@ -167,30 +186,66 @@ class Trainer:
                 patches.extend(image[:, r : r + 16, c : c + 16] for r, c in at)
         return torch.stack(patches[:count])
 
-    def _start_from(self, network: LatensBase, path: Path) -> None:
-        if network.config != self.config.model:
-            raise TrainingError(
-                f"{printable(path)}: weights of another architecture: {network.config}, "
-                f"expected {self.config.model}"
-            )
-        for model in (self.model, self.average):
-            model.load_state_dict(network.state_dict())
+    # -- starting and saving -------------------------------------------------------------------------------
 
-    def _restore(self, path: Path) -> None:
-        state = _load_checkpoint(path)
-        try:
-            architecture = LatensBaseConfig.from_dict(state["architecture"])
-            if architecture != self.config.model:
+    def _branch(self, path: Path) -> None:
+        """Start from another run's checkpoint, or from weights alone."""
+        is_default = isinstance(self.model, LatensBase)
+        if path.suffix == ".safetensors" and is_default:
+            network = load(path).network
+            if network.config != self.config.model:
                 raise TrainingError(
-                    f"{printable(path)}: a checkpoint of another architecture: {architecture}, "
+                    f"{printable(path)}: weights of another architecture: {network.config}, "
                     f"expected {self.config.model}"
                 )
+            self._take_weights(network.state_dict(), path)
+            return
+        state = read_checkpoint(path) if path.suffix != ".safetensors" else {}
+        if is_default or "model" in state:
+            self._take(state, path, branch=True)
+            return
+        try:
+            weights = read_weights(path)
+        except LatensError as error:
+            raise TrainingError(f"{printable(path)}: not a checkpoint ({error})") from error
+        self._take_weights(weights, path)
+
+    def _take_weights(self, weights: dict[str, Tensor], path: Path) -> None:
+        try:
+            for model in (self.model, self.average):
+                model.load_state_dict(weights)
+        except (LatensError, RuntimeError) as error:
+            raise TrainingError(
+                f"{printable(path)}: weights of another architecture than {self._described()}"
+            ) from error
+
+    def _described(self) -> str:
+        return ", ".join(f"{k}={v}" for k, v in architecture_of(self.config).items())
+
+    def _restore(self, path: Path) -> None:
+        self._take(read_checkpoint(path), path, branch=False)
+
+    def _take(self, state: dict[str, Any], path: Path, *, branch: bool) -> None:
+        """Go on from the content of a checkpoint."""
+        found = state.get("architecture")
+        if not isinstance(found, dict):
+            raise TrainingError(f"{printable(path)}: not a checkpoint of a training run")
+        if not self._is_ours(found):
+            shown = ", ".join(f"{printable(str(k))}={printable(str(v))}" for k, v in found.items())[:300]
+            raise TrainingError(
+                f"{printable(path)}: a checkpoint of another architecture: {shown}; expected {self._described()}"
+            )
+        try:
             self.model.load_state_dict(state["model"])
             self.average.load_state_dict(state["average"])
-            self.optimiser.load_state_dict(state["optimiser"])
-            self.step = int(state["step"])
+            step = int(state["step"])
+            fits = self._optimiser_fits(state["optimiser"]["state"])
+            if fits:
+                # Options come from the configuration, not from what was before.
+                groups = self.optimiser.state_dict()["param_groups"]
+                self.optimiser.load_state_dict({"state": state["optimiser"]["state"], "param_groups": groups})
         except (
-            ModelError,
+            LatensError,
             KeyError,
             IndexError,
             TypeError,
@@ -198,81 +253,134 @@ class Trainer:
             RuntimeError,
             ValueError,
         ) as error:
-            if isinstance(error, TrainingError):
-                raise
             raise TrainingError(
-                f"{printable(path)}: not a checkpoint of this architecture ({printable(str(error)[:200])})"
+                f"{printable(path)}: not a checkpoint of this architecture, or damaged "
+                f"(expected {self._described()})"
             ) from error
+        if not fits and not branch:
+            raise TrainingError(
+                f"{printable(path)}: was made with another optimiser than {self.config.optimiser}; to change it, "
+                f"start a new run with --branch-from {printable(path)}"
+            )
+        if not fits:
+            self.remarks.append(
+                f"optimiser {self.config.optimiser}: starts anew, that of the checkpoint differs"
+            )
+        self.step = step
+
+    def _is_ours(self, architecture: dict[str, Any]) -> bool:
+        if not self.config.is_default_model:
+            return architecture == architecture_of(self.config)
+        try:
+            return LatensBaseConfig.from_dict(architecture) == self.config.model
+        except (ModelError, TypeError):
+            return False
+
+    def _optimiser_fits(self, states: dict[int, dict[str, Any]]) -> bool:
+        """Whether what a checkpoint holds is of this kind of optimiser, for these parameters."""
+        known = _OPTIMISER_STATE[self.config.optimiser]
+        moments = known & {"exp_avg", "exp_avg_sq", "momentum", "second"}
+        return all(
+            index < len(self._trained)
+            and values.keys() <= known
+            and all(values[name].numel() == self._trained[index].numel() for name in moments)
+            for index, values in states.items()
+        )
 
     def save(self) -> None:
-        """Write the checkpoint: to a temporary file first, so that a kill never leaves half of one.
+        """Write the checkpoint, in the first process.
 
         Raises:
             TrainingError: it cannot be written; the one before is kept.
         """
-        temporary = self.folder / "checkpoint.tmp"
+        if not self.processes.leads:
+            return
         state = {
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "step": self.step,
-            "architecture": self.config.model.to_dict(),
+            "architecture": architecture_of(self.config),
         }
-        try:
-            with temporary.open("wb") as file:
-                torch.save(state, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self.folder / "checkpoint.pt")
-        except BaseException as error:
-            temporary.unlink(missing_ok=True)
-            if isinstance(error, OSError | RuntimeError):
-                reason = printable(str(error).partition("\n")[0][:200])
-                raise TrainingError(
-                    f"{printable(self.folder)}: cannot save the checkpoint at step {self.step}; "
-                    f"the one before is kept ({reason})"
-                ) from error
-            raise
+        write_checkpoint(state, self.folder / "checkpoint.pt")
 
-    def _log(self, record: dict[str, Any]) -> None:
-        try:
-            with (self.folder / "log.jsonl").open("a") as log:
-                log.write(json.dumps(record) + "\n")
-        except OSError as error:
-            raise TrainingError(
-                f"{printable(self.folder)}: cannot write the log ({error.strerror})"
-            ) from error
-        self.report(record)
+    def _record(self, record: dict[str, Any]) -> None:
+        if self.processes.leads:
+            self._log.write(record)
+            self.report(record)
 
     def stop(self) -> None:
         """Let :meth:`run` end after the step it is in; for signal handlers and other threads."""
-        self._stopping = True
+        self._stop_wanted = True
+
+    # -- steps ---------------------------------------------------------------------------------------------
+
+    def crops(self, step: int) -> Tensor:
+        """This process's crops of a step, those of its first part first."""
+        count, crop = self._crops_at(step)
+        chosen = [i for part in self._my_parts() for i in range(part, count, self._parts)]
+        return self.sampler(step, crop, count, chosen)
+
+    def _crops_at(self, step: int) -> tuple[int, int]:
+        count, crop = self.config.crops_at(step)
+        return max(count, self._parts), crop
+
+    def _my_parts(self) -> range:
+        return range(self.processes.rank, self._parts, self.processes.count)
+
+    def _network(self, hard: bool) -> nn.Module:
+        """The objective, ready for a step; over several processes, gradients are averaged in its backward pass."""
+        self.objective.prepare(self.step, hard=hard)
+        if self._net is None or hard != self._hard:
+            self._hard, self._net = hard, self.objective
+            if self.processes.count > 1:
+                self._net = DistributedDataParallel(
+                    self.objective, find_unused_parameters=self.objective.partly_used
+                )
+        return self._net
 
     def train_step(self, x: Tensor) -> dict[str, float]:
-        """One optimiser step on a batch ``(B, 3, crop, crop)``; the step's mean loss, rate and distortion.
+        """One optimiser step on :meth:`crops`; the step's mean loss, rate and distortion, over all processes.
+
+        Args:
+            x: ``(B, 3, crop, crop)`` in 0..1; B is the batch divided by the number of processes.
 
         Raises:
             TrainingError: loss or gradient are not finite; nothing was changed.
         """
-        config, batch = self.config, x.shape[0]
-        torch.manual_seed(config.seed * 1_000_003 + self.step)
-        quality = (torch.arange(batch) + torch.rand(batch)) / batch
+        config, count = self.config, self._crops_at(self.step)[0]
+        if self.processes.count == 1:
+            count = len(x)
         hard = config.is_hard(self.step)
-        for part in (self.model.g_a, self.model.h_a):
-            part.requires_grad_(not hard)
+        network = self._network(hard)
+        seed = config.seed * 1_000_003 + self.step
+        torch.manual_seed(seed)
+        quality = (torch.arange(count) + torch.rand(count)) / count
         for group in self.optimiser.param_groups:
             group["lr"] = config.learning_rate_at(self.step)
-        out = self.model(
-            x.contiguous(memory_format=torch.channels_last), quality, noise=not hard, autocast=True
-        )
-        rate, mse = rate_and_distortion(out, x)
-        lmbda = self.model.lmbda(quality)
-        # Dividing by sqrt(lambda) makes a given relative saving of rate count alike at all qualities.
-        loss = ((rate + lmbda * mse) / lmbda.sqrt()).mean()
-        self._require_finite("loss", loss)
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
+        x = x.to(self.device, memory_format=torch.channels_last)
+        figures = torch.zeros(4, device=self.device)
+        start = 0
+        for part in (parts := self._my_parts()):
+            if part:
+                torch.manual_seed(seed + (part << 40))
+            mine = quality[part :: self._parts].to(self.device)
+            crops = x[start : start + len(mine)]
+            start += len(mine)
+            if isinstance(network, DistributedDataParallel):
+                network.require_backward_grad_sync = part == parts[-1]
+            result = network(crops, mine, self.step, hard)
+            share = len(mine) / count
+            # Processes average their gradients; this makes it the sum over parts.
+            (result[0] * (share * self.processes.count)).backward()
+            figures[:3] += result.detach() * share
+        # All processes have to end after the same step.
+        figures[3] = float(self._stop_wanted)
+        loss, bpp, db, wanted = self.processes.total(figures).tolist()
+        self._stopping = wanted > 0
+        self._require_finite("loss", loss)
+        norm = torch.nn.utils.clip_grad_norm_(self._trained, config.clip).item()
         self._require_finite("gradient", norm)
         self.optimiser.step()
         self.step += 1
@@ -280,78 +388,100 @@ class Trainer:
         with torch.no_grad():
             parameters = [p.detach() for p in self.model.parameters()]
             torch._foreach_lerp_(list(self.average.parameters()), parameters, 1.0 - decay)
-        return {
-            "loss": loss.item(),
-            "bpp": rate.mean().item(),
-            "db": (10 * torch.log10(255.0**2 / mse)).mean().item(),
-            "grad": norm.item(),
-        }
+        return {"loss": loss, "bpp": bpp, "db": db, "grad": norm}
 
-    def _require_finite(self, what: str, value: Tensor) -> None:
-        if not math.isfinite(value.item()):
+    def _require_finite(self, what: str, value: float) -> None:
+        if not math.isfinite(value):
             raise TrainingError(
-                f"the {what} is {value.item()} at step {self.step}; the last good checkpoint is kept "
+                f"the {what} is {value} at step {self.step}; the last good checkpoint is kept "
                 f"in {printable(self.folder)}"
             )
 
     @torch.no_grad()
-    def validate(self, images: int = 32) -> list[dict[str, float]]:
-        """Estimated rate and PSNR of the averaged weights on the held-out photographs, hard rounding."""
+    def validate(self) -> list[dict[str, float]]:
+        """Mean bits per pixel of real files, and PSNR (dB) of what they decode to, with the averaged weights."""
         rows = []
-        for q in VALIDATION_QUALITIES:
+        count = min(self.config.validate_images, len(self.validation))
+        for quality, code in self.objective.files(self.average):
             total = np.zeros(2)
-            count = min(images, len(self.validation))
             for i in range(count):
-                pixels = self.validation[i]
-                height, width = (s // 64 * 64 for s in pixels.shape[:2])
-                x = (
-                    torch.from_numpy(np.ascontiguousarray(pixels[:height, :width])).permute(2, 0, 1)[None]
-                    / 255.0
-                )
-                out = self.average(x, torch.tensor([q]), noise=False, autocast=True)
-                out["x_hat"] = out["x_hat"].clamp(0, 1)
-                rate, mse = rate_and_distortion(out, x)
-                total += [rate.item(), 10 * math.log10(255.0**2 / mse.item())]
-            rows.append({"quality": q, "bpp": total[0] / max(count, 1), "db": total[1] / max(count, 1)})
+                pixels = np.ascontiguousarray(self.validation[i])
+                size, decoded = code(pixels)
+                mse = np.square(pixels.astype(np.float64) - decoded).mean()
+                total += [8 * size / (pixels.size // 3), 10 * math.log10(255.0**2 / max(mse, 1e-10))]
+            bpp, db = total / max(count, 1)
+            rows.append({"quality": round(quality, 4), "bpp": bpp, "db": db})
         return rows
+
+    def _check_slope(self, rows: list[dict[str, float]]) -> None:
+        if not self.objective.variable_rate or self.step < _SLOPE_FROM or len(rows) < 2:
+            return
+        (below, top), least = rows[-2:], self.config.min_slope
+        bits = top["bpp"] - below["bpp"]
+        slope = (top["db"] - below["db"]) / bits if bits > 0 else 0.0
+        if slope < least:
+            self.save()
+            raise TrainingError(
+                f"step {self.step}: at the top of the range a bit per pixel buys {slope:.2f} dB "
+                f"({below['db']:.2f} dB at {below['bpp']:.3f} bpp, {top['db']:.2f} at {top['bpp']:.3f}), "
+                f"expected at least {least:g}: the latent is too narrow, or training goes wrong; the checkpoint is "
+                "saved, and min_slope=0 trains on"
+            )
+
+    def _ends(self) -> bool:
+        return self._stopping or (self._stop_wanted and self.processes.count == 1)
 
     def run(self, budget_seconds: float = math.inf) -> None:
         """Train until ``config.steps``, the budget or :meth:`stop`; then save.
 
         An exception, Ctrl-C included, may come in the middle of a step: nothing is saved then, and the run goes
         on from the checkpoint before.
+
+        Raises:
+            TrainingError: loss or gradient are not finite, a checkpoint cannot be saved, or the quality at the
+                top of the range is as low as the configuration says.
         """
-        start = saved = validated = time.monotonic()
+        start = saved = validated = interval = time.monotonic()
         sums: dict[str, float] = {}
         last = self.step
-        interval = time.monotonic()
-        with ThreadPoolExecutor(1) as loader:
-            crops = loader.submit(self.sampler, self.step, self.config.crop)
-            while not (0 < self.config.steps <= self.step or self._stopping):
-                x = crops.result()
-                crops = loader.submit(self.sampler, self.step + 1, self.config.crop)
-                for key, value in self.train_step(x).items():
-                    sums[key] = sums.get(key, 0.0) + value
-                now = time.monotonic()
-                if self.step % self.LOG_EVERY == 0:
-                    n = self.step - last
-                    means = {k: round(v / n, 5) for k, v in sums.items()}
-                    rate = self.config.learning_rate_at(self.step)
-                    seconds = round((now - interval) / n, 4)
-                    self._log({"step": self.step, **means, "lr": rate, "seconds": seconds})
-                    sums, last, interval = {}, self.step, now
-                if now - saved > self.config.checkpoint_seconds:
-                    self.save()
-                    saved = now
-                if len(self.validation) and now - validated > self.config.validate_seconds:
-                    self._log({"step": self.step, "validation": self.validate(8)})
-                    validated = interval = time.monotonic()
-                if now - start > budget_seconds:
-                    break
+        ahead = 1 if self.device.type == "cpu" else 4
+        with ThreadPoolExecutor(ahead) as loader:
+            coming = itertools.count(self.step)
+            queue: deque[Future[Tensor]] = deque(
+                loader.submit(self.crops, next(coming)) for _ in range(ahead)
+            )
+            try:
+                while not (0 < self.config.steps <= self.step or self._ends()):
+                    x = queue.popleft().result()
+                    queue.append(loader.submit(self.crops, next(coming)))
+                    for key, value in self.train_step(x).items():
+                        sums[key] = sums.get(key, 0.0) + value
+                    now = time.monotonic()
+                    if self.step % self.LOG_EVERY == 0:
+                        n = self.step - last
+                        means = {k: round(v / n, 5) for k, v in sums.items()}
+                        rate = self.config.learning_rate_at(self.step)
+                        seconds = round((now - interval) / n, 4)
+                        self._record({"step": self.step, **means, "lr": rate, "seconds": seconds})
+                        sums, last, interval = {}, self.step, now
+                    if now - saved > self.config.checkpoint_seconds:
+                        self.save()
+                        saved = now
+                    if len(self.validation) and now - validated > self.config.validate_seconds:
+                        if self.processes.leads:
+                            rows = self.validate()
+                            self._record({"step": self.step, "validation": rows})
+                            self._check_slope(rows)
+                        validated = interval = time.monotonic()
+                    if now - start > budget_seconds:
+                        self.stop()
+            finally:
+                for crops in queue:
+                    crops.cancel()
         self.save()
 
 
-def _holdout(path: str) -> set[str]:
+def _names(path: str) -> set[str]:
     """The names in a file, one a line."""
     if not path:
         return set()

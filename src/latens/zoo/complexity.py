@@ -10,13 +10,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from latens.entropy_models import EntropyModel
 from latens.errors import ModelError
+from latens.models.video import ScaleSpaceFlow
 
 __all__ = ["Complexity", "count"]
 
 _SIZE = 256  # pixels on each side; a multiple of what every model needs
 
 # By the names they have throughout the literature.
-_ENCODER_ONLY = ("g_a", "h_a")
+_ENCODER_ONLY = ("g_a", "h_a", "motion_encoder", "res_encoder", "hyper_encoder")
 _DECODER_ONLY = ("g_s",)
 
 
@@ -38,6 +39,8 @@ class Complexity:
 def count(model: nn.Module) -> Complexity:
     """Count the products of convolutions and matrices when ``model`` codes an RGB image.
 
+    Of a video model, this is a frame that is predicted from another; its encoder is a decoder, too.
+
     Every position of a context model counts once; probability models don't, because coding looks them up in tables.
     The model may be on the ``meta`` device, where it takes no memory.
 
@@ -50,7 +53,7 @@ def count(model: nn.Module) -> Complexity:
     counter = FlopCounterMode(display=False)
     try:
         with torch.no_grad(), counter:
-            model.eval()(x)
+            model.eval()([x, x] if isinstance(model, ScaleSpaceFlow) else x)
     except (RuntimeError, ValueError, TypeError) as error:
         raise ModelError(
             f"{type(model).__name__} cannot be counted with an image {_SIZE}x{_SIZE}: {error}"
@@ -62,11 +65,15 @@ def count(model: nn.Module) -> Complexity:
     def operations(*modules: str) -> float:
         return sum(sum(by_module.get(f"{type(model).__name__}.{name}", {}).values()) for name in modules) / 2
 
-    def ending(*names: str) -> list[str]:
-        return [name for name, _ in model.named_modules() if name.rpartition(".")[2] in names]
+    # What only the first frame of a video goes through.
+    once = [name for name, _ in model.named_children() if name.startswith("img_")]
+    always = [(name, module) for name, module in model.named_modules() if name.partition(".")[0] not in once]
 
-    densities = [name for name, module in model.named_modules() if isinstance(module, EntropyModel)]
-    total = counter.get_total_flops() / 2 - operations(*densities)
+    def ending(*names: str) -> list[str]:
+        return [name for name, _ in always if name.rpartition(".")[2] in names]
+
+    densities = [name for name, module in always if isinstance(module, EntropyModel)]
+    total = counter.get_total_flops() / 2 - operations(*densities, *once)
     pixels = _SIZE * _SIZE
     return Complexity(
         parameters=sum(parameter.numel() for parameter in parameters),

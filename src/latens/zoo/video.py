@@ -11,7 +11,11 @@ _HASHES = "c1ac1a47 79ed4e19 9c8b998d 577c1eda 1dd7d574 59dfb6f9 4d867411 26439e
 
 @register_entry
 def ssf2020() -> ModelEntry:
-    """Scale-space flow. Qualities 1 to 9; weights were published for MSE only."""
+    """Scale-space flow. Qualities 1 to 9; weights were published for MSE only.
+
+    Published weights compute what they do in CompressAI. Set ``flow_unit = "corrected"`` of the model for frames much
+    larger than the crops of 256 pixels that they were trained on; see :class:`latens.models.video.ScaleSpaceFlow`.
+    """
     return ModelEntry(
         id="ssf2020",
         architecture="ScaleSpaceFlow",

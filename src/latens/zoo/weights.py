@@ -52,6 +52,19 @@ class LoadedModel:
     entropy: ExactEntropy
     weights_id: str
 
+    @property
+    def base(self) -> LatensBase:
+        """The networks, of the default model's architecture.
+
+        Raises:
+            ModelError: they are of another.
+        """
+        if not isinstance(self.network, LatensBase):
+            raise ModelError(
+                f"{self.id}: expected the default model's architecture, got {type(self.network).__name__}"
+            )
+        return self.network
+
 
 def save(
     model: LatensBase | CompressionModel,

@@ -1,0 +1,743 @@
+"""Video: a header, one chunk per frame, an index and an end. The normative text is docs/format.md, section 11.
+
+Frames are written and read one by one, in memory that does not grow with their number.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Literal, NamedTuple
+
+from latens.errors import (
+    ChecksumError,
+    FormatError,
+    LatensError,
+    LimitError,
+    TruncatedError,
+    VersionError,
+)
+from latens.format._header import (
+    MAX_SIDE,
+    SIGNATURE,
+    VERSION,
+    Cicp,
+    Limits,
+    _Bits,
+    _Field,
+    _Id,
+    _Name,
+    _Side,
+    _Uint,
+)
+from latens.format._wire import VARINT_BYTES, VARINT_MAX, Reader, varint
+
+__all__ = [
+    "BT601",
+    "BT709",
+    "Frame",
+    "Index",
+    "KeyFrame",
+    "VideoHeader",
+    "VideoReader",
+    "VideoWriter",
+    "is_video",
+    "max_frame_size",
+]
+
+BT709 = Cicp(1, 1, 1, 0)
+BT601 = Cicp(6, 6, 6, 0)
+
+VIDEO_PROFILE = 1
+GRID = 128
+MAX_INDEX = 65536
+"""Key frames in an index. One of a longer film leaves out every other, again and again."""
+
+_FRAME, _INDEX, _END = b"FnZ"
+_ANY_KNOWN = re.compile(b"[FnZ]")
+_OPTIONAL = 0x20
+_MAX_UNKNOWN = 256
+_MAX_LANES_CODE = 3
+_HEAD_MAX = 1 + VARINT_BYTES
+_BLOCK = 1 << 16
+# Salvage is bounded: CRC work of at most so many times the bytes read, and so many problems.
+_SALVAGE_EFFORT = 32
+_SALVAGE_PROBLEMS = 1000
+_MAX_STEP = 1 << 20
+
+
+def max_frame_size(width: int, height: int) -> int:
+    """The longest coder stream of a frame in bytes."""
+    return 8 * (-(-width // GRID) * GRID) * (-(-height // GRID) * GRID) + 65536
+
+
+# ---- the header
+
+
+class _Rational(_Field):
+    """Two varints, numerator and denominator, both positive."""
+
+    def problem(self, value: Any) -> str | None:
+        if (
+            isinstance(value, tuple)
+            and len(value) == 2
+            and all(isinstance(part, int) and 1 <= part <= VARINT_MAX for part in value)
+        ):
+            return None
+        return f"expected two positive integers, got {value!r}"
+
+    def pack(self, value: tuple[int, int]) -> bytes:
+        return b"".join(varint(part, self.label) for part in value)
+
+    def unpack(self, reader: Reader) -> tuple[int, int]:
+        return reader.varint("the header"), reader.varint("the header")
+
+
+class _Colour(_Field):
+    def problem(self, value: Any) -> str | None:
+        codes = tuple(value)
+        if len(codes) == 4 and all(isinstance(c, int) and 0 <= c <= 255 for c in codes) and codes[3] < 2:
+            return None
+        return f"expected code points of H.273, got {codes}"
+
+    def pack(self, value: Cicp) -> bytes:
+        return bytes(value)
+
+    def unpack(self, reader: Reader) -> Cicp:
+        return Cicp(*reader.take(4, "the header"))
+
+
+# The order is the order in the file. Neighbouring _Bits share bytes, the first in the lowest bits.
+_FIELDS: tuple[_Field, ...] = (
+    _Bits("profile", "Profile", 2, (None, "video")),
+    _Bits("chroma", "Chroma", 2, ("4:2:0", "4:2:2", "4:4:4")),
+    _Bits("bit_depth", "Bits per sample", 2, (8, 10, 12)),
+    _Bits("reserved", "Reserved bits", 2, (0,)),
+    _Side("width", "Width"),
+    _Side("height", "Height"),
+    _Colour("colour", "Colour"),
+    _Name("model", "Model"),
+    _Id("entropy_id", "Entropy id"),
+    _Id("weights_id", "Weights id"),
+    _Uint("quality", "Internal quality", 2),
+    _Uint("skip", "Skip threshold", 1),
+    _Rational("time_base", "Time base"),
+    _Rational("frame_rate", "Frame rate"),
+)
+_DERIVED = frozenset({"profile", "reserved"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoHeader:
+    """What a video says about itself before the first frame.
+
+    Values are checked on construction: FormatError, or LimitError for a side above 65,535.
+
+    width, height: pixels, 1 to 65,535. model, entropy_id, weights_id, quality, skip: as in the header of an image.
+    chroma, bit_depth, colour: of the samples that were coded and that a decoder gives by default: "4:2:0", "4:2:2" or
+    "4:4:4"; 8, 10 or 12; code points of H.273. time_base: seconds per tick, (numerator, denominator).
+    frame_rate: nominal frames per second; the timestamps of the frames decide.
+    """
+
+    width: int
+    height: int
+    model: str
+    entropy_id: str
+    weights_id: str
+    quality: int = 0
+    skip: int = 0
+    chroma: str = "4:2:0"
+    bit_depth: int = 8
+    colour: Cicp = BT709
+    time_base: tuple[int, int] = (1, 25)
+    frame_rate: tuple[int, int] = (25, 1)
+
+    def __post_init__(self) -> None:
+        for field in _FIELDS:
+            if field.name in _DERIVED:
+                continue
+            value = getattr(self, field.name)
+            problem = field.problem(value)
+            if problem:
+                error = LimitError if field.name in ("width", "height") and value > MAX_SIDE else FormatError
+                raise error(f"{field.label.lower()}: {problem}")
+
+    def check(self, limits: Limits) -> None:
+        """Raises LimitError when frames are larger than `limits` allow."""
+        for side, value in (("width", self.width), ("height", self.height)):
+            if value > limits.max_side:
+                raise LimitError(f"{side}: {value} pixels are above the limit of {limits.max_side}")
+        if self.width * self.height > limits.max_pixels:
+            raise LimitError(
+                f"frames of {self.width} x {self.height} pixels are above the limit of {limits.max_pixels}; "
+                "raise the limit (max_pixels) if the file can be trusted"
+            )
+
+    @property
+    def max_chunk(self) -> int:
+        """The largest payload of a frame in bytes."""
+        return max_frame_size(self.width, self.height) + 2 * VARINT_BYTES + 5
+
+    def describe(self) -> list[tuple[str, str]]:
+        """(label, value) of each field, as printable ASCII."""
+        shown: dict[str, str] = {
+            "colour": "CICP " + "/".join(map(str, self.colour)),
+            "time_base": "{}/{} s".format(*self.time_base),
+            "frame_rate": f"{self.frame_rate[0] / self.frame_rate[1]:.6g} per second",
+        }
+        return [
+            (field.label, shown.get(field.name, str(getattr(self, field.name))))
+            for field in _FIELDS
+            if field.name not in _DERIVED
+        ]
+
+
+def pack_video_header(header: VideoHeader) -> bytes:
+    """The header's bytes, signature to CRC."""
+    out = bytearray(SIGNATURE)
+    out.append(VERSION)
+    values = {"profile": "video", "reserved": 0, **vars(header)}
+    bits = filled = 0
+    for field in _FIELDS:
+        if isinstance(field, _Bits):
+            bits |= field.values.index(values[field.name]) << filled
+            filled += field.width
+            if filled == 8:
+                out.append(bits)
+                bits = filled = 0
+        else:
+            out += field.pack(values[field.name])
+    return bytes(out + zlib.crc32(out).to_bytes(4, "little"))
+
+
+def is_video(data: bytes | bytearray | memoryview) -> bool:
+    """Whether a `.ltn` file that starts with these bytes (at least five) is a video."""
+    head = bytes(data[:5])
+    return len(head) == 5 and head[:4] == SIGNATURE + bytes([VERSION]) and head[4] & 3 == VIDEO_PROFILE
+
+
+def unpack_video_header(data: memoryview, limits: Limits) -> tuple[VideoHeader, int]:
+    """The header at the start of `data`, and the offset of the byte after it."""
+    head = bytes(data[: len(SIGNATURE)])
+    if head != SIGNATURE:
+        if SIGNATURE.startswith(head):
+            raise TruncatedError(
+                "the file is empty" if not head else f"the file ends after {len(head)} bytes"
+            )
+        raise FormatError("not a .ltn file: it does not begin with 'LTN'")
+    reader = Reader(data, len(SIGNATURE))
+    version = reader.uint(1, "the header")
+    if version != VERSION:
+        raise VersionError(
+            f"format version {version}; this release of Latens reads version {VERSION}: update it, "
+            "unless the file is damaged"
+        )
+    profile = reader.uint(1, "the header") & 3
+    if profile != VIDEO_PROFILE:
+        raise FormatError("the file is an image, or damaged; 'latens decode' takes images")
+    reader.pos -= 1
+    # Two passes: codes are interpreted only after the CRC has proved them.
+    codes: list[tuple[_Bits, int]] = []
+    values: dict[str, Any] = {}
+    bits = left = 0
+    for field in _FIELDS:
+        if isinstance(field, _Bits):
+            if not left:
+                bits, left = reader.uint(1, "the header"), 8
+            codes.append((field, bits & (1 << field.width) - 1))
+            bits >>= field.width
+            left -= field.width
+        else:
+            values[field.name] = field.unpack(reader)
+    stored = reader.uint(4, "the header")
+    computed = zlib.crc32(data[: reader.pos - 4])
+    if stored != computed:
+        raise ChecksumError(f"the header is damaged: its CRC-32 is {computed:08x}, {stored:08x} was stored")
+    for bit_field, code in codes:
+        values[bit_field.name] = bit_field.meaning(code)
+    header = VideoHeader(**{name: value for name, value in values.items() if name not in _DERIVED})
+    if pack_video_header(header) != data[: reader.pos]:
+        raise FormatError("model: the name is not stored in its shortest form")
+    header.check(limits)
+    return header, reader.pos
+
+
+# ---- frames and the index
+
+
+class Frame(NamedTuple):
+    """One coded frame.
+
+    number: from 0, rising by 1. timestamp: ticks of the time base, rising. key: decodable without others. lanes:
+    interleaved coder states, 1 to 8. checksum: of its symbols. stream: of the coder.
+    """
+
+    number: int
+    timestamp: int
+    key: bool
+    lanes: int
+    checksum: int
+    stream: bytes
+
+
+class KeyFrame(NamedTuple):
+    """Where a key frame is: its number, its timestamp in ticks, and the offset of its chunk in the file."""
+
+    number: int
+    timestamp: int
+    offset: int
+
+
+class Index(NamedTuple):
+    """What the end of a file tells: number of frames, end of the last one in ticks, and key frames."""
+
+    frames: int
+    end: int
+    keys: tuple[KeyFrame, ...]
+
+
+def _pack_chunk(kind: int, payload: bytes) -> bytes:
+    head = bytes([kind]) + varint(len(payload), "chunk size")
+    return head + payload + zlib.crc32(payload, zlib.crc32(head)).to_bytes(4, "little")
+
+
+def _pack_frame(frame: Frame) -> bytes:
+    kind = frame.key | frame.lanes.bit_length() - 1 << 1
+    return (
+        varint(frame.number, "frame number")
+        + varint(frame.timestamp, "timestamp")
+        + bytes([kind])
+        + frame.checksum.to_bytes(4, "little")
+        + frame.stream
+    )
+
+
+def _unpack_frame(payload: memoryview) -> Frame:
+    reader = Reader(payload)
+    number, timestamp = reader.varint("a frame's number"), reader.varint("a frame's timestamp")
+    kind = reader.uint(1, "a frame")
+    if kind >> 1 > _MAX_LANES_CODE:
+        raise VersionError(f"frame {number}: kind {kind} is newer than this release of Latens; update it")
+    checksum = reader.uint(4, "a frame")
+    return Frame(number, timestamp, bool(kind & 1), 1 << (kind >> 1), checksum, bytes(payload[reader.pos :]))
+
+
+def _pack_index(index: Index) -> bytes:
+    out = bytearray(
+        varint(index.frames, "frames") + varint(index.end, "end") + varint(len(index.keys), "keys")
+    )
+    before = KeyFrame(0, 0, 0)
+    for key in index.keys:
+        for new, old in zip(key, before, strict=True):
+            out += varint(new - old, "index")
+        before = key
+    # So that it is found from the end of the file.
+    size = len(out) + 4
+    return bytes(out) + (1 + len(varint(size, "index")) + size + 4).to_bytes(4, "little")
+
+
+def _unpack_index(payload: memoryview) -> Index:
+    reader = Reader(payload)
+    frames, end, count = (reader.varint("the index") for _ in range(3))
+    if count > MAX_INDEX or count > frames:
+        raise LimitError(f"the index: {count} key frames of {frames} frames; at most {MAX_INDEX} are allowed")
+    keys: list[KeyFrame] = []
+    before = KeyFrame(0, 0, 0)
+    for _ in range(count):
+        key = KeyFrame(*(old + reader.varint("the index") for old in before))
+        if keys and not all(new > old for new, old in zip(key, before, strict=True)):
+            raise FormatError("the index: its entries do not rise")
+        keys.append(key)
+        before = key
+    reader.take(4, "the index")
+    index = Index(frames, end, tuple(keys))
+    if bytes(payload) != _pack_index(index):
+        raise FormatError("the index: its size does not fit its content")
+    return index
+
+
+# ---- writing
+
+
+class VideoWriter:
+    """Writes a video, frame by frame; everything given so far is in the file.
+
+    file: opened for writing bytes; it need not be seekable, and is not closed.
+    """
+
+    def __init__(self, file: BinaryIO, header: VideoHeader) -> None:
+        header.check(Limits(max_pixels=MAX_SIDE**2))
+        self.header = header
+        self._file = file
+        self._size = 0
+        self._frames = 0
+        self._last = -1
+        self._keys = _Keys()
+        self._write(pack_video_header(header))
+
+    def add(self, frame: Frame) -> None:
+        """Write the next frame. Raises FormatError or LimitError for what a reader would refuse."""
+        if frame.number != self._frames:
+            raise FormatError(f"frame {frame.number}, where frame {self._frames} was expected")
+        if frame.timestamp <= self._last:
+            raise FormatError(f"frame {frame.number}: timestamp {frame.timestamp} does not rise")
+        if not frame.number and not frame.key:
+            raise FormatError("the first frame must be a key frame")
+        if frame.lanes not in (1, 2, 4, 8) or not 0 <= frame.checksum < 1 << 32:
+            raise FormatError(f"frame {frame.number}: {frame.lanes} lanes, checksum {frame.checksum}")
+        if len(frame.stream) > max_frame_size(self.header.width, self.header.height):
+            raise LimitError(f"frame {frame.number}: a coder stream of {len(frame.stream)} bytes is too long")
+        if frame.key:
+            self._keys.add(KeyFrame(frame.number, frame.timestamp, self._size))
+        self._write(_pack_chunk(_FRAME, _pack_frame(frame)))
+        self._frames += 1
+        self._last = frame.timestamp
+
+    def finish(self, end: int) -> int:
+        """Write index and end; `end` is when the last frame ends, in ticks. Returns the size of the file.
+
+        Raises FormatError without a single frame.
+        """
+        if not self._frames:
+            raise FormatError("a video without a single frame cannot be written")
+        if end <= self._last:
+            raise FormatError(f"the last frame ends at {end}, but begins at {self._last}")
+        self._write(_pack_chunk(_INDEX, _pack_index(Index(self._frames, end, tuple(self._keys.kept)))))
+        self._write(_pack_chunk(_END, varint(self._size, "file size")))
+        return self._size
+
+    def _write(self, data: bytes) -> None:
+        if self._size + len(data) > VARINT_MAX:
+            raise LimitError(f"a file may have at most {VARINT_MAX} bytes")
+        self._file.write(data)
+        self._size += len(data)
+
+
+class _Keys:
+    """The key frames of an index, thinned out alike by writers and readers."""
+
+    def __init__(self) -> None:
+        self.kept: list[KeyFrame] = []
+        self._every = 1
+        self._count = 0
+
+    def add(self, key: KeyFrame) -> None:
+        if self._count % self._every == 0:
+            if len(self.kept) == MAX_INDEX:
+                del self.kept[1::2]
+                self._every *= 2
+            if self._count % self._every == 0:
+                self.kept.append(key)
+        self._count += 1
+
+
+# ---- reading
+
+
+class VideoReader:
+    """Reads a video frame by frame.
+
+    With `on_error="raise"`, any damage raises: TruncatedError, ChecksumError, VersionError, LimitError or another
+    FormatError; an end that is missing or followed by more, too. With "conceal" (salvage), only a damaged header
+    raises; frames that are damaged are left out, and `problems` tells what happened.
+
+    file: opened for reading bytes, at the start of the video; it need not be seekable. wait: called when the file
+    ends too early; True means that there may be more now. So a file is read while it is written.
+    """
+
+    def __init__(
+        self,
+        file: BinaryIO,
+        limits: Limits | None = None,
+        on_error: Literal["raise", "conceal"] = "raise",
+        wait: Callable[[], bool] | None = None,
+    ) -> None:
+        if on_error not in ("raise", "conceal"):
+            raise ValueError(f"on_error: expected 'raise' or 'conceal', got {on_error!r}")
+        self.limits = limits or Limits()
+        self.problems: list[str] = []
+        self.index: Index | None = None
+        self._conceal = on_error == "conceal"
+        self._file = file
+        # Of a pipe, take what is there and do not wait for a whole block.
+        self._read: Callable[[int], bytes] = getattr(file, "read1", file.read)
+        self._wait = wait
+        self._buffer = bytearray()
+        self._offset = 0  # of the buffer's first byte in the file
+        self.header, size = self._header()
+        self._drop(size)
+        self._next = 0
+        self._last = -1
+        self._keys = _Keys()
+        self._unknown = self._unknown_size = 0
+        self._effort = 0
+        self._seeked = False
+
+    def _header(self) -> tuple[VideoHeader, int]:
+        while True:
+            try:
+                with memoryview(bytes(self._buffer)) as data:
+                    return unpack_video_header(data, self.limits)
+            except TruncatedError:
+                if not self._need(len(self._buffer) + 1):
+                    raise
+
+    @property
+    def position(self) -> int:
+        """Bytes of the file that have been used."""
+        return self._offset
+
+    def frames(self) -> Iterator[Frame]:
+        """The frames, in order. After the last one, `index` is what the file's end told.
+
+        In a salvaged file, numbers tell what is missing.
+        """
+        ended = False
+        while not ended:
+            try:
+                kind, payload, start = self._chunk()
+            except FormatError as error:
+                if not self._conceal:
+                    raise
+                if not self._note(str(error)) or not self._find():
+                    break
+                continue
+            try:
+                frame = self._take(kind, payload, start)
+            except LatensError as error:
+                if not self._conceal:
+                    raise
+                if not self._note(str(error)):
+                    break
+                continue
+            if frame is not None:
+                yield frame
+            ended = kind == _END
+
+    def seek(self, seconds: float) -> None:
+        """Go to the key frame at or before a time; the file must be seekable and complete.
+
+        Raises FormatError if it has no index that can be used, LimitError if the time is after its end.
+        """
+        index = self.read_index()
+        numerator, denominator = self.header.time_base
+        tick = max(int(seconds * denominator / numerator), 0)
+        if tick >= index.end:
+            raise LimitError(
+                f"{seconds:g} s is after the end of the video ({index.end * numerator / denominator:g} s)"
+            )
+        keys = [key for key in index.keys if key.timestamp <= tick] or [index.keys[0]]
+        self._file.seek(keys[-1].offset)
+        self._buffer.clear()
+        self._offset = keys[-1].offset
+        self._next, self._last = keys[-1].number, keys[-1].timestamp - 1
+        self._seeked = True
+
+    def read_index(self) -> Index:
+        """The index at the end of a seekable file. The position is kept. Raises FormatError without a sound one."""
+        here = self._file.tell()
+        try:
+            size = self._file.seek(0, 2)
+            self._file.seek(max(size - 24, 0))
+            tail = self._file.read(24)
+            for length in range(1 + 1 + 1 + 4, 1 + 1 + VARINT_BYTES + 4 + 1):
+                end = tail[-length:]
+                if (
+                    len(end) == length
+                    and end[0] == _END
+                    and end == _pack_chunk(_END, varint(size - length, ""))
+                ):
+                    break
+            else:
+                raise FormatError("the file has no end: it is cut, or still being written")
+            start = size - length - int.from_bytes(tail[-length - 8 : -length - 4], "little")
+            most = 3 * VARINT_BYTES * (MAX_INDEX + 1) + 64
+            if not 0 < start < size - length or size - length - start > most:
+                raise FormatError("the file has no index that can be used")
+            self._file.seek(start)
+            chunk = memoryview(self._file.read(size - length - start))
+            reader = Reader(chunk)
+            kind = reader.uint(1, "the index")
+            payload = reader.take(reader.varint("the index"), "the index")
+            if kind != _INDEX or zlib.crc32(chunk[: reader.pos]) != reader.uint(4, "the index"):
+                raise ChecksumError("the index is damaged")
+            index = _unpack_index(payload)
+            if not index.keys or index.keys[-1].offset >= start:
+                raise FormatError("the index points behind itself")
+            return index
+        finally:
+            self._file.seek(here)
+
+    # -- bytes
+
+    def _need(self, count: int) -> bool:
+        """Have at least `count` bytes in the buffer, if the file has them."""
+        while len(self._buffer) < count:
+            data = self._read(max(min(count - len(self._buffer), 1 << 24), _BLOCK))
+            if data:
+                self._buffer += data
+            elif self._wait is None or not self._wait():
+                return False
+        return True
+
+    def _drop(self, count: int) -> None:
+        del self._buffer[:count]
+        self._offset += count
+
+    def _sound_chunk(self) -> tuple[int, bytes, int]:
+        """Kind, payload and size of the chunk that the buffer starts with, its CRC proved. It is left there."""
+        if not self._need(1):
+            raise TruncatedError("the file ends without an END chunk")
+        self._need(_HEAD_MAX)
+        reader = Reader(memoryview(bytes(self._buffer[:_HEAD_MAX])))
+        kind = reader.uint(1, "a chunk")
+        length = reader.varint("a chunk's size")
+        if length > self._most:
+            raise FormatError(
+                f"the chunk at byte {self._offset}: {length} bytes are above the limit of {self._most}"
+            )
+        size = reader.pos + length + 4
+        if not self._need(size):
+            raise TruncatedError(f"the file ends inside the chunk at byte {self._offset}")
+        with memoryview(self._buffer) as data:
+            computed = zlib.crc32(data[: size - 4])
+        stored = int.from_bytes(self._buffer[size - 4 : size], "little")
+        if stored != computed:
+            raise ChecksumError(
+                f"the chunk at byte {self._offset} is damaged: its CRC-32 is {computed:08x}, {stored:08x} was "
+                "stored"
+            )
+        return kind, bytes(self._buffer[reader.pos : size - 4]), size
+
+    @property
+    def _most(self) -> int:
+        return max(self.header.max_chunk, self.limits.max_metadata)
+
+    def _chunk(self) -> tuple[int, bytes, int]:
+        """Kind, payload and offset of the next chunk."""
+        start = self._offset
+        kind, payload, size = self._sound_chunk()
+        self._drop(size)
+        return kind, payload, start
+
+    def _take(self, kind: int, payload: bytes, start: int) -> Frame | None:
+        if kind == _FRAME:
+            frame = _unpack_frame(memoryview(payload))
+            self._check(frame)
+            if frame.key:
+                self._keys.add(KeyFrame(frame.number, frame.timestamp, start))
+            self._next, self._last = frame.number + 1, frame.timestamp
+            return frame
+        if kind == _INDEX:
+            index = _unpack_index(memoryview(payload))
+            if self.index is not None:
+                raise FormatError(f"the index at byte {start} is repeated")
+            seen = Index(self._next, index.end, tuple(self._keys.kept) if not self._seeked else index.keys)
+            self.index = index
+            if index.end <= self._last or (index != seen and not self.problems):
+                raise FormatError("the index does not fit the frames")
+        elif kind == _END:
+            self._end(payload, start)
+        elif not kind & _OPTIONAL:
+            raise VersionError(f"chunk type 0x{kind:02x} is newer than this release of Latens; update it")
+        else:
+            self._unknown += 1
+            self._unknown_size += len(payload)
+            if self._unknown > _MAX_UNKNOWN or self._unknown_size > self.limits.max_metadata:
+                raise LimitError(
+                    f"chunks of unknown type exceed the limit of {_MAX_UNKNOWN} chunks and "
+                    f"{self.limits.max_metadata} bytes"
+                )
+        return None
+
+    def _check(self, frame: Frame) -> None:
+        if self.index is not None:
+            raise FormatError(f"frame {frame.number} comes after the index")
+        if frame.number != self._next and not (self._conceal and frame.number > self._next):
+            raise FormatError(f"frame {frame.number}, where frame {self._next} was expected")
+        if frame.timestamp <= self._last:
+            raise FormatError(f"frame {frame.number}: its timestamp does not rise")
+        if not frame.number and not frame.key:
+            raise FormatError("the first frame is not a key frame")
+        if len(frame.stream) > max_frame_size(self.header.width, self.header.height):
+            raise LimitError(f"frame {frame.number}: a coder stream of {len(frame.stream)} bytes is too long")
+
+    def _end(self, payload: bytes, start: int) -> None:
+        reader = Reader(memoryview(payload))
+        size = reader.varint("END")
+        if reader.pos != len(payload):
+            raise FormatError("END: its payload is too long")
+        if size != start:
+            raise FormatError(f"END says that {size} bytes precede it, {start} do: chunks are missing")
+        if self.index is None and not self.problems:
+            raise FormatError("the file has no index")
+        if not self._next and not self.problems:
+            raise FormatError("the video has no frames")
+        # Whoever waits for more frames does not wait for what must not come.
+        self._wait = None
+        if self._need(1):
+            raise FormatError("bytes follow the END chunk")
+
+    # -- salvage
+
+    def _note(self, problem: str) -> bool:
+        self.problems.append(problem)
+        if len(self.problems) < _SALVAGE_PROBLEMS:
+            return True
+        self.problems.append("too many problems; the rest of the file is given up")
+        return False
+
+    def _find(self) -> bool:
+        """Go to the next sound chunk of a known kind.
+
+        The damaged one's own length is not trusted: it may be what is damaged, and point behind a sound chunk.
+        """
+        at = 1
+        while True:
+            if not self._need(at + 1):
+                return False
+            match = _ANY_KNOWN.search(self._buffer, at)
+            found = -1 if match is None else match.start()
+            del match  # it would keep the buffer from changing its size
+            if found < 0:
+                self._drop(len(self._buffer))
+                at = 0
+                continue
+            self._drop(found)
+            if self._plausible():
+                with suppress(FormatError):
+                    self._sound_chunk()
+                    return True
+                if self._effort > _SALVAGE_EFFORT * (self._offset + len(self._buffer)):
+                    self._note("the search for sound frames is given up")
+                    return False
+            at = 1
+
+    def _plausible(self) -> bool:
+        """Whether the buffer may start with a chunk still awaited: a quick look before its CRC is computed."""
+        self._need(_HEAD_MAX + 2 * VARINT_BYTES + 5)
+        reader = Reader(memoryview(bytes(self._buffer[: _HEAD_MAX + 2 * VARINT_BYTES + 5])))
+        try:
+            kind = reader.uint(1, "a chunk")
+            length = reader.varint("a chunk's size")
+            if kind == _FRAME:
+                start = reader.pos
+                number, timestamp = reader.varint("a frame"), reader.varint("a frame")
+                code = reader.uint(1, "a frame")
+                fits = (
+                    self._next <= number <= self._next + _MAX_STEP
+                    and timestamp > self._last
+                    and code >> 1 <= _MAX_LANES_CODE
+                    and reader.pos - start + 4 <= length <= self.header.max_chunk
+                )
+            elif kind == _INDEX:
+                fits = length <= 3 * VARINT_BYTES * (MAX_INDEX + 1) + 4 and self.index is None
+            else:
+                fits = length <= VARINT_BYTES
+        except FormatError:
+            return False
+        self._effort += length if fits else 0
+        return fits

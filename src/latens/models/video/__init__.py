@@ -1,0 +1,5 @@
+"""Video models."""
+
+from latens.models.video.google import ScaleSpaceFlow
+
+__all__ = ["ScaleSpaceFlow"]

@@ -1,0 +1,126 @@
+"""Checkpoints of runs: written whole or not at all, read without running anything in them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save as to_safetensors
+from torch import nn
+
+from latens import zoo
+from latens.errors import LatensError, ModelError, TrainingError
+from latens.io import atomic_write, check_output, printable
+from latens.models import CompressionModel
+from latens.models.latens_base import LatensBase
+from latens.train.objectives import model_of, save_tensors
+
+__all__ = ["load_average", "read_checkpoint", "save_weights", "write_checkpoint"]
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint: tensors and plain values only, never code.
+
+    Raises:
+        TrainingError: it cannot be read.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises whatever the zip, the pickle or the system does
+        raise TrainingError(f"{printable(path)}: not a checkpoint ({_reason(error)})") from error
+    if not isinstance(state, dict):
+        raise TrainingError(f"{printable(path)}: not a checkpoint of a training run")
+    return state
+
+
+def _reason(error: Exception) -> str:
+    """Why something cannot be read, for people; what torch says of it is advice to programmers."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, EOFError):
+        return "the file is empty"
+    if type(error).__name__ == "UnpicklingError":
+        return "damaged, or it holds more than weights, which could run code"
+    return "damaged or incomplete"
+
+
+def write_checkpoint(state: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint: to a temporary file first, so that a kill never leaves half of one.
+
+    Raises:
+        TrainingError: it cannot be written; the one before is kept.
+    """
+    temporary = path.with_suffix(".tmp")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError | RuntimeError):
+            # What torch reports of a full disk is where in its source it noticed.
+            cause = error if isinstance(error, OSError) else error.__context__
+            reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else "is the disk full?"
+            raise TrainingError(
+                f"{printable(path.parent)}: cannot save the checkpoint at step {state['step']}; "
+                f"the one before is kept ({printable(reason)})"
+            ) from error
+        raise
+
+
+def load_average(path: Path) -> nn.Module:
+    """The averaged weights of a run, from its ``checkpoint.pt``: a model of the run's architecture.
+
+    Raises:
+        TrainingError: the file is not a checkpoint of a training run.
+    """
+    state = read_checkpoint(path)
+    try:
+        model = model_of(state["architecture"])
+        model.load_state_dict(state["average"])
+    except (LatensError, KeyError, IndexError, TypeError, RuntimeError, AttributeError) as error:
+        if isinstance(error, TrainingError):
+            raise
+        raise TrainingError(f"{printable(path)}: not a checkpoint of a training run") from error
+    return model
+
+
+def save_weights(checkpoint: Path, output: Path, name: str, notes: str = "", *, force: bool = False) -> None:
+    """Write the weights file (safetensors) of a run's averaged weights.
+
+    That of the default model is what :func:`latens.zoo.load` takes. Those of published architectures hold the
+    ``state_dict`` with up-to-date quantiles and tables: ``from_state_dict(read_checkpoint(path))`` makes the
+    model (:func:`latens.zoo.pretrained.read_checkpoint`).
+
+    Args:
+        checkpoint: ``checkpoint.pt`` of a run.
+        output: of the file, ``.safetensors``.
+        name: identifier that files made with these weights carry.
+        notes: stored with the weights.
+        force: replace an existing file.
+
+    Raises:
+        TrainingError: the file is not a checkpoint of a training run.
+        ModelError: a bad name, or weights that are not finite.
+        OutputError: the file cannot be written.
+    """
+    check_output(output, force=force, inputs=[checkpoint])
+    model = load_average(checkpoint)
+    if isinstance(model, LatensBase):
+        zoo.save(model, output, name, notes, force=force)
+        return
+    if output.suffix != ".safetensors":
+        raise ModelError(f"{printable(output)}: the name of a weights file must end in .safetensors")
+    if not isinstance(model, CompressionModel):
+        raise TrainingError(f"{printable(checkpoint)}: {type(model).__name__} has no weights file")
+    for key, value in model.state_dict().items():
+        if not torch.isfinite(value).all():
+            raise ModelError(f"{name}: {printable(key)} has values that are not finite")
+    architecture = read_checkpoint(checkpoint)["architecture"]
+    metadata = {"name": name, "architecture": json.dumps(architecture), "notes": notes}
+    atomic_write(output, to_safetensors(save_tensors(model), metadata), force=force)

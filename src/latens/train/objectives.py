@@ -1,0 +1,363 @@
+"""What is trained: a model, its loss for a batch, and what its files cost."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from latens import format as ltn
+from latens import registry, zoo
+from latens.codec import ImageCodec
+from latens.entropy_models import EntropyBottleneck
+from latens.errors import ModelError, TrainingError
+from latens.io import Image, printable
+from latens.metrics import ms_ssim
+from latens.models import CompressionModel
+from latens.models.latens_base import LatensBase, LatensBaseConfig, freeze
+from latens.models.vbr import ScaleHyperpriorVbr
+from latens.ops import compute_padding
+from latens.train.config import DEFAULT_ARCHITECTURE, TrainConfig
+from latens.zoo.weights import LoadedModel
+
+__all__ = ["Objective", "make_objective", "model_of", "rate_and_distortion"]
+
+Pixels = npt.NDArray[np.uint8]
+
+VALIDATION_QUALITIES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+_TRANSFORMS = ("g_a", "g_s", "h_a")
+_GRID = 64
+_RATES_PER_BATCH = 4
+_QUANTILES_EVERY = 25
+
+
+def rate_and_distortion(out: dict[str, Any], x: Tensor) -> tuple[Tensor, Tensor]:
+    """Bits per pixel (from likelihoods) and mean squared error (0..255 scale), each per sample ``(B,)``."""
+    pixels = x.shape[2] * x.shape[3]
+    per_latent = [-torch.log2(p).flatten(1).sum(1) for p in out["likelihoods"].values()]
+    bits = torch.stack(per_latent).sum(0)
+    mse = (out["x_hat"] - x).square().flatten(1).mean(1) * 255.0**2
+    return bits / pixels, mse
+
+
+def _figures(loss: Tensor, rate: Tensor, mse: Tensor) -> Tensor:
+    """Loss, bits per pixel and PSNR of a batch, one vector; only the loss leads back to the weights."""
+    psnr = 10 * torch.log10(255.0**2 / mse.detach())
+    return torch.stack([loss.mean(), rate.detach().mean(), psnr.mean()])
+
+
+class Objective(nn.Module):
+    """A model and its loss.
+
+    Attributes:
+        model: what is trained.
+        variable_rate: whether one set of weights has all rates.
+        partly_used: whether there are steps that leave some parameters alone.
+
+    Args:
+        model: see above; on its device.
+    """
+
+    variable_rate = False
+    partly_used = False
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def new_average(self) -> nn.Module:
+        """A copy to average weights in: float32, never compiled."""
+        raise NotImplementedError
+
+    def start(self, patches: Callable[[int], Tensor]) -> None:
+        """Set initial weights that depend on the photographs.
+
+        Args:
+            patches: gives so many random patches, ``(n, 3, 16, 16)`` in 0..1.
+        """
+
+    def prepare(self, step: int, *, hard: bool) -> None:
+        """Called before each step: freeze what is not trained in it."""
+
+    def forward(self, x: Tensor, quality: Tensor, step: int, hard: bool) -> Tensor:
+        """Figures of a batch.
+
+        Args:
+            x: ``(B, 3, H, W)`` in 0..1.
+            quality: ``(B,)`` in 0..1, rising.
+            step: number of the step.
+            hard: round in place of noise.
+
+        Returns:
+            ``(3,)``: loss, bits per pixel, PSNR in dB.
+        """
+        raise NotImplementedError
+
+    def files(self, model: nn.Module) -> Iterator[tuple[float, Callable[[Pixels], tuple[int, Pixels]]]]:
+        """For each quality that is validated: how to code an image ``(H, W, 3)`` with weights like ours.
+
+        Yields:
+            Quality, and a function that returns the number of bytes and the decoded image.
+        """
+        raise NotImplementedError
+
+
+class DefaultObjective(Objective):
+    """The default model: all rates in each batch, evenly."""
+
+    variable_rate = True
+    model: LatensBase
+
+    def __init__(self, config: TrainConfig, device: torch.device) -> None:
+        super().__init__(LatensBase(config.model).to(device))
+        self._amp = config.amp
+        if config.compile:
+            for part in (self.model.g_a, self.model.g_s, self.model.g_s_out):
+                part.compile()
+
+    def new_average(self) -> nn.Module:
+        average = LatensBase(self.model.config).to(next(self.model.parameters()).device)
+        average.load_state_dict(self.model.state_dict())
+        return average.requires_grad_(False)
+
+    def start(self, patches: Callable[[int], Tensor]) -> None:
+        self.model.initialise_from_patches(patches(40_000))
+
+    def prepare(self, step: int, *, hard: bool) -> None:
+        for part in (self.model.g_a, self.model.h_a):
+            part.requires_grad_(not hard)
+
+    def forward(self, x: Tensor, quality: Tensor, step: int, hard: bool) -> Tensor:
+        out = self.model(x, quality, noise=not hard, autocast=self._amp)
+        rate, mse = rate_and_distortion(out, x)
+        lmbda = self.model.lmbda(quality)
+        # Dividing by sqrt(lambda) makes a given relative saving of rate count alike at all qualities.
+        return _figures((rate + lmbda * mse) / lmbda.sqrt(), rate, mse)
+
+    def files(self, model: nn.Module) -> Iterator[tuple[float, Callable[[Pixels], tuple[int, Pixels]]]]:
+        network = cast(LatensBase, copy.deepcopy(model).cpu().eval())
+        codec = ImageCodec(LoadedModel("validation", network, freeze(network), "0" * 64), fast=True)
+        for quality in VALIDATION_QUALITIES:
+
+            def code(pixels: Pixels, quality: float = quality) -> tuple[int, Pixels]:
+                data = codec.encode(Image(pixels), 100 * quality)
+                return len(data), codec.decode(ltn.read(data))[0].pixels
+
+            yield quality, code
+
+
+class ZooObjective(Objective):
+    """A published architecture of one rate, with mean squared error or MS-SSIM.
+
+    Quantiles of entropy bottlenecks are no weights here: they follow from the densities, and are solved for
+    every 25 steps.
+    """
+
+    model: CompressionModel
+
+    def __init__(self, config: TrainConfig, device: torch.device) -> None:
+        model = _zoo_model(config)
+        super().__init__(_placed(model, device))
+        self._metric, self._lmbda = config.metric, _lmbda(config)
+        if config.metric == "ms-ssim" and self.variable_rate:
+            raise TrainingError(f"{config.architecture}: models of variable rate are trained for mse only")
+        self._bottlenecks = [m for m in self.model.modules() if isinstance(m, EntropyBottleneck)]
+        for bottleneck in self._bottlenecks:
+            bottleneck.quantiles.requires_grad_(False)
+        self._config = config
+        for name, part in self.model.named_modules():
+            if name.rpartition(".")[2] in _TRANSFORMS:
+                if config.amp:
+                    _run_in_bfloat16(part, device.type)
+                if config.compile:
+                    part.compile()
+
+    def new_average(self) -> nn.Module:
+        average = _placed(_zoo_model(self._config), next(self.model.parameters()).device)
+        average.load_state_dict(self.model.state_dict())
+        return average.eval().requires_grad_(False)
+
+    def prepare(self, step: int, *, hard: bool) -> None:
+        if step % _QUANTILES_EVERY == 0:
+            for bottleneck in self._bottlenecks:
+                bottleneck._update_quantiles()
+
+    def forward(self, x: Tensor, quality: Tensor, step: int, hard: bool) -> Tensor:
+        out = self.model(x)
+        rate, mse = rate_and_distortion(out, x)
+        distortion = mse if self._metric == "mse" else 1 - ms_ssim(out["x_hat"], x)
+        return _figures(rate + self._lmbda * distortion, rate, mse)
+
+    def files(self, model: nn.Module) -> Iterator[tuple[float, Callable[[Pixels], tuple[int, Pixels]]]]:
+        coder = _with_tables(model)
+        yield 0.0, partial(_code, coder)
+
+
+class VbrObjective(ZooObjective):
+    """A published architecture of variable rate: after some steps at the highest rate alone, four rates a batch."""
+
+    variable_rate = True
+    partly_used = True
+    model: ScaleHyperpriorVbr
+
+    def __init__(self, config: TrainConfig, device: torch.device) -> None:
+        super().__init__(config, device)
+        self._fixed_rate_steps = config.fixed_rate_steps
+
+    def forward(self, x: Tensor, quality: Tensor, step: int, hard: bool) -> Tensor:
+        weights = self.model.lmbda
+        if step < self._fixed_rate_steps:
+            rate, mse = rate_and_distortion(self.model(x, stage=1), x)
+            return _figures((rate + weights[-1] * mse) / math.sqrt(weights[-1]), rate, mse)
+        losses, rates, distortions = [], [], []
+        groups = min(_RATES_PER_BATCH, len(x))
+        for part, levels in zip(x.tensor_split(groups), quality.tensor_split(groups), strict=True):
+            # Drawn from those of the group, so that all levels come up alike.
+            drawn = levels[int(torch.randint(len(levels), ()))]
+            level = min(int(drawn * len(weights)), len(weights) - 1)
+            rate, mse = rate_and_distortion(self.model(part, stage=2, s=level), part)
+            losses.append((rate + weights[level] * mse) / math.sqrt(weights[level]))
+            rates.append(rate)
+            distortions.append(mse)
+        return _figures(torch.cat(losses), torch.cat(rates), torch.cat(distortions))
+
+    def files(self, model: nn.Module) -> Iterator[tuple[float, Callable[[Pixels], tuple[int, Pixels]]]]:
+        coder = _with_tables(model)
+        for level in range(self.model.levels):
+            yield level / (self.model.levels - 1), partial(_code, coder, stage=2, s=level)
+
+
+def make_objective(config: TrainConfig, device: torch.device) -> Objective:
+    """The objective of a configuration, with random weights.
+
+    Raises:
+        TrainingError: options that do not fit the architecture.
+        ModelError: an unknown architecture, or sizes that it does not take.
+    """
+    if config.is_default_model:
+        if config.metric != "mse":
+            raise TrainingError(f"{DEFAULT_ARCHITECTURE}: is trained for mse only, not {config.metric}")
+        return DefaultObjective(config, device)
+    variable = issubclass(_model_class(config.architecture), ScaleHyperpriorVbr)
+    return VbrObjective(config, device) if variable else ZooObjective(config, device)
+
+
+def architecture_of(config: TrainConfig) -> dict[str, Any]:
+    """What a checkpoint says about its networks, as plain values."""
+    if config.is_default_model:
+        return config.model.to_dict()
+    return {"name": config.architecture, "sizes": list(_sizes(config))}
+
+
+def model_of(architecture: dict[str, Any]) -> nn.Module:
+    """The model, with random weights, that :func:`architecture_of` describes.
+
+    Raises:
+        ModelError: an unknown architecture, or sizes out of range.
+    """
+    if "name" not in architecture:
+        return LatensBase(LatensBaseConfig.from_dict(architecture))
+    config = TrainConfig(
+        architecture=str(architecture["name"]), sizes=tuple(architecture["sizes"]), lmbda=1.0
+    )
+    return _zoo_model(config)
+
+
+def save_tensors(model: CompressionModel) -> dict[str, Tensor]:
+    """Weights and tables of a trained model, ready for a file: contiguous, on the CPU."""
+    return {name: value.cpu().contiguous() for name, value in _with_tables(model).state_dict().items()}
+
+
+def _model_class(architecture: str) -> Any:
+    known = {entry.id: entry for entry in zoo.entries()}
+    if architecture in known:
+        if known[architecture].media != "image":
+            raise TrainingError(f"{printable(architecture)}: only models of images can be trained here")
+        return known[architecture].model_class()
+    if architecture in registry.MODELS:
+        return registry.MODELS[architecture]
+    names = [DEFAULT_ARCHITECTURE, *(name for name, entry in known.items() if entry.media == "image")]
+    raise ModelError(f"unknown architecture {printable(architecture)!r}; there are {', '.join(names)}")
+
+
+def _sizes(config: TrainConfig) -> tuple[int, ...]:
+    if config.sizes:
+        return config.sizes
+    sizes = next((entry.sizes for entry in zoo.entries() if entry.id == config.architecture), {})
+    if 0 in sizes:
+        return sizes[0]
+    if config.quality in sizes:
+        return sizes[config.quality]
+    asked = f"a quality from {min(sizes)} to {max(sizes)}, or sizes" if sizes else "sizes"
+    raise TrainingError(
+        f"{printable(config.architecture)}: expected {asked}, such as sizes=[128,192]; "
+        f"got quality {config.quality}"
+    )
+
+
+def _zoo_model(config: TrainConfig) -> CompressionModel:
+    make, sizes = _model_class(config.architecture), _sizes(config)
+    try:
+        model = make(*sizes)
+    except TypeError as error:
+        raise TrainingError(
+            f"{printable(config.architecture)}: does not take sizes {list(sizes)} ({error})"
+        ) from error
+    if not isinstance(model, CompressionModel):
+        raise TrainingError(f"{printable(config.architecture)}: is no compression model of images")
+    return model
+
+
+def _lmbda(config: TrainConfig) -> float:
+    """Weight of the distortion: as given, or that of the field's table."""
+    if config.lmbda:
+        return config.lmbda
+    # Not all architectures were published with weights; the table is the same for those that were.
+    table = zoo.entry("bmshj2018-hyperprior").lmbda[config.metric]
+    if config.quality:
+        return table[config.quality - 1]
+    if issubclass(_model_class(config.architecture), ScaleHyperpriorVbr):
+        return table[-1]
+    raise TrainingError(f"{printable(config.architecture)}: expected a quality from 1 to 8, or lmbda")
+
+
+def _placed(model: nn.Module, device: torch.device) -> nn.Module:
+    """On a device, in the layout that convolutions like best."""
+    placed: nn.Module = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return placed
+
+
+def _run_in_bfloat16(part: nn.Module, device: str) -> None:
+    forward = part.forward
+
+    def low_precision(*args: Tensor) -> Tensor:
+        with torch.autocast(device, torch.bfloat16):
+            out: Tensor = forward(*args)
+        return out.float()
+
+    part.forward = low_precision
+
+
+def _with_tables(model: nn.Module) -> Any:
+    coder: Any = copy.deepcopy(model).eval()
+    coder.update(force=True, update_quantiles=True)
+    return coder
+
+
+def _code(coder: Any, pixels: Pixels, **options: Any) -> tuple[int, Pixels]:
+    """Bytes of all strings, and the decoded image."""
+    device = next(coder.parameters()).device
+    x = torch.from_numpy(np.array(pixels)).to(device).permute(2, 0, 1)[None].float() / 255.0
+    pad, unpad = compute_padding(pixels.shape[0], pixels.shape[1], min_div=_GRID)
+    code = coder.compress(F.pad(x, pad, mode="replicate"), **options)
+    x_hat = coder.decompress(code["strings"], code["shape"], **options)["x_hat"]
+    decoded = F.pad(x_hat, unpad)[0].permute(1, 2, 0).mul(255.0).round_().byte().cpu().numpy()
+    return sum(len(string) for part in code["strings"] for string in part), decoded
