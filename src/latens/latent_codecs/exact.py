@@ -711,7 +711,8 @@ class _Padded:
     def _corner(self, positions: Tensor) -> Tensor:
         """Where the window of each position begins."""
         rows: Tensor = positions // self.width
-        return positions + rows * 2 * self.reach
+        corner: Tensor = positions + rows * 2 * self.reach
+        return corner
 
     def context(self, positions: Tensor | None, added: Int64 | None) -> Tensor:
         """Activations of the spatial context ``(P, out)``."""
