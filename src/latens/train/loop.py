@@ -192,7 +192,7 @@ class Trainer:
         """Start from another run's checkpoint, or from weights alone."""
         is_default = isinstance(self.model, LatensBase)
         if path.suffix == ".safetensors" and is_default:
-            network = load(path).base
+            network = load(path).network
             if network.config != self.config.model:
                 raise TrainingError(
                     f"{printable(path)}: weights of another architecture: {network.config}, "
