@@ -45,7 +45,7 @@ def main() -> None:
     for tile, rect in zip(container.tiles, container.header.tiles(), strict=True):
         assert tile is not None
         width, height = ltn.coded_size(rect.width, rect.height)
-        z, y, _ = model.entropy.decode(
+        z, y, *_ = model.entropy.decode(
             tile.stream, (height // 64, width // 64), 1, container.header.skip, container.header.lanes
         )
         digest.update(z.astype("<i2").tobytes() + y.astype("<i2").tobytes())

@@ -173,7 +173,7 @@ def _settings(run: Path, config: Path | None, origin: Path | None, given: dict[s
     else:
         settings = TrainConfig.for_architecture(given.get("architecture", TrainConfig.architecture))
         if origin is not None and origin.suffix == ".safetensors" and settings.is_default_model:
-            settings = replace(settings, model=load(origin).network.config)
+            settings = replace(settings, model=load(origin).base.config)
     return replace(settings, **given)
 
 

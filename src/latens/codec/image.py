@@ -16,6 +16,7 @@ from PIL import Image as PilImage
 from torch import Tensor
 
 from latens import format as ltn
+from latens.codec.models import LATENT, LEVELS, FileModel, by_position
 from latens.codec.target import Target, search
 from latens.errors import (
     ChecksumError,
@@ -23,13 +24,12 @@ from latens.errors import (
     FormatError,
     ImageError,
     LimitError,
-    ModelError,
     ShapeError,
+    TargetError,
     VersionError,
     WrongWeightsError,
 )
 from latens.io import Image, from_pil, to_pil
-from latens.models.latens_base import first_step_mask
 from latens.zoo import DEFAULT_MODEL, LoadedModel, load
 from latens.zoo.weights import load_released
 
@@ -41,13 +41,8 @@ Index = npt.NDArray[np.uint8]
 
 _TILE = 1024
 _MAX_TILE = 4096  # a tile is decoded in one piece, which takes memory in proportion
-_LATENT = 16  # pixels per position of y
-_HYPER = 64  # pixels per position of z
-_INT16 = 32767.0
-_LEVELS = 65535
-# Tables below this index are so narrow that a symbol other than zero is not worth its bits and its time.
-_SKIP = 4
 _LANES = 8  # of images of several tiles
+_QUALITY = 50.0
 
 
 class ImageCodec:
@@ -62,13 +57,7 @@ class ImageCodec:
         self, model: LoadedModel | str | os.PathLike[str] = DEFAULT_MODEL, *, fast: bool = False
     ) -> None:
         self.model = model if isinstance(model, LoadedModel) else load(model)
-        self.fast = fast
-        self._network, self._entropy = self.model.network, self.model.entropy
-        config = self._network.config
-        at8, at16 = config.analysis_blocks
-        self._analysis_halo = 16 * at16 + 16 * math.ceil(at8 / 2)
-        at8, at16 = config.synthesis_blocks
-        self._synthesis_halo = at16 + math.ceil(at8 / 2)
+        self._model = FileModel(self.model, fast)
 
     @classmethod
     def for_file(cls, header: ltn.Header, *, fast: bool = False) -> ImageCodec:
@@ -81,21 +70,27 @@ class ImageCodec:
 
     # -- encoding ------------------------------------------------------------------------------------------
 
-    def encode(self, image: Image, quality: float = 50.0) -> bytes:
+    def encode(self, image: Image, quality: float | None = None) -> bytes:
         """The ``.ltn`` file of an image.
 
         Args:
             image: 8 bits, grey or RGB. Alpha, ICC, EXIF and XMP go into the file unchanged.
-            quality: 0 (smallest) to 100 (best); any real number between.
+            quality: 0 (smallest) to 100 (best), 50 by default; any real number between, of which a model with a
+                few rates takes the nearest. Not for a model of a single rate.
 
         Raises:
-            ImageError: quality out of range.
+            ImageError: quality out of range, or given to a model of a single rate.
             LimitError: the image or its metadata are too large for a file.
             ModelError: the weights give values that are not finite.
         """
+        if quality is not None and self._model.rates == 1:
+            raise ImageError(
+                f"{self.model.id} has a single rate; leave the quality out, or use another model"
+            )
+        quality = _QUALITY if quality is None else quality
         if not 0.0 <= quality <= 100.0:
             raise ImageError(f"quality must be 0 to 100, got {quality}")
-        header = self._header(image, round(quality / 100.0 * _LEVELS))
+        header = self._header(image, self._model.level(quality))
         with self._inference():
             features = (self._features(image.pixels, rect) for rect in header.tiles())
             return self._write(image, header, features)
@@ -113,6 +108,8 @@ class ImageCodec:
             TargetError: no quality gives it; the message says what can be had.
             LimitError, ModelError: as :meth:`encode`.
         """
+        if self._model.rates is not None:
+            raise TargetError(f"{self.model.id} has no continuous quality to search; use a model that has")
         header = self._header(image, 0)
         with self._inference():
             features = [self._features(image.pixels, rect) for rect in header.tiles()]
@@ -124,7 +121,7 @@ class ImageCodec:
                 decoded, _ = self.decode(ltn.read(data, ltn.Limits(max_pixels=image.pixels.size)))
                 return _psnr(decoded.pixels, image.pixels), data
 
-            return search(measure, _LEVELS, target)
+            return search(measure, LEVELS, target)
 
     def _header(self, image: Image, level: int) -> ltn.Header:
         height, width, channels = image.pixels.shape
@@ -133,73 +130,45 @@ class ImageCodec:
             height=height,
             channels=channels,
             model=self.model.id,
-            entropy_id=self._entropy.entropy_id[:8],
+            entropy_id=self.model.entropy.entropy_id[:8],
             weights_id=self.model.weights_id[:8],
             quality=level,
             tile_size=_TILE,
             lanes=_LANES,
-            skip=_SKIP,
+            skip=self._model.skip,
         )
 
     def _write(self, image: Image, header: ltn.Header, features: Iterable[Tensor]) -> bytes:
         """The file at the header's quality, given :meth:`_features` of each tile."""
         tiles: list[ltn.Tile | None] = []
-        q, knot = self._quality(header)
-        gain = self._network.gain(q)
         for tile in features:
-            z, y, indexes = self._quantise(tile * gain, q)
-            if header.tile_count == 1:
-                header = replace(header, lanes=self._entropy.lanes_for(int((indexes >= _SKIP).sum())))
-            stream = self._entropy.encode(z, y, indexes, knot, _SKIP, header.lanes)
-            tiles.append(ltn.Tile(ltn.symbol_checksum(z.data, y.data), stream))
+            coded = self._model.encode(tile, header.quality, None if header.tile_count == 1 else header.lanes)
+            header = replace(header, lanes=coded.lanes)
+            tiles.append(ltn.Tile(coded.checksum, coded.stream))
         alpha = None if image.alpha is None else image.alpha.tobytes()
         metadata = (image.icc or None, image.exif or None, image.xmp or None)
         return ltn.write(ltn.Container(header, tiles, alpha, *metadata))
 
-    def _quality(self, header: ltn.Header) -> tuple[Tensor, int]:
-        """The network's quality ``(1,)``, and the table set of z, which only integers may decide about."""
-        knot = (2 * header.quality * (self._entropy.knots - 1) + _LEVELS) // (2 * _LEVELS)
-        return torch.tensor([header.quality / _LEVELS], dtype=torch.float32, device="cpu"), knot
-
     def _features(self, pixels: Uint8, rect: ltn.Rect) -> Tensor:
-        """What g_a makes of one tile, ``(1, M, h, w)``, computed with the surroundings that it depends on."""
+        """What g_a makes of one tile, ``(1, channels, h, w)``, computed with the surroundings that it depends on."""
         height, width = pixels.shape[:2]
         coded_width, coded_height = ltn.coded_size(width, height)
-        halo = self._analysis_halo
+        halo = 0 if _is_one_tile(rect, width, height) else self._model.analysis_halo
         x0, y0 = max(rect.x - halo, 0), max(rect.y - halo, 0)
-        x1 = min(_up(rect.x + rect.width, _HYPER) + halo, coded_width)
-        y1 = min(_up(rect.y + rect.height, _HYPER) + halo, coded_height)
+        x1 = min(_up(rect.x + rect.width, ltn.GRID) + halo, coded_width)
+        y1 = min(_up(rect.y + rect.height, ltn.GRID) + halo, coded_height)
         window = pixels[y0:y1, x0:x1]
         # The border is repeated up to the grid; it costs few bits and is cut off by the decoder.
         missing = ((0, y1 - y0 - window.shape[0]), (0, x1 - x0 - window.shape[1]), (0, 0))
         window = np.pad(window, missing, mode="edge")
         # The batch comes first: added last, its stride would hide the layout from what asks for it.
         x = torch.from_numpy(window)[None].permute(0, 3, 1, 2).expand(-1, 3, -1, -1)
-        x = _by_position(x.float().div_(255.0))
-        with self._precision():
-            y = _finite(self._network.features(x))
-        top, left = (rect.y - y0) // _LATENT, (rect.x - x0) // _LATENT
+        x = by_position(x.float().div_(255.0))
+        y = self._model.analyse(x)
+        top, left = (rect.y - y0) // LATENT, (rect.x - x0) // LATENT
         tile_width, tile_height = ltn.coded_size(rect.width, rect.height)
-        bottom, right = top + tile_height // _LATENT, left + tile_width // _LATENT
-        return _by_position(y[:, :, top:bottom, left:right])
-
-    def _quantise(self, y: Tensor, q: Tensor) -> tuple[Int16, Int16, Index]:
-        """Symbols of z and y of a tile, and y's table indexes."""
-        network = self._network
-        with self._precision():
-            z = _finite(network.hyper_analyse(y, q)).round_().clamp_(-_INT16, _INT16)
-        z_symbols = np.ascontiguousarray(z[0].numpy().astype(np.int16))
-        indexes = self._entropy.indexes(z_symbols)
-        coded = _by_position(torch.from_numpy(indexes >= _SKIP)[None])
-        first = _by_position(first_step_mask(y))
-
-        features = network.means(z)
-        mean = network.first_mean(features, q)
-        symbols = _round(y - mean) * coded
-        y_first = (symbols + mean) * first
-        mean = network.second_mean(features, y_first, q)
-        symbols = torch.where(first, symbols, _round(y - _finite(mean)) * coded)
-        return z_symbols, np.ascontiguousarray(symbols[0].numpy().astype(np.int16)), indexes
+        bottom, right = top + tile_height // LATENT, left + tile_width // LATENT
+        return by_position(y[:, :, top:bottom, left:right])
 
     # -- decoding ------------------------------------------------------------------------------------------
 
@@ -232,34 +201,33 @@ class ImageCodec:
         coded_width, coded_height = ltn.coded_size(header.width, header.height)
         lost = 0
         with self._inference():
-            q, knot = self._quality(header)
             # NumPy's zeros take no memory before they are touched: a file that only claims to be large is cheap.
-            size = (1, coded_height // _LATENT, coded_width // _LATENT, self._network.config.M)
+            size = (1, coded_height // LATENT, coded_width // LATENT, self._model.channels)
             y_hat = torch.from_numpy(np.zeros(size, np.float32)).permute(0, 3, 1, 2)
             for number, (tile, rect) in enumerate(zip(container.tiles, header.tiles(), strict=True)):
                 try:
                     if tile is None:
                         lost += 1
                         continue
-                    part = self._decode_tile(tile, rect, header, q, knot)
+                    part = self._decode_tile(tile, rect, header)
                 except (ChecksumError, CoderError) as error:
                     if on_error == "raise":
                         raise type(error)(f"tile {number}: {error}") from error
                     problems.append(f"tile {number}: {error}")
                     lost += 1
                     continue
-                top, left = rect.y // _LATENT, rect.x // _LATENT
+                top, left = rect.y // LATENT, rect.x // LATENT
                 y_hat[:, :, top : top + part.shape[2], left : left + part.shape[3]] = part
             if lost == header.tile_count:
                 raise FormatError(f"nothing of the picture can be saved: {'; '.join(problems)[:500]}")
-            pixels = self._synthesise(y_hat, header, q)
+            pixels = self._synthesise(y_hat, header)
         alpha = None
         if container.alpha is not None:
             alpha = np.frombuffer(container.alpha, np.uint8).reshape(header.height, header.width)
         return Image(pixels, alpha, container.icc, container.exif, container.xmp), tuple(problems)
 
     def _check_identity(self, header: ltn.Header, other_weights: bool) -> None:
-        have = self._entropy.entropy_id[:8]
+        have = self.model.entropy.entropy_id[:8]
         if header.entropy_id != have:
             raise WrongWeightsError(
                 f"the file was made with entropy model {header.entropy_id}, {self.model.id} at hand has {have}; "
@@ -272,38 +240,27 @@ class ImageCodec:
                 "use --other-weights (other_weights=True) to accept other pixels"
             )
 
-    def _decode_tile(
-        self, tile: ltn.Tile, rect: ltn.Rect, header: ltn.Header, q: Tensor, knot: int
-    ) -> Tensor:
-        """y_hat of one tile ``(1, M, h, w)``."""
-        network = self._network
-        coded_width, coded_height = ltn.coded_size(rect.width, rect.height)
-        z_shape = (coded_height // _HYPER, coded_width // _HYPER)
-        z_symbols, y_symbols, _ = self._entropy.decode(tile.stream, z_shape, knot, header.skip, header.lanes)
-        checksum = ltn.symbol_checksum(z_symbols.data, y_symbols.data)
+    def _decode_tile(self, tile: ltn.Tile, rect: ltn.Rect, header: ltn.Header) -> Tensor:
+        """y_hat of one tile ``(1, channels, h, w)``."""
+        width, height = ltn.coded_size(rect.width, rect.height)
+        checksum, y_hat = self._model.decode(tile.stream, (height, width), header)
         if checksum != tile.checksum:
             raise ChecksumError(f"its symbols have checksum {checksum:08x}, {tile.checksum:08x} was stored")
-        symbols = _by_position(torch.from_numpy(y_symbols)[None]).float()
-        first = _by_position(first_step_mask(symbols))
-        features = network.means(_by_position(torch.from_numpy(z_symbols)[None]).float())
-        y_first = (symbols + network.first_mean(features, q)) * first
-        y_second = symbols + network.second_mean(features, y_first, q)
-        return torch.where(first, y_first, y_second)
+        return y_hat
 
-    def _synthesise(self, y_hat: Tensor, header: ltn.Header, q: Tensor) -> Uint8:
+    def _synthesise(self, y_hat: Tensor, header: ltn.Header) -> Uint8:
         """Pixels ``(height, width, channels)``, tile by tile with the surroundings that each depends on."""
         pixels = np.empty((header.height, header.width, header.channels), np.uint8)
-        halo = self._synthesis_halo
+        halo = 0 if header.tile_count == 1 else self._model.synthesis_halo
         for rect in header.tiles():
-            top, left = rect.y // _LATENT, rect.x // _LATENT
+            top, left = rect.y // LATENT, rect.x // LATENT
             y0, x0 = max(top - halo, 0), max(left - halo, 0)
             y1, x1 = (
-                math.ceil((s + n) / _LATENT) + halo for s, n in ((rect.y, rect.height), (rect.x, rect.width))
+                math.ceil((s + n) / LATENT) + halo for s, n in ((rect.y, rect.height), (rect.x, rect.width))
             )
-            window = _by_position(y_hat[:, :, y0:y1, x0:x1])
-            with self._precision():
-                x = _finite(self._network.synthesise(window, q))
-            row, col = (top - y0) * _LATENT, (left - x0) * _LATENT
+            window = by_position(y_hat[:, :, y0:y1, x0:x1])
+            x = self._model.synthesise(window, header.quality)
+            row, col = (top - y0) * LATENT, (left - x0) * LATENT
             x = x[0, :, row : row + rect.height, col : col + rect.width]
             if header.channels == 1:
                 x = x.mean(0, keepdim=True)
@@ -316,11 +273,8 @@ class ImageCodec:
     @contextmanager
     def _inference(self) -> Iterator[None]:
         # Whatever a caller has set must not reach the networks that means are computed with.
-        with torch.inference_mode(), torch.autocast("cpu", enabled=False):
+        with torch.inference_mode(), torch.device("cpu"), torch.autocast("cpu", enabled=False):
             yield
-
-    def _precision(self) -> torch.autocast:
-        return torch.autocast("cpu", torch.bfloat16, enabled=self.fast)
 
 
 def _check_supported(header: ltn.Header) -> None:
@@ -334,21 +288,12 @@ def _check_supported(header: ltn.Header) -> None:
         raise LimitError(f"tiles of {header.tile_size} pixels are above the limit of {_MAX_TILE}")
 
 
-def _finite(values: Tensor) -> Tensor:
-    """The values themselves; hostile or damaged weights must not turn into symbols or pixels."""
-    # A sum is finite only if all of its terms are, and takes a tenth of the time.
-    if not math.isfinite(values.sum()):
-        raise ModelError("the weights of this model give values that are not finite; they cannot be used")
-    return values
-
-
 def _up(value: int, step: int) -> int:
     return -(-value // step) * step
 
 
-def _by_position(values: Tensor) -> Tensor:
-    """The same values with the channels of each position side by side, the layout that all networks run in."""
-    return values.contiguous(memory_format=torch.channels_last)
+def _is_one_tile(rect: ltn.Rect, width: int, height: int) -> bool:
+    return (rect.width, rect.height) == (width, height)
 
 
 def _psnr(a: Uint8, b: Uint8) -> float:
@@ -356,13 +301,9 @@ def _psnr(a: Uint8, b: Uint8) -> float:
     return 10.0 * math.log10(255.0**2 / max(mse, 1e-10))
 
 
-def _round(residual: Tensor) -> Tensor:
-    return residual.round().clamp_(-_INT16, _INT16)
-
-
 def encode(
     image: PilImage.Image | Image | npt.NDArray[np.uint8],
-    quality: float = 50.0,
+    quality: float | None = None,
     *,
     model: str | os.PathLike[str] = DEFAULT_MODEL,
     fast: bool = False,
@@ -372,7 +313,7 @@ def encode(
     Args:
         image: a Pillow image, an array ``(H, W)``, ``(H, W, 1)`` or ``(H, W, 3)`` of uint8, or what
             :func:`latens.io.read_image` returns.
-        quality: 0 (smallest) to 100 (best); any real number between.
+        quality: 0 (smallest) to 100 (best), 50 by default; any real number between. Not for a model of a single rate.
         model: a released model, or the path of a weights file.
         fast: run g_a, h_a and g_s in bfloat16.
 

@@ -22,7 +22,7 @@ from latens.format._container import (
     symbol_checksum,
     write,
 )
-from latens.format._geometry import Rect, coded_size, max_stream_size, tile_grid, tile_rects
+from latens.format._geometry import GRID, Rect, coded_size, max_stream_size, tile_grid, tile_rects
 from latens.format._header import SRGB, VERSION, Cicp, Header, Limits
 from latens.format._video import (
     BT601,
@@ -38,6 +38,7 @@ from latens.format._video import (
 )
 
 __all__ = [
+    "GRID",
     "BT601",
     "BT709",
     "SRGB",

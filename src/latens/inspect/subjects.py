@@ -149,11 +149,11 @@ class LtnSubject(Subject):
                 continue
             width, height = ltn.coded_size(rect.width, rect.height)
             shape = (height // _GRID, width // _GRID)
-            z, y, indexes = entropy.decode(tile.stream, shape, knot, header.skip, header.lanes)
-            z_alone = len(entropy.encode(z, np.zeros_like(y), np.zeros_like(indexes), knot, 1, 1))
+            z, y, indexes, _ = entropy.decode(tile.stream, shape, knot, header.skip, header.lanes)
+            z_alone = len(entropy.encode(z, entropy.replay(np.zeros_like(y)), knot, 256, 1)[0])
             streams += len(tile.stream)
             z_size += z_alone - _LANE_STATE
-            y_size += len(entropy.encode(z, y, indexes, knot, header.skip, 1)) - z_alone
+            y_size += len(entropy.encode(z, entropy.replay(y), knot, header.skip, 1)[0]) - z_alone
             tiles.append((rect, z, y, indexes))
         parts = (
             Part("container", 0.0, size - streams),
@@ -166,7 +166,7 @@ class LtnSubject(Subject):
     def _latents(
         self, original: Uint8, header: ltn.Header, tiles: list[_Tile], q: Tensor
     ) -> tuple[Latent, Latent]:
-        network = self._codec.model.network
+        network = self._codec.model.base
         x = _padded(original)
         values = network.analyse(x.contiguous(memory_format=torch.channels_last), q)
         z_values = network.hyper_analyse(values, q)

@@ -3,7 +3,7 @@
 from latens.latent_codecs.base import LatentCodec
 from latens.latent_codecs.channel_groups import ChannelGroupsLatentCodec
 from latens.latent_codecs.checkerboard import CheckerboardLatentCodec
-from latens.latent_codecs.exact import ExactHyperprior, IntegerTables
+from latens.latent_codecs.exact import ExactEntropy, IntegerTables
 from latens.latent_codecs.hyperprior import GainHyperpriorLatentCodec, HyperpriorLatentCodec
 from latens.latent_codecs.leaves import (
     EntropyBottleneckLatentCodec,
@@ -17,7 +17,7 @@ __all__ = [
     "ChannelGroupsLatentCodec",
     "CheckerboardLatentCodec",
     "EntropyBottleneckLatentCodec",
-    "ExactHyperprior",
+    "ExactEntropy",
     "GainHyperLatentCodec",
     "GainHyperpriorLatentCodec",
     "GaussianConditionalLatentCodec",

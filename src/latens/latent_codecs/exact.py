@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,14 +15,30 @@ from torch import Tensor
 
 from latens.entropy_coding import CdfTables, LaneDecoder, LaneEncoder, choose_lanes
 from latens.errors import ModelError
-from latens.ops.fixed_point import FixedPointNetwork, IntegerLayer
+from latens.ops.fixed_point import (
+    ACTIVATION_MAX,
+    ARITHMETIC_VERSION,
+    LINEAR,
+    IntegerChain,
+    IntegerLayer,
+    Thresholds,
+    activate,
+    halve,
+)
 
-__all__ = ["ExactHyperprior", "IntegerTables"]
+__all__ = ["LATENT_BITS", "Decoded", "ExactEntropy", "Group", "IntegerTables", "Level", "Pass"]
 
+Int64 = npt.NDArray[np.int64]
 Int16 = npt.NDArray[np.int16]
 Index = npt.NDArray[np.uint8]
 
+LATENT_BITS = 8  # y, its means and the medians of z are in units of 2^-8
+_STEP_BITS = 16
 _TABLE_MAX = 65_537
+_CHANNELS_MAX = 4096
+_INT16 = 32767.0
+_ORDERS = ("all", "checkerboard", "raster")
+_PARTS = ("side", "channel", "spatial")
 # Entries of tables once padded to one length, far above any model's; it bounds what a hostile file allocates.
 _PADDED_MAX = 1 << 25
 _DTYPES = {np.int16: torch.int16, np.int32: torch.int32, np.int64: torch.int64}
@@ -81,39 +97,252 @@ class IntegerTables:
             digest.update(len(array).to_bytes(8, "little") + array.astype("<i4").tobytes())
 
 
-class ExactHyperprior:
-    """The entropy model of a file: z by one table per channel, y by tables that an integer network picks.
+@dataclass(frozen=True)
+class Group:
+    """Channels of y that are coded together, and the networks that say how.
+
+    Attributes:
+        channels: how many.
+        order: ``"all"`` positions at once, ``"checkerboard"`` in two steps, or ``"raster"`` in a wavefront.
+        scale, mean: first channel of the scales and of the means (None: all zero) in the sums of the parameters.
+        mean_shift: bits dropped from the sums to make means in units of 2^-8.
+        parameters: 1x1 layers from the parts to these sums; None if the hyper-synthesis gives them itself.
+        parts: what the parameters are made from, in the order of their input: ``"side"`` (the hyper-synthesis),
+            ``"channel"`` and ``"spatial"``.
+        earlier: groups that the channel context sees, in the order of its input.
+        channel: from y of these groups to ``"channel"``.
+        spatial: one layer from y of this group, as far as it is coded, to ``"spatial"``.
+        odd_first: whether a checkerboard begins with positions of odd row plus column.
+    """
+
+    channels: int
+    order: str = "all"
+    scale: int = 0
+    mean: int | None = None
+    mean_shift: int = 0
+    parameters: IntegerChain | None = None
+    parts: tuple[str, ...] = ()
+    earlier: tuple[int, ...] = ()
+    channel: IntegerChain | None = None
+    spatial: IntegerLayer | None = None
+    odd_first: bool = False
+
+
+@dataclass(frozen=True)
+class Level:
+    """What belongs to one rate of a model.
+
+    Attributes:
+        thresholds: for each group, what turns sums of scales into table indexes.
+        z_step: distance between values of z, in units of the hyper-synthesis' input.
+        step: distance between values of y, times 2^16.
+        offsets: for each table index, how far values of y other than zero are moved away from zero, in units of
+            2^-8 steps.
+        context: added to the sums of the spatial contexts.
+    """
+
+    thresholds: tuple[Thresholds, ...]
+    z_step: int = 1
+    step: int = 1 << _STEP_BITS
+    offsets: Int64 | None = None
+    context: Int64 | None = None
+
+
+class Pass(NamedTuple):
+    """Symbols that are coded in one go: those of one group at some positions.
+
+    Attributes:
+        group: number of the group.
+        positions: ``(P,)`` int64, row times width plus column; None for all.
+        indexes: ``(P, C)`` uint8, table of each symbol.
+        means: ``(P, C)`` float64 integers in units of 2^-8; None for zero.
+    """
+
+    group: int
+    positions: Tensor | None
+    indexes: Tensor
+    means: Tensor | None
+
+
+class Decoded(NamedTuple):
+    """Symbols of a tile, and y as both sides have it.
+
+    Attributes:
+        z: ``(C_z, h, w)`` int16.
+        y: ``(C_y, H, W)`` int16.
+        indexes: ``(C_y, H, W)`` uint8.
+        latent: ``(1, C_y, H, W)`` float32, or for a model without y ``(1, C_z, h, w)``.
+    """
+
+    z: Int16
+    y: Int16
+    indexes: Index
+    latent: Tensor
+
+
+class ExactEntropy:
+    """The entropy model of a file: z by one table per channel, y by tables that integer networks pick.
 
     Nothing here is rounded or depends on a device, so what one machine writes, every machine reads. Tables of
     z come in ``knots`` sets, one of which is chosen by the quality in the header.
 
     Args:
-        network: from z to table indexes of y.
         z_tables: ``knots * channels`` tables, all channels of one knot together.
-        y_tables: one table per index.
-        z_channels: channels of z.
+        medians: ``(channels of z,)``: what a symbol 0 of z stands for, in units of the hyper-synthesis' input.
+        z_bits: z enters the networks in units of 2^-z_bits.
+        y_tables: one table per index; None for a model without y.
+        hyper: from z to ``"side"`` or, where the groups have no parameters, to sums of scales and means; if there
+            are two, the first gives scales and the second means.
+        groups: of channels of y, in coding order.
+        levels: one, or one for each knot.
 
     Raises:
         ModelError: the parts do not fit together.
     """
 
     def __init__(
-        self, network: FixedPointNetwork, z_tables: IntegerTables, y_tables: IntegerTables, z_channels: int
+        self,
+        z_tables: IntegerTables,
+        medians: Int64,
+        *,
+        z_bits: int = LATENT_BITS,
+        y_tables: IntegerTables | None = None,
+        hyper: Sequence[IntegerChain] = (),
+        groups: Sequence[Group] = (),
+        levels: Sequence[Level] = (Level(()),),
     ) -> None:
-        if z_channels != network.layers[0].weight.shape[1] or len(z_tables.sizes) % z_channels:
-            raise ModelError(f"entropy model: {len(z_tables.sizes)} tables of z for {z_channels} channels")
-        if len(y_tables.sizes) != len(network.thresholds) + 1:
-            raise ModelError(
-                f"entropy model: {len(y_tables.sizes)} tables of y, {len(network.thresholds)} thresholds"
-            )
-        longest = z_tables.sizes.reshape(-1, z_channels).max(axis=1).sum(dtype=np.int64)
-        padded = max(int(longest) * z_channels, int(y_tables.sizes.max()) * len(y_tables.sizes))
+        self.z_tables, self.y_tables = z_tables, y_tables
+        self.medians, self.z_bits = np.asarray(medians, np.int64), z_bits
+        self.hyper, self.groups, self.levels = tuple(hyper), tuple(groups), tuple(levels)
+        self._check()
+        self._z_tables_of: dict[int, CdfTables] = {}
+
+    # -- consistency ---------------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        channels = self.z_channels
+        if not channels or self.medians.ndim != 1 or len(self.z_tables.sizes) % channels:
+            raise ModelError(f"entropy model: {len(self.z_tables.sizes)} tables of z for {channels} channels")
+        if not 0 <= self.z_bits <= 16 or np.abs(self.medians).max() > ACTIVATION_MAX:
+            raise ModelError("entropy model: medians of z are out of range")
+        longest = self.z_tables.sizes.reshape(-1, channels).max(axis=1).sum(dtype=np.int64)
+        padded = int(longest) * channels
+        if self.y_tables is not None:
+            padded = max(padded, int(self.y_tables.sizes.max()) * len(self.y_tables.sizes))
         if padded > _PADDED_MAX:
             raise ModelError(
                 f"entropy model: tables of {padded} entries are above the limit of {_PADDED_MAX}"
             )
-        self.network, self.z_tables, self.y_tables, self.z_channels = network, z_tables, y_tables, z_channels
-        self._z_tables_of: dict[int, CdfTables] = {}
+        if len(self.levels) not in (1, self.knots):
+            raise ModelError(f"entropy model: {len(self.levels)} levels for {self.knots} table sets of z")
+        if bool(self.groups) != (self.y_tables is not None) or bool(self.groups) != bool(self.hyper):
+            raise ModelError("entropy model: y needs groups, tables and a hyper-synthesis")
+        if len(self.hyper) > 2 or any(chain.inputs != channels for chain in self.hyper):
+            raise ModelError(f"entropy model: the hyper-synthesis does not fit {channels} channels of z")
+        if len({chain.scaling for chain in self.hyper}) > 1:
+            raise ModelError("entropy model: scales and means are of different size")
+        direct = [group.parameters is None for group in self.groups]
+        if any(direct) and (
+            len(self.groups) > 1 or any(g.parts or g.spatial or g.channel for g in self.groups)
+        ):
+            raise ModelError("entropy model: contexts need parameter networks")
+        if len(self.hyper) == 2 and not all(direct):
+            raise ModelError(
+                "entropy model: two hyper-synthesis networks leave nothing for parameter networks"
+            )
+        for number, group in enumerate(self.groups):
+            self._check_group(number, group)
+        for level in self.levels:
+            self._check_level(level)
+
+    def _check_group(self, number: int, group: Group) -> None:
+        def require(fits: bool, what: str) -> None:
+            if not fits:
+                raise ModelError(f"entropy model, group {number}: {what}")
+
+        require(group.order in _ORDERS, f"order {group.order!r} is unknown")
+        require(1 <= group.channels <= _CHANNELS_MAX, f"{group.channels} channels")
+        require((group.order == "all") == (group.spatial is None), "its order does not fit its context")
+        require(-16 <= group.mean_shift <= 52, f"means are shifted by {group.mean_shift}")
+        require((group.channel is None) == (not group.earlier), "its channel context sees nothing")
+        require(all(0 <= e < number for e in group.earlier), "its context is not decoded before it")
+        sums = self.hyper[0].layers[-1].weight.shape[0]
+        if group.parameters is not None:
+            require(
+                set(group.parts) <= set(_PARTS) and len(set(group.parts)) == len(group.parts), "its parts"
+            )
+            sizes = {"side": self.hyper[0].outputs}
+            if group.channel is not None:
+                seen = sum(self.groups[e].channels for e in group.earlier)
+                require(group.channel.inputs == seen, "channels of its channel context")
+                require(group.channel.scaling == 1, "its channel context changes the size")
+                sizes["channel"] = group.channel.outputs
+            if group.spatial is not None:
+                require(group.spatial.weight.shape[1] == group.channels, "channels of its spatial context")
+                require(group.spatial.scaling == 1, "its spatial context changes the size")
+                group.spatial.check()
+                self._check_mask(group)
+                sizes["spatial"] = group.spatial.channels
+            require(set(sizes) == set(group.parts), f"parts {group.parts} of {tuple(sizes)}")
+            inputs = sum(sizes[part] for part in group.parts)
+            require(
+                group.parameters.inputs == inputs,
+                f"its parameters take {group.parameters.inputs}, not {inputs}",
+            )
+            ones = all(layer.weight.shape[2] == 1 and layer.scaling == 1 for layer in group.parameters.layers)
+            require(ones, "its parameters are not made from 1x1 layers")
+            sums = group.parameters.layers[-1].weight.shape[0]
+            last = group.parameters.layers[-1]
+        else:
+            last = self.hyper[-1].layers[-1]
+        require(last.form == (0, LINEAR, 1, last.up, ACTIVATION_MAX), "something follows its sums")
+        require(0 <= group.scale <= sums - group.channels, "channels of its scales")
+        if group.mean is not None:
+            of_means = self.hyper[-1].layers[-1].weight.shape[0] if len(self.hyper) == 2 else sums
+            require(0 <= group.mean <= of_means - group.channels, "channels of its means")
+
+    @staticmethod
+    def _check_mask(group: Group) -> None:
+        """A context that saw what is not decoded yet would differ between the two sides."""
+        spatial = group.spatial
+        if spatial is None:
+            return
+        side = spatial.weight.shape[2]
+        rows, columns = np.divmod(np.arange(side * side), side)
+        if group.order == "raster":
+            hidden = np.arange(side * side) >= side * side // 2
+        else:
+            hidden = (rows + columns) % 2 == 0
+        if spatial.weight.reshape(*spatial.weight.shape[:2], -1)[:, :, hidden].any():
+            raise ModelError("entropy model: a context sees positions that are not decoded yet")
+
+    def _check_level(self, level: Level) -> None:
+        tables = 0 if self.y_tables is None else len(self.y_tables.sizes)
+        if len(level.thresholds) != len(self.groups) or any(
+            t.values.size + 1 != tables for t in level.thresholds
+        ):
+            raise ModelError(
+                f"entropy model: thresholds {[t.values.size for t in level.thresholds]} do not fit "
+                f"{len(self.groups)} groups and {tables} tables of y"
+            )
+        if not 1 <= level.z_step <= ACTIVATION_MAX or not 1 <= level.step <= 1 << 2 * _STEP_BITS:
+            raise ModelError(f"entropy model: steps {level.z_step} and {level.step} are out of range")
+        if level.offsets is not None and (
+            level.offsets.shape != (tables,) or np.abs(level.offsets).max() > ACTIVATION_MAX
+        ):
+            raise ModelError("entropy model: reconstruction offsets are out of range")
+        if level.context is not None:
+            spatial = [group.spatial for group in self.groups if group.spatial is not None]
+            if len(spatial) != 1 or level.context.shape != spatial[0].bias.shape:
+                raise ModelError("entropy model: the context of a rate does not fit")
+            replace(spatial[0], bias=spatial[0].bias + np.clip(level.context, -(2**53), 2**53)).check()
+
+    # -- what it is ----------------------------------------------------------------------------------------
+
+    @property
+    def z_channels(self) -> int:
+        """Channels of z."""
+        return len(self.medians)
 
     @property
     def knots(self) -> int:
@@ -122,20 +351,41 @@ class ExactHyperprior:
 
     @property
     def y_channels(self) -> int:
-        """Channels of y."""
-        return int(self.network.layers[-1].weight.shape[0])
+        """Channels of y; 0 if there is none."""
+        return sum(group.channels for group in self.groups)
+
+    @property
+    def upscale(self) -> int:
+        """Positions of y per position of z, in each direction."""
+        return self.hyper[0].scaling if self.hyper else 1
+
+    def bounds(self) -> dict[str, list[int]]:
+        """For each network, the proven bound of the sums of each of its layers; all are below 2^53."""
+        found = {f"hyper.{i}": chain.bounds() for i, chain in enumerate(self.hyper)}
+        for k, group in enumerate(self.groups):
+            if group.channel is not None:
+                found[f"groups.{k}.channel"] = group.channel.bounds()
+            if group.spatial is not None:
+                found[f"groups.{k}.spatial"] = [group.spatial.bound()]
+            if group.parameters is not None:
+                found[f"groups.{k}.parameters"] = group.parameters.bounds()
+        return found
 
     @cached_property
     def entropy_id(self) -> str:
         """SHA-256 over every integer that decides which symbols a stream stands for: 64 hex digits."""
-        digest = hashlib.sha256(b"latens exact hyperprior")
-        self.network.update_hash(digest)
-        self.z_tables.update_hash(digest)
-        self.y_tables.update_hash(digest)
+        digest = hashlib.sha256(f"latens exact entropy {ARITHMETIC_VERSION}".encode())
+        for name, tensor in sorted(self.tensors().items()):
+            data = tensor.numpy()
+            shape = ",".join(map(str, data.shape))
+            digest.update(f"\n{name} {data.dtype.name} {shape}\n".encode())
+            digest.update(np.ascontiguousarray(data).astype(data.dtype.newbyteorder("<")).tobytes())
         return digest.hexdigest()
 
     @cached_property
     def _y(self) -> CdfTables:
+        if self.y_tables is None:
+            raise ModelError("entropy model: it has no tables of y")
         return self.y_tables.tables(0, len(self.y_tables.sizes))
 
     def _z(self, knot: int) -> CdfTables:
@@ -146,115 +396,463 @@ class ExactHyperprior:
             self._z_tables_of[knot] = self.z_tables.tables(start, start + self.z_channels)
         return self._z_tables_of[knot]
 
+    def _level(self, knot: int) -> Level:
+        return self.levels[knot if len(self.levels) > 1 else 0]
+
     def _z_indexes(self, shape: tuple[int, ...]) -> npt.NDArray[np.int16]:
         channels = np.arange(self.z_channels, dtype=np.int16)[:, None, None]
         return np.ascontiguousarray(np.broadcast_to(channels, shape))
 
-    def indexes(self, z: Int16) -> Index:
-        """Table index of every y: ``(channels of y, r H, r W)`` uint8 for z ``(channels of z, H, W)``."""
-        return self.network(torch.from_numpy(z.astype(np.float64))[None])[0].numpy()
+    # -- the traversal -------------------------------------------------------------------------------------
 
-    def encode(self, z: Int16, y: Int16, indexes: Index, knot: int, skip: int, lanes: int) -> bytes:
+    def _z_values(self, z: Int16, knot: int) -> Tensor:
+        """What enters the hyper-synthesis: ``(1, h, w, C_z)`` float64 integers."""
+        values = torch.from_numpy(z.astype(np.float64)).permute(1, 2, 0)
+        if self._level(knot).z_step != 1:
+            values = values * self._level(knot).z_step
+        values = values + torch.from_numpy(self.medians.astype(np.float64))
+        return values.clamp_(-ACTIVATION_MAX, ACTIVATION_MAX)[None].contiguous()
+
+    def _traverse(self, z: Int16, knot: int, code: Callable[[Pass], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Code y: ``code`` encodes or decodes one pass, and returns its symbols ``(P, C)`` int16.
+
+        Returns:
+            Symbols int16, indexes uint8 and values float64 (units of 2^-8), each ``(H, W, C_y)``.
+        """
+        level = self._level(knot)
+        inputs = self._z_values(z, knot)
+        direct = all(group.parameters is None for group in self.groups)
+        sides = [chain.sums(inputs) if direct else chain.activations(inputs) for chain in self.hyper]
+        height, width = sides[0].shape[1:3]
+        symbols = torch.zeros((height * width, self.y_channels), dtype=torch.int16)
+        indexes = torch.zeros((height * width, self.y_channels), dtype=torch.uint8)
+        values = torch.zeros((height * width, self.y_channels), dtype=torch.float64)
+        ends = np.cumsum([group.channels for group in self.groups])
+        spans = [slice(end - group.channels, end) for end, group in zip(ends, self.groups, strict=True)]
+        for k, (group, span) in enumerate(zip(self.groups, spans, strict=True)):
+            parameters = _Parameters(group, sides, level.context)
+            if group.channel is not None:
+                seen = torch.cat([values[:, spans[e]] for e in group.earlier], dim=1)
+                parameters.add("channel", group.channel.activations(seen.view(1, height, width, -1)))
+            decoded = _Padded(group, height, width)
+            for positions, with_context in _positions(group, height, width):
+                context = decoded.context(positions, level.context) if with_context else None
+                scales, means = parameters.at(positions, context)
+                index = level.thresholds[k].count(scales)
+                if means is not None:
+                    means = halve(means, group.mean_shift).clamp_(-ACTIVATION_MAX, ACTIVATION_MAX)
+                symbol = code(Pass(k, positions, index, means))
+                value = self._values(symbol, index, means, level)
+                decoded.put(positions, value)
+                rows = slice(None) if positions is None else positions
+                symbols[rows, span], indexes[rows, span], values[rows, span] = symbol, index, value
+        shape = (height, width, self.y_channels)
+        return symbols.view(shape), indexes.view(shape), values.view(shape)
+
+    @staticmethod
+    def _values(symbols: Tensor, indexes: Tensor, means: Tensor | None, level: Level) -> Tensor:
+        """y of symbols, in units of 2^-8."""
+        values = symbols.double().mul_(1 << LATENT_BITS)
+        if level.offsets is not None:
+            offsets = torch.from_numpy(level.offsets.astype(np.float64))[indexes.long()]
+            values += torch.sign(values) * offsets
+        if level.step != 1 << _STEP_BITS:
+            values = halve(values.mul_(level.step), _STEP_BITS)
+        if means is not None:
+            values += means
+        return values.clamp_(-ACTIVATION_MAX, ACTIVATION_MAX)
+
+    def quantiser(self, y: Tensor, knot: int, skip: int) -> Callable[[Pass], Tensor]:
+        """What :meth:`encode` takes, for models whose means are integers: rounds y around them.
+
+        Args:
+            y: ``(1, C_y, H, W)`` float.
+            knot, skip: as for :meth:`encode`.
+        """
+        take = self._rows(y[0])
+        step = self._level(knot).step / (1 << _STEP_BITS)
+
+        def quantise(part: Pass) -> Tensor:
+            target = take(part)
+            distance = target.double() if part.means is None else target - part.means / (1 << LATENT_BITS)
+            symbols = (distance / step).round_().clamp_(-_INT16, _INT16)
+            return (symbols * (part.indexes >= skip)).to(torch.int16)
+
+        return quantise
+
+    def replay(self, y: Int16) -> Callable[[Pass], Tensor]:
+        """What :meth:`encode` takes, for symbols ``(C_y, H, W)`` that are known already."""
+        return self._rows(torch.from_numpy(y))
+
+    def _rows(self, y: Tensor) -> Callable[[Pass], Tensor]:
+        """For each pass its part ``(P, C)`` of something shaped like y, ``(C_y, H, W)``."""
+        rows = y.permute(1, 2, 0).reshape(-1, y.shape[0])
+        ends = np.cumsum([group.channels for group in self.groups])
+
+        def take(part: Pass) -> Tensor:
+            end = int(ends[part.group])
+            found = rows[:, end - self.groups[part.group].channels : end]
+            return found if part.positions is None else found[part.positions]
+
+        return take
+
+    # -- coding --------------------------------------------------------------------------------------------
+
+    def quantise_z(self, z: Tensor, knot: int) -> Int16:
+        """Symbols ``(C_z, h, w)`` of z ``(1, C_z, h, w)`` float."""
+        unit = float(1 << self.z_bits)
+        medians = torch.from_numpy(self.medians / unit).to(z.dtype)[:, None, None]
+        step = self._level(knot).z_step / unit
+        symbols = ((z[0] - medians) / step).round_().clamp_(-_INT16, _INT16)
+        return np.ascontiguousarray(symbols.numpy().astype(np.int16))
+
+    def encode(
+        self, z: Int16, quantise: Callable[[Pass], Tensor], knot: int, skip: int, lanes: int | None = None
+    ) -> tuple[bytes, int, Decoded]:
         """One stream for a tile.
 
         Args:
-            z: ``(C_z, H, W)`` int16.
-            y: ``(C_y, r H, r W)`` int16, zero wherever the index is below ``skip``.
-            indexes: what :meth:`indexes` returns for z.
+            z: ``(C_z, h, w)`` int16.
+            quantise: symbols ``(P, C)`` int16 of a pass, zero wherever the index is below ``skip``; see
+                :meth:`quantiser`. Not called for a model without y.
             knot: table set of z.
             skip: indexes below are not coded.
-            lanes: number of interleaved coder states.
+            lanes: number of interleaved coder states; by default what suits the number of symbols.
+
+        Returns:
+            The stream, its lanes, and what the decoder will have.
 
         Raises:
             CoderError, ShapeError: symbols that do not fit.
         """
         encoder = LaneEncoder()
         encoder.push(z, self._z_indexes(z.shape), self._z(knot))
-        encoder.push(y, indexes, self._y, skip)
-        return encoder.finish(lanes)
 
-    def decode(
-        self, stream: bytes, z_shape: tuple[int, int], knot: int, skip: int, lanes: int
-    ) -> tuple[Int16, Int16, Index]:
-        """The symbols of z and y, and y's table indexes.
+        def code(part: Pass) -> Tensor:
+            symbols = quantise(part).contiguous()
+            encoder.push(symbols.numpy(), part.indexes.numpy(), self._y, skip)
+            return symbols
+
+        decoded = self._decoded(z, knot, code)
+        lanes = choose_lanes(len(encoder)) if lanes is None else lanes
+        return encoder.finish(lanes), lanes, decoded
+
+    def decode(self, stream: bytes, z_shape: tuple[int, int], knot: int, skip: int, lanes: int) -> Decoded:
+        """The symbols of a tile, and y.
 
         Raises:
             CoderError: the stream is damaged.
         """
         decoder = LaneDecoder(stream, lanes)
         z = decoder.decode(self._z_indexes((self.z_channels, *z_shape)), self._z(knot))
-        indexes = self.indexes(z)
-        y = decoder.decode(indexes, self._y, skip)
-        decoder.finish()
-        return z, y, indexes
 
-    @staticmethod
-    def lanes_for(symbols: int) -> int:
-        """A good number of lanes for tiles of at most so many coded symbols."""
-        return choose_lanes(symbols)
+        def code(part: Pass) -> Tensor:
+            return torch.from_numpy(decoder.decode(part.indexes.numpy(), self._y, skip))
+
+        decoded = self._decoded(z, knot, code)
+        decoder.finish()
+        return decoded
+
+    def _decoded(self, z: Int16, knot: int, code: Callable[[Pass], Tensor]) -> Decoded:
+        # Whatever a caller has set must not reach the integers.
+        with torch.no_grad(), torch.device("cpu"), torch.autocast("cpu", enabled=False):
+            return self._coded(z, knot, code)
+
+    def _coded(self, z: Int16, knot: int, code: Callable[[Pass], Tensor]) -> Decoded:
+        if not self.groups:
+            empty = np.zeros((0, *z.shape[1:]), np.int16)
+            values = self._z_values(z, knot) / (1 << self.z_bits)
+            return Decoded(z, empty, empty.astype(np.uint8), values.float().permute(0, 3, 1, 2))
+        symbols, indexes, values = self._traverse(z, knot, code)
+        latent = (values / (1 << LATENT_BITS)).float()[None].permute(0, 3, 1, 2)
+        y, index = (np.ascontiguousarray(t.permute(2, 0, 1).numpy()) for t in (symbols, indexes))
+        return Decoded(z, y, index, latent)
 
     # -- storage -------------------------------------------------------------------------------------------
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything as integer tensors, to be stored with the weights."""
-        arrays: dict[str, npt.NDArray[Any]] = {"thresholds": self.network.thresholds}
-        for i, layer in enumerate(self.network.layers):
-            arrays[f"layers.{i}.weight"] = layer.weight.astype(np.int16)
-            arrays[f"layers.{i}.bias"] = layer.bias
-            arrays[f"layers.{i}.form"] = np.array([layer.shift, layer.relu, layer.shuffle], np.int32)
-        for name, tables in (("z", self.z_tables), ("y", self.y_tables)):
-            arrays |= {
-                f"{name}.entries": tables.entries,
-                f"{name}.sizes": tables.sizes,
-                f"{name}.offsets": tables.offsets,
-            }
+        arrays: dict[str, npt.NDArray[Any]] = {"medians": self.medians}
+        arrays["z.bits"] = np.array([self.z_bits], np.int32)
+        arrays |= _of_tables("z", self.z_tables)
+        if self.y_tables is not None:
+            arrays |= _of_tables("y", self.y_tables)
+        for i, chain in enumerate(self.hyper):
+            arrays |= _of_layers(f"hyper.{i}", chain.layers)
+        for k, group in enumerate(self.groups):
+            mean = -1 if group.mean is None else group.mean
+            form = [
+                group.channels,
+                _ORDERS.index(group.order),
+                group.scale,
+                mean,
+                group.mean_shift,
+                group.odd_first,
+            ]
+            arrays[f"groups.{k}.form"] = np.array(form, np.int32)
+            arrays[f"groups.{k}.parts"] = np.array([_PARTS.index(p) for p in group.parts], np.int32)
+            arrays[f"groups.{k}.earlier"] = np.array(group.earlier, np.int32)
+            for name in ("channel", "parameters"):
+                chain_or_none = getattr(group, name)
+                if chain_or_none is not None:
+                    arrays |= _of_layers(f"groups.{k}.{name}", chain_or_none.layers)
+            if group.spatial is not None:
+                arrays |= _of_layers(f"groups.{k}.spatial", [group.spatial])
+        for i, level in enumerate(self.levels):
+            arrays[f"levels.{i}.steps"] = np.array([level.z_step, level.step], np.int64)
+            for k, thresholds in enumerate(level.thresholds):
+                arrays[f"levels.{i}.thresholds.{k}"] = thresholds.values
+            for name in ("offsets", "context"):
+                array_or_none = getattr(level, name)
+                if array_or_none is not None:
+                    arrays[f"levels.{i}.{name}"] = array_or_none
         return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> ExactHyperprior:
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> ExactEntropy:
         """The inverse of :meth:`tensors`. Everything is checked: a weights file may be hostile.
 
         Raises:
             ModelError: something is missing, of the wrong type, or out of range.
             TableError: a CDF table is not valid.
         """
-        layers: list[IntegerLayer] = []
-        while f"layers.{len(layers)}.weight" in tensors:
-            get = _getter(tensors, f"layers.{len(layers)}.")
-            shift, relu, shuffle = (int(v) for v in get("form", np.int32, 1, 3))
-            if relu not in (0, 1):
-                raise ModelError(
-                    f"entropy model: layer {len(layers)} has {relu} for its ReLU, expected 0 or 1"
-                )
-            layers.append(
-                IntegerLayer(
-                    get("weight", np.int16, 4).astype(np.int64),
-                    get("bias", np.int64, 1),
-                    shift,
-                    bool(relu),
-                    shuffle,
-                )
-            )
-        network = FixedPointNetwork(layers, _getter(tensors, "")("thresholds", np.int64, 1))
-        z_tables, y_tables = (
-            IntegerTables(
-                *(_getter(tensors, prefix)(part, np.int32, 1) for part in ("entries", "sizes", "offsets"))
-            )
-            for prefix in ("z.", "y.")
+        store = _Store(tensors)
+        (z_bits,) = store.get("z.bits", np.int32, 1, 1).tolist()
+        hyper = [IntegerChain(store.layers(f"hyper.{i}")) for i in range(2) if store.has(f"hyper.{i}.")]
+        groups: list[Group] = []
+        while store.has(f"groups.{len(groups)}."):
+            groups.append(_group(store, f"groups.{len(groups)}."))
+        levels: list[Level] = []
+        while store.has(f"levels.{len(levels)}."):
+            levels.append(_stored_level(store, f"levels.{len(levels)}.", len(groups)))
+        result = cls(
+            _tables(store, "z"),
+            store.get("medians", np.int64, 1),
+            z_bits=z_bits,
+            y_tables=_tables(store, "y") if store.has("y.") else None,
+            hyper=hyper,
+            groups=groups,
+            levels=levels,
         )
-        result = cls(network, z_tables, y_tables, network.layers[0].weight.shape[1])
-        _ = result._y, [result._z(knot) for knot in range(result.knots)]
+        if result.groups:
+            _ = result._y
+        for knot in range(result.knots):
+            result._z(knot)
+        store.check_all_used()
         return result
 
 
-def _getter(tensors: Mapping[str, Tensor], prefix: str) -> Callable[..., npt.NDArray[Any]]:
-    def get(name: str, dtype: type[np.generic], ndim: int, size: int | None = None) -> npt.NDArray[Any]:
-        tensor = tensors.get(prefix + name)
+# -- contexts ----------------------------------------------------------------------------------------------------
+
+
+class _Parameters:
+    """Sums of scales and means of one group, wherever they are asked for."""
+
+    def __init__(self, group: Group, sides: list[Tensor], context: Int64 | None) -> None:
+        self.group, self.sides = group, sides
+        self.start: Tensor | None = None
+        if group.parameters is None:
+            return
+        device = sides[0].device
+        matrix, bias = group.parameters.matrix(0, device)
+        spatial = 0 if group.spatial is None else group.spatial.channels
+        channel = 0 if group.channel is None else group.channel.outputs
+        sizes = {"spatial": spatial, "channel": channel, "side": sides[0].shape[-1]}
+        rows = torch.split(matrix, [sizes[part] for part in group.parts])
+        self.matrices = dict(zip(group.parts, rows, strict=True))
+        # What does not depend on the order of positions is multiplied once, for all of them.
+        side = sides[0].reshape(-1, sides[0].shape[-1])
+        self.start = torch.addmm(bias, side, self.matrices["side"])
+
+    def add(self, part: str, values: Tensor) -> None:
+        if self.start is not None:
+            self.start.addmm_(values.reshape(-1, values.shape[-1]), self.matrices[part])
+
+    def at(self, positions: Tensor | None, context: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """``(P, C)`` sums of scales and, where there are means, of means."""
+        group = self.group
+        if group.parameters is None or self.start is None:
+            flat = [side.view(-1, side.shape[-1]) for side in self.sides]
+            mean = None if group.mean is None else _channels(flat[-1], group.mean, group.channels)
+            return _channels(flat[0], group.scale, group.channels), mean
+        sums = self.start if positions is None else self.start[positions]
+        if context is not None:
+            sums = torch.addmm(sums, context, self.matrices["spatial"])
+        elif positions is None:
+            sums = sums.clone()
+        layers = group.parameters.layers
+        for number in range(1, len(layers)):
+            matrix, bias = group.parameters.matrix(number, sums.device)
+            sums = torch.addmm(bias, activate(sums, layers[number - 1]), matrix)
+        mean = None if group.mean is None else _channels(sums, group.mean, group.channels)
+        return _channels(sums, group.scale, group.channels), mean
+
+
+class _Padded:
+    """y of one group as far as it is decoded, with a border of zeros, for its spatial context."""
+
+    def __init__(self, group: Group, height: int, width: int) -> None:
+        self.layer = group.spatial
+        if self.layer is None:
+            return
+        self.width, self.reach = width, self.layer.weight.shape[2] // 2
+        self.pitch = width + 2 * self.reach
+        self.latent = torch.zeros(
+            ((height + 2 * self.reach) * self.pitch, group.channels), dtype=torch.float64
+        )
+        weight = self.layer.weight.reshape(*self.layer.weight.shape[:2], -1)
+        used = np.flatnonzero(weight.any(axis=(0, 1)))
+        rows, columns = np.divmod(used, 2 * self.reach + 1)
+        self.taps = torch.from_numpy(rows * self.pitch + columns)
+        matrix = weight[:, :, used].transpose(2, 1, 0).reshape(-1, weight.shape[0])
+        self.matrix = torch.from_numpy(matrix.astype(np.float64))
+        self.bias = self.layer.bias
+
+    def _corner(self, positions: Tensor) -> Tensor:
+        """Where the window of each position begins."""
+        rows: Tensor = positions // self.width
+        corner: Tensor = positions + rows * 2 * self.reach
+        return corner
+
+    def context(self, positions: Tensor | None, added: Int64 | None) -> Tensor:
+        """Activations of the spatial context ``(P, out)``."""
+        if self.layer is None or positions is None:
+            raise ModelError("entropy model: a pass over all positions has no spatial context")
+        bias = torch.from_numpy((self.bias if added is None else self.bias + added).astype(np.float64))
+        places = (self._corner(positions)[:, None] + self.taps).view(-1)
+        windows = self.latent.index_select(0, places).view(len(positions), -1)
+        return activate(torch.addmm(bias, windows, self.matrix), self.layer)
+
+    def put(self, positions: Tensor | None, values: Tensor) -> None:
+        if self.layer is not None and positions is not None:
+            self.latent[self._corner(positions) + self.reach * (self.pitch + 1)] = values
+
+
+def _positions(group: Group, height: int, width: int) -> Iterator[tuple[Tensor | None, bool]]:
+    """Passes over the positions of a group, and whether each has spatial context."""
+    if group.spatial is None:
+        yield None, False
+        return
+    rows, columns = (
+        t.flatten() for t in torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    )
+    if group.order == "checkerboard":
+        odd = (rows + columns) % 2 == 1
+        for number, half in enumerate((odd, ~odd) if group.odd_first else (~odd, odd)):
+            yield torch.nonzero(half)[:, 0], number == 1
+        return
+    # Positions that are coded together see only positions of smaller times.
+    reach = group.spatial.weight.shape[2] // 2
+    times = columns + (reach + 1) * rows
+    order = torch.argsort(times, stable=True)
+    counts = torch.bincount(times)
+    for positions in torch.split(order, counts[counts > 0].tolist()):
+        yield positions, True
+
+
+def _channels(sums: Tensor, start: int, count: int) -> Tensor:
+    """Some channels of sums ``(..., C)``, to be overwritten."""
+    part = sums[..., start : start + count]
+    return part if part.shape == sums.shape else part.contiguous()
+
+
+# -- storage -----------------------------------------------------------------------------------------------------
+
+
+def _of_tables(prefix: str, tables: IntegerTables) -> dict[str, npt.NDArray[Any]]:
+    return {
+        f"{prefix}.entries": tables.entries,
+        f"{prefix}.sizes": tables.sizes,
+        f"{prefix}.offsets": tables.offsets,
+    }
+
+
+def _of_layers(prefix: str, layers: Sequence[IntegerLayer]) -> dict[str, npt.NDArray[Any]]:
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for i, layer in enumerate(layers):
+        arrays[f"{prefix}.{i}.weight"] = layer.weight.astype(np.int16)
+        arrays[f"{prefix}.{i}.bias"] = layer.bias
+        arrays[f"{prefix}.{i}.form"] = np.array(layer.form, np.int32)
+    return arrays
+
+
+class _Store:
+    """Tensors of a file, each checked when it is taken."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self.tensors = tensors
+        self.used: set[str] = set()
+
+    def has(self, prefix: str) -> bool:
+        return any(name.startswith(prefix) for name in self.tensors)
+
+    def get(
+        self, name: str, dtype: type[np.generic], ndim: int, size: int | None = None, *, empty: bool = False
+    ) -> npt.NDArray[Any]:
+        tensor = self.tensors.get(name)
         if tensor is None:
-            raise ModelError(f"entropy model: {prefix}{name} is missing")
-        fits = tensor.dtype == _DTYPES[dtype] and tensor.ndim == ndim and tensor.numel()
+            raise ModelError(f"entropy model: {name} is missing")
+        fits = tensor.dtype == _DTYPES[dtype] and tensor.ndim == ndim and (empty or tensor.numel())
         if not fits or (size is not None and tensor.numel() != size):
-            raise ModelError(f"entropy model: {prefix}{name} is {tensor.dtype} {tuple(tensor.shape)}")
+            raise ModelError(f"entropy model: {name} is {tensor.dtype} {tuple(tensor.shape)}")
+        self.used.add(name)
         return tensor.numpy()
 
-    return get
+    def layers(self, prefix: str) -> list[IntegerLayer]:
+        found: list[IntegerLayer] = []
+        while f"{prefix}.{len(found)}.weight" in self.tensors:
+            own = f"{prefix}.{len(found)}."
+            shift, activation, shuffle, up, top = self.get(own + "form", np.int32, 1, 5).tolist()
+            weight = self.get(own + "weight", np.int16, 4).astype(np.int64)
+            bias = self.get(own + "bias", np.int64, 1)
+            found.append(IntegerLayer(weight, bias, shift, activation, shuffle, up, top))
+        return found
+
+    def check_all_used(self) -> None:
+        unknown = sorted(self.tensors.keys() - self.used)
+        if unknown:
+            raise ModelError(f"entropy model: {unknown[0]!r:.80} is not known to this release")
+
+
+def _tables(store: _Store, prefix: str) -> IntegerTables:
+    return IntegerTables(
+        *(store.get(f"{prefix}.{part}", np.int32, 1) for part in ("entries", "sizes", "offsets"))
+    )
+
+
+def _group(store: _Store, prefix: str) -> Group:
+    channels, order, scale, mean, shift, odd = store.get(prefix + "form", np.int32, 1, 6).tolist()
+    parts = store.get(prefix + "parts", np.int32, 1, empty=True).tolist()
+    if not 0 <= order < len(_ORDERS) or odd not in (0, 1) or not all(0 <= p < len(_PARTS) for p in parts):
+        raise ModelError(
+            f"entropy model: {prefix}form or parts have values that are not known to this release"
+        )
+    chains = {
+        name: IntegerChain(store.layers(prefix + name)) if store.has(f"{prefix}{name}.") else None
+        for name in ("channel", "parameters")
+    }
+    spatial = store.layers(prefix + "spatial")
+    if len(spatial) > 1:
+        raise ModelError(f"entropy model: {prefix}spatial has {len(spatial)} layers, expected 1")
+    return Group(
+        channels=channels,
+        order=_ORDERS[order],
+        scale=scale,
+        mean=None if mean < 0 else mean,
+        mean_shift=shift,
+        parts=tuple(_PARTS[p] for p in parts),
+        earlier=tuple(store.get(prefix + "earlier", np.int32, 1, empty=True).tolist()),
+        spatial=spatial[0] if spatial else None,
+        odd_first=bool(odd),
+        **chains,
+    )
+
+
+def _stored_level(store: _Store, prefix: str, groups: int) -> Level:
+    z_step, step = store.get(prefix + "steps", np.int64, 1, 2).tolist()
+    thresholds = tuple(Thresholds(store.get(f"{prefix}thresholds.{k}", np.int64, 1)) for k in range(groups))
+    offsets, context = (
+        store.get(prefix + name, np.int64, 1) if store.has(prefix + name) else None
+        for name in ("offsets", "context")
+    )
+    return Level(thresholds, z_step, step, offsets, context)

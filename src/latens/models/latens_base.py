@@ -18,10 +18,10 @@ from latens.entropy_coding import pmfs_to_quantized_cdfs
 from latens.entropy_models import GaussianConditional
 from latens.entropy_models.gaussian import SCALES_LEVELS, SCALES_MAX, SCALES_MIN, get_scale_table
 from latens.errors import ModelError, TableError
-from latens.latent_codecs.exact import ExactHyperprior, IntegerTables
+from latens.latent_codecs.exact import ExactEntropy, Group, IntegerTables, Level
 from latens.layers.depthconv import DepthConvBlock
 from latens.ops import quantize_ste
-from latens.ops.fixed_point import convert, draw_symbols
+from latens.ops.fixed_point import Part, Thresholds, convert, draw_symbols, steps_of
 
 __all__ = ["LatensBase", "LatensBaseConfig", "LogisticMixturePrior", "freeze"]
 
@@ -421,7 +421,7 @@ def _klt(rows: Tensor, keep: int) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def freeze(model: LatensBase) -> ExactHyperprior:
+def freeze(model: LatensBase) -> ExactEntropy:
     """The entropy model of a trained :class:`LatensBase` in integers, for files.
 
     Raises:
@@ -460,5 +460,16 @@ def freeze(model: LatensBase) -> ExactHyperprior:
         )
         for knot in range(config.knots)
     ]
-    network = convert(model.h_scale, [level + 0.5 for level in range(SCALES_LEVELS - 1)], samples, "h_scale")
-    return ExactHyperprior(network, z_tables, y_tables, config.hyper)
+    states = [torch.from_numpy(s.transpose(1, 2, 0).astype(np.float64))[None].contiguous() for s in samples]
+    scales = convert(steps_of(model.h_scale, "h_scale"), [Part(config.hyper, 0)], states, "h_scale")
+    # The network's result is linear in the index.
+    levels = np.arange(SCALES_LEVELS - 1, dtype=np.float64) + 0.5
+    return ExactEntropy(
+        z_tables,
+        np.zeros(config.hyper, np.int64),
+        z_bits=0,
+        y_tables=y_tables,
+        hyper=[scales.chain],
+        groups=[Group(config.M)],
+        levels=[Level((Thresholds.of(levels, scales.exponent, "h_scale"),))],
+    )

@@ -3,68 +3,84 @@ r"""Networks in exact integer arithmetic: the same integers on every machine, de
 The path from decoded symbols to the index of a CDF table must not depend on how a sum is ordered, or a file
 decodes to noise elsewhere. Here it consists of integers only. They are kept in float64, whose products and
 sums of integers below 2^53 are exact in any order, so that the fast matrix product of any device can be used;
-:func:`run_reference` is the same in plain int64 NumPy.
+:func:`reference_sums` is the same in plain int64 NumPy.
 
 Arithmetic (version 1): weights have 16 bits, activations 21 bits, each layer one power-of-two scale. A layer
 computes ``acc = sum(w * a) + b``, then ``floor((acc + 2^(s-1)) / 2^s)`` (nothing is added for ``s = 0``), clamps
-to +-2^20 and applies ReLU. The last layer's accumulator is compared with integer thresholds; the index is the
+to +-2^20 and applies its activation. Sums of a last layer are compared with integer thresholds; the index is the
 number of thresholds strictly exceeded. At conversion each layer must prove
 ``sum|w| * 2^20 + |b| + 2^(s-1) < 2^53``.
 
 The idea of integer networks for learned codecs is that of Ballé, Johnston and Minnen (ICLR 2019).
 """
 
-import hashlib
 import math
-import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from latens.errors import ModelError
 
 __all__ = [
+    "ACTIVATION_MAX",
     "ARITHMETIC_VERSION",
-    "FixedPointNetwork",
+    "Converted",
+    "IntegerChain",
     "IntegerLayer",
+    "Part",
+    "Step",
+    "Thresholds",
     "convert",
     "draw_symbols",
-    "run_reference",
+    "halve",
+    "reference_sums",
+    "steps_of",
 ]
 
 ARITHMETIC_VERSION = 1
 WEIGHT_MAX = 2**15 - 1
 ACTIVATION_MAX = 2**20
 EXACT_LIMIT = 2**53
+LINEAR, RELU, LEAKY = range(3)
+_LEAKY_SLOPE = 655  # of 2^16, for the slope 0.01
 _HEADROOM_BITS = 2
 _KERNEL_MAX = 9
+_UP_MAX = 8
+# Bytes of gathered windows at a time: what fits into the second-level cache and a little more.
+_WINDOW_BYTES = 4 << 20
 
 Int64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class IntegerLayer:
-    """A stride-1 convolution with zero padding, followed by rescaling, ReLU and PixelShuffle.
+    """A convolution with zero padding, followed by rescaling, an activation and PixelShuffle.
 
     Attributes:
         weight: ``(out, in, k, k)`` int64 in +-(2^15 - 1), k odd.
-        bias: ``(out,)`` int64, in units of the accumulator.
-        shift: bits dropped from the accumulator.
-        relu: whether negative activations become zero.
+        bias: ``(out,)`` int64, in units of the sums.
+        shift: bits dropped from the sums.
+        activation: ``LINEAR``, ``RELU``, or ``LEAKY`` (negative a become ``floor((655 a + 2^15) / 2^16)``).
         shuffle: upscaling factor of the PixelShuffle that follows; 1 for none.
+        up: 1, or the stride of a transposed convolution, whose result is ``up`` times as large:
+            ``weight[:, :, r, c]`` times position i adds to position ``up * i + (r, c) - k // 2``.
+        top: largest activation, at most 2^20.
     """
 
     weight: Int64
     bias: Int64
-    shift: int
-    relu: bool
-    shuffle: int
+    shift: int = 0
+    activation: int = LINEAR
+    shuffle: int = 1
+    up: int = 1
+    top: int = ACTIVATION_MAX
 
     def bound(self) -> int:
         """Largest magnitude that any intermediate result can reach, whatever the input."""
@@ -86,6 +102,10 @@ class IntegerLayer:
             )
         if not 0 <= self.shift <= 52 or self.shuffle < 1 or out % self.shuffle**2:
             raise ModelError(f"integer layer: shift {self.shift} or shuffle {self.shuffle} out of range")
+        if not 1 <= self.up <= _UP_MAX or (self.up > 1 and self.shuffle > 1):
+            raise ModelError(f"integer layer: upscaling by {self.up} and shuffling by {self.shuffle}")
+        if self.activation not in (LINEAR, RELU, LEAKY) or not 0 <= self.top <= ACTIVATION_MAX:
+            raise ModelError(f"integer layer: activation {self.activation} up to {self.top} is unknown")
         if np.abs(self.weight).max(initial=0) > WEIGHT_MAX:
             raise ModelError(f"integer layer: weights exceed +-{WEIGHT_MAX}")
         if self.bound() >= EXACT_LIMIT:
@@ -94,90 +114,233 @@ class IntegerLayer:
                 "this network cannot be converted"
             )
 
+    @property
+    def form(self) -> tuple[int, ...]:
+        """What there is beside weight and bias: shift, activation, shuffle, up, top."""
+        return self.shift, self.activation, self.shuffle, self.up, self.top
 
-class FixedPointNetwork:
-    """A chain of :class:`IntegerLayer` that ends in table indexes.
+    @property
+    def scaling(self) -> int:
+        """Positions of the result per position of the input, in each direction."""
+        return self.shuffle * self.up
+
+    @property
+    def channels(self) -> int:
+        """Channels of the result."""
+        return int(self.weight.shape[0]) // self.shuffle**2
+
+
+class _Phase(NamedTuple):
+    """The outputs at one offset of the upscaled grid: a plain convolution over a window of the input."""
+
+    row: int  # offset within the upscaled grid
+    column: int
+    first_row: int  # of the window, relative to the position
+    first_column: int
+    rows: int
+    columns: int
+    matrix: Tensor  # (rows * columns * in, out) float64
+
+
+class IntegerChain:
+    """Layers one after the other.
 
     Args:
-        layers: first to last; of the last one only the sums are used, so nothing may follow them.
-        thresholds: ascending int64, in units of the last accumulator; at most 255.
+        layers: first to last.
 
     Raises:
-        ModelError: a layer cannot be proven exact, channels do not fit, or thresholds are not ascending.
+        ModelError: a layer cannot be proven exact, or channels do not fit.
     """
 
-    def __init__(self, layers: Sequence[IntegerLayer], thresholds: Int64) -> None:
+    def __init__(self, layers: Sequence[IntegerLayer]) -> None:
         self.layers = tuple(layers)
-        self.thresholds = np.asarray(thresholds, np.int64)
         if not self.layers:
             raise ModelError("integer network: it has no layers")
         for layer in self.layers:
             layer.check()
         for layer, following in zip(self.layers, self.layers[1:], strict=False):
-            if layer.weight.shape[0] // layer.shuffle**2 != following.weight.shape[1]:
+            if layer.channels != following.weight.shape[1]:
                 raise ModelError("integer network: channels of consecutive layers do not fit")
-        last = self.layers[-1]
-        if last.shift or last.relu or last.shuffle != 1:
-            raise ModelError("integer network: it must end in a convolution that nothing follows")
-        if not 1 <= self.thresholds.size <= 255:
-            raise ModelError(f"integer network: expected 1 to 255 thresholds, got {self.thresholds.size}")
-        # The range first: differences of extreme integers would wrap around.
-        if self.thresholds.max() >= EXACT_LIMIT or self.thresholds.min() <= -EXACT_LIMIT:
-            raise ModelError("integer network: thresholds are out of the exact range")
-        if (np.diff(self.thresholds) <= 0).any():
-            raise ModelError("integer network: thresholds do not ascend")
-        self._step = _even_step(self.thresholds)
-        self._on_device: dict[torch.device, list[tuple[list[Tensor], Tensor]]] = {}
+        self._on_device: dict[torch.device, list[tuple[list[_Phase], Tensor]]] = {}
 
     @property
-    def upscale(self) -> int:
+    def scaling(self) -> int:
         """Positions of the result per position of the input, in each direction."""
-        return math.prod(layer.shuffle for layer in self.layers)
+        return math.prod(layer.scaling for layer in self.layers)
 
-    def update_hash(self, digest: "hashlib._Hash") -> None:
-        """Add all integers that decide about results to a hash."""
-        digest.update(struct.pack("<II", ARITHMETIC_VERSION, len(self.layers)))
-        for layer in self.layers:
-            digest.update(struct.pack("<4I3I", *layer.weight.shape, layer.shift, layer.relu, layer.shuffle))
-            digest.update(layer.weight.astype("<i2").tobytes() + layer.bias.astype("<i8").tobytes())
-        digest.update(self.thresholds.astype("<i8").tobytes())
+    @property
+    def inputs(self) -> int:
+        """Channels of the input."""
+        return int(self.layers[0].weight.shape[1])
 
-    def _taps(self, device: torch.device) -> list[tuple[list[Tensor], Tensor]]:
-        """Per layer: one (in, out) matrix per kernel tap, and the bias, as float64 on the device."""
+    @property
+    def outputs(self) -> int:
+        """Channels of the result."""
+        return self.layers[-1].channels
+
+    def bounds(self) -> list[int]:
+        """For each layer, the largest magnitude that its sums can reach."""
+        return [layer.bound() for layer in self.layers]
+
+    def _prepared(self, device: torch.device) -> list[tuple[list[_Phase], Tensor]]:
         if device not in self._on_device:
-            _prove_exact(device)
-            self._on_device[device] = [_tap_matrices(layer, device) for layer in self.layers]
+            prove_exact(device)
+            self._on_device[device] = [_prepare(layer, device) for layer in self.layers]
         return self._on_device[device]
 
+    def matrix(self, number: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """A 1x1 layer as ``(in, out)`` matrix and bias, float64.
+
+        Raises:
+            ModelError: its kernel is larger, or the device does not compute float64 exactly.
+        """
+        if self.layers[number].weight.shape[2] != 1:
+            raise ModelError("integer network: expected a 1x1 convolution")
+        phases, bias = self._prepared(device)[number]
+        return phases[0].matrix, bias
+
     @torch.no_grad()
-    def __call__(self, z: Tensor) -> Tensor:
-        """Indexes for integer input.
+    def sums(self, a: Tensor) -> Tensor:
+        """The last layer's sums.
 
         Args:
-            z: ``(B, C, H, W)`` of any real dtype, integers in +-2^20. Outside is zero.
+            a: ``(B, H, W, C)`` float64, integers in +-2^20. Outside is zero.
 
         Returns:
-            ``(B, C', r H, r W)`` uint8, r the product of all shuffles.
+            ``(B, r H, r W, out)`` float64, r the product of all scalings (a last PixelShuffle excepted).
 
         Raises:
             ModelError: the device does not compute float64 exactly.
         """
-        a = z.to(torch.float64).permute(0, 2, 3, 1)
-        a = a.clamp(-ACTIVATION_MAX, ACTIVATION_MAX)
-        for i, (layer, (taps, bias)) in enumerate(zip(self.layers, self._taps(z.device), strict=True)):
-            acc = _accumulate(a, taps, bias)
-            if i == len(self.layers) - 1:
-                return self._index(acc).to(torch.uint8).permute(0, 3, 1, 2).contiguous()
-            a = _activate(acc, layer)
-        raise AssertionError  # unreachable: there is at least one layer
+        prepared = self._prepared(a.device)
+        for layer, (phases, bias) in zip(self.layers[:-1], prepared, strict=False):
+            a = activate(_accumulate(a, phases, bias, layer.up), layer)
+        return _accumulate(a, *prepared[-1], self.layers[-1].up)
 
-    def _index(self, acc: Tensor) -> Tensor:
-        """Number of thresholds that each sum strictly exceeds; ``acc`` is overwritten."""
+    def activations(self, a: Tensor) -> Tensor:
+        """The last layer's activations: as :meth:`sums`, then rescaled, clamped, activated and shuffled."""
+        return activate(self.sums(a), self.layers[-1])
+
+
+def _prepare(layer: IntegerLayer, device: torch.device) -> tuple[list[_Phase], Tensor]:
+    """A layer as plain convolutions, one for each offset of the upscaled grid, and its bias."""
+    side, up = layer.weight.shape[2], layer.up
+    reach = side // 2
+    weight = layer.weight.astype(np.float64)
+
+    def window(offset: int) -> tuple[int, list[int]]:
+        """First input position, relative, and for it and those that follow the row of the kernel."""
+        if up == 1:
+            return -reach, list(range(side))
+        taps = [j for j in range(-side, side + 1) if 0 <= offset + reach - up * j < side]
+        return taps[0], [offset + reach - up * j for j in taps]
+
+    phases = []
+    for row in range(up):
+        for column in range(up):
+            first_row, rows = window(row)
+            first_column, columns = window(column)
+            taps = weight[:, :, rows][:, :, :, columns].transpose(2, 3, 1, 0)
+            matrix = torch.from_numpy(taps.reshape(-1, weight.shape[0]).copy()).to(device)
+            phases.append(_Phase(row, column, first_row, first_column, len(rows), len(columns), matrix))
+    return phases, torch.from_numpy(layer.bias.astype(np.float64)).to(device)
+
+
+def _accumulate(a: Tensor, phases: list[_Phase], bias: Tensor, up: int) -> Tensor:
+    """Convolution of ``(B, H, W, C)`` as matrix products of windows: exact for integers within the bound."""
+    batch, height, width, channels = a.shape
+    if len(phases) == 1 and phases[0].rows == 1:
+        return torch.addmm(bias, a.reshape(-1, channels), phases[0].matrix).view(batch, height, width, -1)
+    before = -min(min(p.first_row, p.first_column) for p in phases)
+    after = max(max(p.first_row + p.rows, p.first_column + p.columns) for p in phases) - 1
+    padded = F.pad(a, (0, 0, before, after, before, after))
+    out = a.new_empty((batch, up * height, up * width, bias.shape[0]))
+    widest = max(p.matrix.shape[0] for p in phases)
+    step = max(1, _WINDOW_BYTES // (8 * width * widest))
+    for image, target in zip(padded, out, strict=True):
+        for p in phases:
+            for top in range(0, height, step):
+                count = min(step, height - top)
+                windows = _windows(
+                    image[top + before + p.first_row :, before + p.first_column :], count, width, p
+                )
+                result = torch.addmm(bias, windows, p.matrix).view(count, width, -1)
+                rows = slice(up * top + p.row, up * (top + count), up)
+                target[rows, p.column :: up] = result
+    return out
+
+
+def _windows(image: Tensor, height: int, width: int, phase: _Phase) -> Tensor:
+    """The window of each position as one row: ``(height * width, rows * columns * C)``."""
+    row, column, _ = image.stride()
+    channels = image.shape[2]
+    # Neighbours in a row lie side by side with their channels: one run of memory per row of a window.
+    size = (height, width, phase.rows, phase.columns * channels)
+    return image.as_strided(size, (row, column, row, 1)).reshape(height * width, -1)
+
+
+def halve(sums: Tensor, shift: int) -> Tensor:
+    """``floor((sums + 2^(shift-1)) / 2^shift)`` for ``shift > 0``, times 2^-shift below; overwrites ``sums``."""
+    if shift > 0:
+        return torch.floor_(sums.add_(float(1 << (shift - 1))).mul_(2.0**-shift))
+    return sums.mul_(2.0**-shift) if shift else sums
+
+
+def activate(sums: Tensor, layer: IntegerLayer) -> Tensor:
+    """What follows the sums of a layer, ``(..., C)``; they are overwritten."""
+    low = 0 if layer.activation == RELU else -ACTIVATION_MAX
+    a = halve(sums, layer.shift).clamp_(low, layer.top)
+    if layer.activation == LEAKY:
+        # The larger of the two is the one wanted, on either side of zero.
+        a = torch.maximum(a, torch.floor((a * _LEAKY_SLOPE).add_(2.0**15).mul_(2.0**-16)))
+    if layer.shuffle > 1:
+        a = F.pixel_shuffle(a.permute(0, 3, 1, 2), layer.shuffle).permute(0, 2, 3, 1).contiguous()
+    return a
+
+
+class Thresholds:
+    """Counts the thresholds that sums exceed: the index of a CDF table.
+
+    Args:
+        values: ascending int64, in units of the sums; 1 to 255.
+
+    Raises:
+        ModelError: they do not ascend, or are out of range.
+    """
+
+    def __init__(self, values: Int64) -> None:
+        self.values = np.asarray(values, np.int64)
+        if self.values.ndim != 1 or not 1 <= self.values.size <= 255:
+            raise ModelError(f"integer network: expected 1 to 255 thresholds, got {self.values.size}")
+        # The range first: differences of extreme integers would wrap around.
+        if self.values.max() >= EXACT_LIMIT or self.values.min() <= -EXACT_LIMIT:
+            raise ModelError("integer network: thresholds are out of the exact range")
+        if (np.diff(self.values) <= 0).any():
+            raise ModelError("integer network: thresholds do not ascend")
+        self._step = _even_step(self.values)
+
+    @classmethod
+    def of(cls, levels: npt.NDArray[np.float64], exponent: int, name: str) -> "Thresholds":
+        """From real thresholds, for sums that stand for themselves times 2^-exponent.
+
+        Raises:
+            ModelError: they are out of range, or fall together.
+        """
+        with np.errstate(over="ignore"):
+            scaled = np.ldexp(np.asarray(levels, np.float64), exponent)
+        if not np.isfinite(scaled).all() or np.abs(scaled).max(initial=0) >= EXACT_LIMIT:
+            raise ModelError(f"{name}: thresholds are out of the exact range")
+        return cls(np.floor(scaled).astype(np.int64))
+
+    def count(self, sums: Tensor) -> Tensor:
+        """Number of thresholds that each sum strictly exceeds: uint8; ``sums`` may be overwritten."""
         if self._step is not None:
             # acc > (k + 1/2) step. Dividing by a power of two is exact, and so is the rest within the bound.
-            return acc.mul_(1.0 / self._step).sub_(0.5).ceil_().clamp_(0, self.thresholds.size)
-        thresholds = torch.from_numpy(self.thresholds.astype(np.float64)).to(acc.device)
-        return torch.bucketize(acc, thresholds, out_int32=True)
+            counted = sums.mul_(1.0 / self._step).sub_(0.5).ceil_().clamp_(0, self.values.size)
+        else:
+            thresholds = torch.from_numpy(self.values.astype(np.float64)).to(sums.device)
+            counted = torch.bucketize(sums, thresholds, out_int32=True)
+        return counted.to(torch.uint8)
 
 
 def _even_step(thresholds: Int64) -> int | None:
@@ -193,53 +356,12 @@ def _even_step(thresholds: Int64) -> int | None:
     )
 
 
-def _tap_matrices(layer: IntegerLayer, device: torch.device) -> tuple[list[Tensor], Tensor]:
-    """One ``(in, out)`` matrix per kernel tap, row by row, and the bias, as float64 on the device."""
-    side = layer.weight.shape[2]
-    columns = (
-        layer.weight.astype(np.float64).transpose(2, 3, 1, 0).reshape(side * side, *layer.weight.shape[1::-1])
-    )
-    bias = torch.from_numpy(layer.bias.astype(np.float64)).to(device)
-    return list(torch.from_numpy(columns.copy()).to(device)), bias
-
-
-def _accumulate(a: Tensor, taps: list[Tensor], bias: Tensor) -> Tensor:
-    """Convolution of ``(B, H, W, C)`` as one matrix product per tap: exact for integers within the bound."""
-    side = round(len(taps) ** 0.5)
-    batch, height, width, channels = a.shape
-    flat = a.reshape(-1, channels)
-    if side == 1:
-        return torch.addmm(bias, flat, taps[0]).view(batch, height, width, -1)
-    reach = side // 2
-    acc = bias.expand(batch, height, width, -1).clone()
-    for t, tap in enumerate(taps):
-        down, right = t // side - reach, t % side - reach
-        # Product of all positions once, added where its source position lies inside the picture.
-        rows, cols = height - abs(down), width - abs(right)
-        if rows <= 0 or cols <= 0:
-            continue
-        source = a[:, max(down, 0) : max(down, 0) + rows, max(right, 0) : max(right, 0) + cols]
-        target = acc[:, max(-down, 0) : max(-down, 0) + rows, max(-right, 0) : max(-right, 0) + cols]
-        target += (source.reshape(-1, channels) @ tap).view(batch, rows, cols, -1)
-    return acc
-
-
-def _activate(acc: Tensor, layer: IntegerLayer) -> Tensor:
-    """What follows the sums of a layer; ``acc`` is overwritten."""
-    if layer.shift:
-        acc = torch.floor_(acc.add_(float(1 << (layer.shift - 1))).mul_(2.0**-layer.shift))
-    a = acc.clamp_(0 if layer.relu else -ACTIVATION_MAX, ACTIVATION_MAX)
-    if layer.shuffle > 1:
-        a = nn.functional.pixel_shuffle(a.permute(0, 3, 1, 2), layer.shuffle).permute(0, 2, 3, 1)
-    return a
-
-
 @lru_cache
-def _prove_exact(device: torch.device) -> None:
+def prove_exact(device: torch.device) -> None:
     """Known-answer test, once per device and process: sums far beyond single precision, against NumPy.
 
     Raises:
-        ModelError: the device gives other integers.
+        ModelError: the device gives other integers, or has no float64.
     """
     channels, side = 24, 7
     numbers = np.arange(2 * channels * channels * 9, dtype=np.int64) * 0x9E3779B1 % EXACT_LIMIT
@@ -251,32 +373,58 @@ def _prove_exact(device: torch.device) -> None:
         numbers[: channels * side * side].reshape(channels, side, side) % (2 * ACTIVATION_MAX)
         - ACTIVATION_MAX
     )
-    layer = IntegerLayer(weight, bias * np.where(np.arange(channels) % 2, 1, -1), 0, False, 1)
+    layer = IntegerLayer(weight, bias * np.where(np.arange(channels) % 2, 1, -1))
     layer.check()
-    given = torch.from_numpy(a.transpose(1, 2, 0).astype(np.float64)).to(device)[None]
-    got = _accumulate(given, *_tap_matrices(layer, device))[0].cpu().numpy().transpose(2, 0, 1)
-    if not np.array_equal(got, _reference_layer(a, layer)):
+    try:
+        given = torch.from_numpy(a.transpose(1, 2, 0).astype(np.float64)).to(device)[None]
+        got = _accumulate(given, *_prepare(layer, device), 1)[0].cpu().numpy().transpose(2, 0, 1)
+    except (RuntimeError, TypeError) as error:
+        raise ModelError(f"device {device} has no float64; run the entropy model on the CPU") from error
+    if not np.array_equal(got, reference_sums([layer], a)):
         raise ModelError(f"device {device} does not compute float64 exactly; files would be destroyed on it")
 
 
+# -- the same in NumPy -----------------------------------------------------------------------------------------
+
+
+def reference_sums(layers: Sequence[IntegerLayer], a: Int64) -> Int64:
+    """:meth:`IntegerChain.sums` of one sample ``(C, H, W)`` in int64 NumPy: slow and plain."""
+    a = np.asarray(a, np.int64)
+    for layer in layers[:-1]:
+        a = reference_activate(_reference_layer(a, layer), layer)
+    return _reference_layer(a, layers[-1])
+
+
 def _reference_layer(a: Int64, layer: IntegerLayer) -> Int64:
-    side = layer.weight.shape[2]
-    reach = side // 2
-    padded = np.pad(a, ((0, 0), (reach, reach), (reach, reach)))
+    out, _, side, _ = layer.weight.shape
+    reach, up = side // 2, layer.up
     height, width = a.shape[1:]
-    acc = np.zeros((layer.weight.shape[0], height, width), np.int64) + layer.bias[:, None, None]
+    if up == 1:
+        a = np.pad(a, ((0, 0), (reach, reach), (reach, reach)))
+        acc = np.zeros((out, height, width), np.int64)
+    else:
+        acc = np.zeros((out, up * height + side, up * width + side), np.int64)
     for r in range(side):
         for c in range(side):
-            acc += np.tensordot(
-                layer.weight[:, :, r, c], padded[:, r : r + height, c : c + width], axes=(1, 0)
-            )
-    return acc
+            weight = layer.weight[:, :, r, c]
+            if up == 1:
+                acc += np.tensordot(weight, a[:, r : r + height, c : c + width], axes=(1, 0))
+            else:
+                # Scattered onto the enlarged grid, with a border of the kernel's reach.
+                target = acc[:, r : r + up * height : up, c : c + up * width : up]
+                target += np.tensordot(weight, a, axes=(1, 0))
+    if up > 1:
+        acc = acc[:, reach : reach + up * height, reach : reach + up * width]
+    return acc + layer.bias[:, None, None]
 
 
-def _reference_step(acc: Int64, layer: IntegerLayer) -> Int64:
+def reference_activate(acc: Int64, layer: IntegerLayer) -> Int64:
+    """:func:`activate` of ``(C, H, W)`` in int64 NumPy."""
     if layer.shift:
         acc = (acc + (1 << (layer.shift - 1))) >> layer.shift
-    a = np.clip(acc, 0 if layer.relu else -ACTIVATION_MAX, ACTIVATION_MAX)
+    a = np.clip(acc, 0 if layer.activation == RELU else -ACTIVATION_MAX, layer.top)
+    if layer.activation == LEAKY:
+        a = np.where(a < 0, (_LEAKY_SLOPE * a + 2**15) >> 16, a)
     r = layer.shuffle
     out, height, width = a.shape
     return (
@@ -284,15 +432,6 @@ def _reference_step(acc: Int64, layer: IntegerLayer) -> Int64:
         .transpose(0, 3, 1, 4, 2)
         .reshape(-1, r * height, r * width)
     )
-
-
-def run_reference(network: FixedPointNetwork, z: Int64) -> npt.NDArray[np.uint8]:
-    """The same as calling the network, for one sample ``(C, H, W)``, in int64 NumPy: slow and plain."""
-    a = np.clip(np.asarray(z, np.int64), -ACTIVATION_MAX, ACTIVATION_MAX)
-    for layer in network.layers[:-1]:
-        a = _reference_step(_reference_layer(a, layer), layer)
-    acc = _reference_layer(a, network.layers[-1])
-    return np.searchsorted(network.thresholds, acc.ravel()).astype(np.uint8).reshape(acc.shape)
 
 
 # -- conversion ------------------------------------------------------------------------------------------------
@@ -309,14 +448,7 @@ def draw_symbols(
     The last entry of a table, its escape, is never drawn.
     """
     count = shape[0] * shape[1]
-    with np.errstate(over="ignore"):
-        state = np.arange(1, len(cdfs) * count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        state += np.uint64(seed)
-        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        draws = (
-            ((state ^ (state >> np.uint64(31))) >> np.uint64(48)).astype(np.int64).reshape(len(cdfs), count)
-        )
+    draws = draw_bits(len(cdfs) * count, seed).reshape(len(cdfs), count)
     rows = [
         np.minimum(np.searchsorted(cdf, row, side="right") - 1, len(cdf) - 3) + offset
         for cdf, row, offset in zip(cdfs, draws, offsets, strict=True)
@@ -324,94 +456,216 @@ def draw_symbols(
     return np.stack(rows).reshape(len(cdfs), *shape).astype(np.int64)
 
 
+def draw_bits(count: int, seed: int) -> Int64:
+    """``count`` numbers of 16 bits by SplitMix64."""
+    with np.errstate(over="ignore"):
+        state = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        state += np.uint64(seed)
+        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return ((state ^ (state >> np.uint64(31))) >> np.uint64(48)).astype(np.int64)
+
+
+class Part(NamedTuple):
+    """Consecutive channels of an input, whose integers stand for themselves times 2^-exponent."""
+
+    channels: int
+    exponent: int
+
+
+class Step(NamedTuple):
+    """A convolution and what follows it, in float, on the way to an :class:`IntegerLayer`.
+
+    ``weight`` is ``(out, in, k, k)`` and ``bias`` ``(out,)``, float32; for ``up > 1`` as :class:`IntegerLayer` has it.
+    ``top`` is the largest activation as a real number, None for no limit.
+    """
+
+    weight: npt.NDArray[np.float32]
+    bias: npt.NDArray[np.float32]
+    up: int = 1
+    activation: int = LINEAR
+    top: float | None = None
+    shuffle: int = 1
+
+
+class Converted(NamedTuple):
+    """What :func:`convert` makes: a chain, the exponent of its result, and the result for the samples."""
+
+    chain: IntegerChain
+    exponent: int
+    samples: list[Tensor]
+
+
+def convert(
+    steps: Sequence[Step],
+    inputs: Sequence[Part],
+    samples: Sequence[Tensor],
+    name: str,
+    *,
+    last: str = "sums",
+) -> Converted:
+    """Turn a trained network into integers; a pure integer function of the float32 weights and the samples.
+
+    Args:
+        steps: of the network; see :func:`steps_of`.
+        inputs: what the input consists of, in the order of its channels.
+        samples: integer inputs ``(B, H, W, C)`` float64 that set the range of each layer; two bits of headroom are
+            added, and what exceeds them saturates on all machines alike.
+        name: for error messages.
+        last: whether the result are ``"sums"`` of the last layer or its ``"activations"``.
+
+    Raises:
+        ModelError: weights that are not finite or of absurd size, or a bound that cannot be proven.
+    """
+    parts = list(inputs)
+    states = list(samples)
+    layers: list[IntegerLayer] = []
+    for number, step in enumerate(steps):
+        label = f"{name}, layer {number}"
+        _check_finite(step, label)
+        if sum(part.channels for part in parts) != step.weight.shape[1]:
+            raise ModelError(
+                f"{label}: expected {step.weight.shape[1]} channels, got {sum(p.channels for p in parts)}"
+            )
+        slices = np.split(step.weight, np.cumsum([part.channels for part in parts])[:-1], axis=1)
+        # One scale for the sum; the parts' weights share it out so that all terms have the same unit.
+        scale = min(
+            _largest_scale(float(np.abs(w).max(initial=0))) + part.exponent
+            for w, part in zip(slices, parts, strict=True)
+        )
+        exact = all(-60 <= scale - part.exponent <= 60 for part in parts) and -100 <= scale <= 200
+        if not exact or np.abs(np.ldexp(step.bias.astype(np.float64), scale)).max(initial=0) >= 2.0**52:
+            raise ModelError(f"{label}: weights or biases are too large or too small to be made exact")
+        weight = np.concatenate(
+            [_quantised(w, scale - part.exponent) for w, part in zip(slices, parts, strict=True)], axis=1
+        )
+        layer = IntegerLayer(weight, _quantised(step.bias, scale), 0, step.activation, step.shuffle, step.up)
+        layer.check()
+        exponent = scale
+        sums = [_accumulate(s, *_prepare(layer, s.device), layer.up) for s in states]
+        if number < len(steps) - 1 or last == "activations":
+            reach = max(int(acc.abs().max()) for acc in sums)
+            shift = max(0, (reach << _HEADROOM_BITS).bit_length() - ACTIVATION_MAX.bit_length() + 1)
+            exponent = scale - shift
+            top = ACTIVATION_MAX
+            if step.top is not None:
+                top = min(top, math.floor(math.ldexp(step.top, min(exponent, 40))))
+            layer = replace(layer, shift=shift, top=top)
+            layer.check()
+            states = [activate(acc, layer) for acc in sums]
+        else:
+            states = sums
+        layers.append(layer)
+        parts = [Part(layer.channels, exponent)]
+    return Converted(IntegerChain(layers), parts[0].exponent, states)
+
+
 def _quantised(values: npt.NDArray[np.float32], exponent: int) -> Int64:
     # A float32 times a power of two is exact in float64, and rint is exact: the same everywhere.
     return np.rint(np.ldexp(values.astype(np.float64), exponent)).astype(np.int64)
 
 
-def convert(
-    network: nn.Sequential,
-    thresholds: Sequence[float] | npt.NDArray[np.float64],
-    samples: Sequence[Int64],
-    name: str = "network",
-) -> FixedPointNetwork:
-    """Turn a trained network into integers; a pure integer function of the float32 weights and the samples.
-
-    Args:
-        network: convolutions (stride 1, odd kernel, "same" zero padding), ReLU and PixelShuffle.
-        thresholds: ascending real values that the last layer's output is compared with.
-        samples: integer inputs ``(C, H, W)`` that set the range of each layer; two bits of headroom are added,
-            and what exceeds them saturates on all machines alike.
-        name: for error messages.
-
-    Raises:
-        ModelError: a layer of another kind, weights that are not finite, or a bound that cannot be proven.
-    """
-    modules = list(network)
-    states = [torch.from_numpy(s.transpose(1, 2, 0).astype(np.float64))[None] for s in samples]
-    layers: list[IntegerLayer] = []
-    exponent = 0  # an activation a stands for a * 2^-exponent
-    i = 0
-    while i < len(modules):
-        conv = modules[i]
-        label = f"{name}[{i}]"
-        if not isinstance(conv, nn.Conv2d):
-            raise ModelError(
-                f"{label}: expected a convolution, found {type(conv).__name__}; it cannot be made exact"
-            )
-        weight, bias = _checked_parameters(conv, label)
-        i += 1
-        relu, shuffle = False, 1
-        if i < len(modules) and isinstance(modules[i], nn.ReLU):
-            relu, i = True, i + 1
-        if i < len(modules) and isinstance(modules[i], nn.PixelShuffle):
-            shuffle, i = int(getattr(modules[i], "upscale_factor")), i + 1  # noqa: B009
-        scale = _largest_scale(float(np.abs(weight).max(initial=0)))
-        exact = -40 <= scale <= 60 and -100 <= scale + exponent <= 200
-        if not exact or np.abs(np.ldexp(bias.astype(np.float64), scale + exponent)).max() >= 2.0**52:
-            raise ModelError(f"{label}: weights or biases are too large or too small to be made exact")
-        layer = IntegerLayer(_quantised(weight, scale), _quantised(bias, scale + exponent), 0, relu, shuffle)
-        layer.check()
-        if i < len(modules):
-            accs = [_accumulate(s, *_tap_matrices(layer, s.device)) for s in states]
-            reach = max(int(acc.abs().max()) for acc in accs)
-            shift = max(0, (reach << _HEADROOM_BITS).bit_length() - ACTIVATION_MAX.bit_length() + 1)
-            layer = IntegerLayer(layer.weight, layer.bias, shift, relu, shuffle)
-            states = [_activate(acc, layer) for acc in accs]
-            exponent += scale - shift
-        else:
-            exponent += scale
-        layer.check()
-        layers.append(layer)
-    with np.errstate(over="ignore"):
-        levels = np.ldexp(np.asarray(thresholds, np.float64), exponent)
-    if not np.isfinite(levels).all() or np.abs(levels).max(initial=0) >= EXACT_LIMIT:
-        raise ModelError(f"{name}: thresholds are out of the exact range")
-    return FixedPointNetwork(layers, np.floor(levels).astype(np.int64))
-
-
 def _largest_scale(peak: float) -> int:
-    """The largest power of two that keeps weights up to ``peak`` in range: 0 for a peak of 0."""
+    """The largest power of two that keeps weights up to ``peak`` in range; for a peak of 0, one that never limits."""
     if peak == 0.0:
-        return 0
+        return 60
     # frexp and ldexp are exact, a logarithm is not the same on all machines.
     scale = 15 - math.frexp(peak)[1]
     return scale if math.ldexp(peak, scale) <= WEIGHT_MAX else scale - 1
 
 
-def _checked_parameters(
-    conv: nn.Conv2d, label: str
+def _check_finite(step: Step, label: str) -> None:
+    if not (np.isfinite(step.weight).all() and np.isfinite(step.bias).all()):
+        raise ModelError(f"{label}: weights are not finite")
+
+
+def steps_of(network: nn.Module, name: str) -> list[Step]:
+    """The steps of a trained network, for :func:`convert`.
+
+    Args:
+        network: a sequence of convolutions (stride 1, odd kernel, "same" zero padding, masked ones too), transposed
+            convolutions that enlarge exactly by their stride, ReLU, LeakyReLU(0.01), QReLU, PixelShuffle and
+            sequences of these.
+        name: for error messages.
+
+    Raises:
+        ModelError: a layer that cannot be made exact.
+    """
+    steps: list[Step] = []
+    shuffled = activated = False
+    for label, module in _leaves(network, name):
+        if isinstance(module, nn.ConvTranspose2d):
+            steps.append(_transposed(module, label))
+        elif isinstance(module, nn.Conv2d):
+            steps.append(_plain(module, label))
+        elif isinstance(module, nn.PixelShuffle) and steps and not shuffled:
+            # Activations act on single values, so that shuffling may come before or after.
+            steps[-1] = steps[-1]._replace(shuffle=int(module.upscale_factor))
+            shuffled = True
+            continue
+        elif (found := _activation(module)) and steps and not activated:
+            steps[-1] = steps[-1]._replace(activation=found[0], top=found[1])
+            activated = True
+            continue
+        else:
+            raise ModelError(f"{label}: {type(module).__name__} cannot be made exact here")
+        shuffled = activated = False
+    if not steps:
+        raise ModelError(f"{name}: it has no convolution")
+    return steps
+
+
+def _leaves(module: nn.Module, name: str) -> list[tuple[str, nn.Module]]:
+    if isinstance(module, nn.Sequential):
+        return [leaf for i, part in enumerate(module) for leaf in _leaves(part, f"{name}[{i}]")]
+    return [] if isinstance(module, nn.Identity) else [(name, module)]
+
+
+def _activation(module: nn.Module) -> tuple[int, float | None] | None:
+    if isinstance(module, nn.ReLU):
+        return RELU, None
+    if isinstance(module, nn.LeakyReLU) and module.negative_slope == 0.01:
+        return LEAKY, None
+    return None
+
+
+def _weights(
+    conv: nn.Conv2d | nn.ConvTranspose2d, label: str
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    side = conv.kernel_size[0]
-    same: tuple[Any, ...] = (side // 2, side // 2)
-    plain = conv.stride == (1, 1) and conv.dilation == (1, 1) and conv.groups == 1 and side % 2
-    if not plain or conv.kernel_size != (side, side) or conv.padding != same or conv.padding_mode != "zeros":
+    side, stride = conv.kernel_size[0], conv.stride[0]
+    grown = (stride - 1, stride - 1) if isinstance(conv, nn.ConvTranspose2d) else (0, 0)
+    fits = (
+        conv.kernel_size == (side, side)
+        and side % 2 == 1
+        and conv.stride == (stride, stride)
+        and (stride == 1 or isinstance(conv, nn.ConvTranspose2d))
+        and conv.dilation == (1, 1)
+        and conv.groups == 1
+        and conv.padding == (side // 2, side // 2)
+        and conv.padding_mode == "zeros"
+        and conv.output_padding == grown
+    )
+    if not fits:
         raise ModelError(
             f"{label}: {conv} cannot be made exact (stride, dilation, groups, kernel or padding)"
         )
-    weight = conv.weight.detach().float().cpu().numpy()
+    weight = conv.weight.detach().float()
+    mask = getattr(conv, "mask", None)
+    if isinstance(mask, Tensor):
+        weight = weight * mask
     zeros = np.zeros(conv.out_channels, np.float32)
     bias = conv.bias.detach().float().cpu().numpy() if conv.bias is not None else zeros
-    if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
-        raise ModelError(f"{label}: weights are not finite")
-    return weight, bias
+    return weight.cpu().numpy(), bias
+
+
+def _plain(conv: nn.Conv2d, label: str) -> Step:
+    return Step(*_weights(conv, label))
+
+
+def _transposed(conv: nn.ConvTranspose2d, label: str) -> Step:
+    weight, bias = _weights(conv, label)
+    weight = np.ascontiguousarray(weight.transpose(1, 0, 2, 3))
+    if conv.stride == (1, 1):
+        # Not enlarging, it is a convolution with the kernel turned round.
+        return Step(np.ascontiguousarray(weight[:, :, ::-1, ::-1]), bias)
+    return Step(weight, bias, conv.stride[0])

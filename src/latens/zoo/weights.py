@@ -18,8 +18,11 @@ from torch import Tensor
 
 from latens.errors import ModelError, TableError, UnknownModelError, WrongWeightsError
 from latens.io import atomic_write, check_output, printable
-from latens.latent_codecs import ExactHyperprior
+from latens.latent_codecs import ExactEntropy
+from latens.models import CompressionModel
+from latens.models.exact import exact_entropy
 from latens.models.latens_base import LatensBase, LatensBaseConfig, freeze
+from latens.zoo.architectures import entries, functions
 from latens.zoo.cards import DEFAULT_MODEL, card, cards
 
 __all__ = ["LoadedModel", "load", "load_released", "save"]
@@ -27,7 +30,9 @@ __all__ = ["LoadedModel", "load", "load_released", "save"]
 _FORMAT = "latens-weights-1"
 _MAX_BYTES = 1 << 30
 _SUFFIX = ".safetensors"
-_Y_PER_Z = 4  # positions of y per position of z, in each direction
+_BASE = "latens-base"
+_Y_PER_Z = 4  # positions of y per position of z of the default model, in each direction
+_PUBLISHED = re.compile(r"(?P<architecture>[a-z0-9-]+?)-(?P<quality>[1-9])(-(?P<metric>ms-ssim))?")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -37,24 +42,42 @@ class LoadedModel:
 
     Attributes:
         id: the name that goes into files.
-        network: float networks, in evaluation mode.
+        network: float networks, in evaluation mode: the default model, or a published architecture.
         entropy: what decides about symbols, in integers.
         weights_id: SHA-256 of the weights file, 64 hex digits.
     """
 
     id: str
-    network: LatensBase
-    entropy: ExactHyperprior
+    network: LatensBase | CompressionModel
+    entropy: ExactEntropy
     weights_id: str
+
+    @property
+    def base(self) -> LatensBase:
+        """The networks, of the default model's architecture.
+
+        Raises:
+            ModelError: they are of another.
+        """
+        if not isinstance(self.network, LatensBase):
+            raise ModelError(
+                f"{self.id}: expected the default model's architecture, got {type(self.network).__name__}"
+            )
+        return self.network
 
 
 def save(
-    model: LatensBase, path: str | os.PathLike[str], name: str, notes: str = "", *, force: bool = False
+    model: LatensBase | CompressionModel,
+    path: str | os.PathLike[str],
+    name: str,
+    notes: str = "",
+    *,
+    force: bool = False,
 ) -> None:
     """Freeze a trained model and write its weights file.
 
-    Convolution weights are stored in float16, which costs nothing measurable; gains and priors in float32;
-    what decides about symbols as integers, made from the weights as stored.
+    What decides about symbols is stored as integers, made from the weights as stored. Weights of a published
+    architecture keep their type; those of the default model go to float16 where that costs nothing measurable.
 
     Args:
         model: trained.
@@ -64,7 +87,8 @@ def save(
         force: replace an existing file.
 
     Raises:
-        ModelError: a name that files cannot carry, or weights that are not finite or cannot be made exact.
+        ModelError: a name that files cannot carry, an architecture that is not of the zoo, or weights that are not
+            finite or cannot be made exact.
         OutputError: the file cannot be written.
     """
     if not _NAME.fullmatch(name):
@@ -72,22 +96,44 @@ def save(
     if Path(path).suffix != _SUFFIX:
         raise ModelError(f"{printable(path)}: the name of a weights file must end in {_SUFFIX}")
     check_output(path, force=force)
-    stored = {
-        k: v.detach().half() if v.ndim == 4 else v.detach().float() for k, v in model.state_dict().items()
-    }
-    _check_finite(stored, name)
-    twin = LatensBase(model.config)
-    twin.load_state_dict({k: v.float() for k, v in stored.items()})
-    tensors = {f"network.{k}": v.contiguous() for k, v in stored.items()}
-    tensors |= {f"entropy.{k}": v for k, v in freeze(twin).tensors().items()}
+    atomic_write(path, _frozen(model, name, notes), force=force)
+
+
+def _frozen(model: LatensBase | CompressionModel, name: str, notes: str = "") -> bytes:
+    """The weights file of a trained model."""
+    state = {k: v.detach().cpu() for k, v in model.state_dict().items()}
+    if isinstance(model, LatensBase):
+        architecture, config = _BASE, model.config.to_dict()
+        state = {k: v.half() if v.ndim == 4 else v.float() for k, v in state.items()}
+        _check_finite(state, name)
+        twin = LatensBase(model.config)
+        twin.load_state_dict({k: v.float() for k, v in state.items()})
+        entropy = freeze(twin)
+    else:
+        architecture, config = type(model).__name__, {}
+        _architecture(architecture, name)
+        _check_finite(state, name)
+        entropy = exact_entropy(model)
+        # Conversion makes the tables that a model lacks.
+        state = {k: v.detach().cpu() for k, v in model.state_dict().items()}
+    tensors = {f"network.{k}": v.contiguous() for k, v in state.items()}
+    tensors |= {f"entropy.{k}": v for k, v in entropy.tensors().items()}
     metadata = {
         "format": _FORMAT,
         "name": name,
-        "architecture": "latens-base",
-        "config": json.dumps(model.config.to_dict()),
+        "architecture": architecture,
+        "config": json.dumps(config),
         "notes": notes,
     }
-    atomic_write(path, _canonical(save_tensors(tensors, metadata)), force=force)
+    return _canonical(save_tensors(tensors, metadata))
+
+
+def _architecture(name: str, shown: str) -> type[CompressionModel]:
+    """The class of a published architecture, by its name."""
+    for known in entries():
+        if known.architecture == name and known.media == "image":
+            return known.model_class()
+    raise ModelError(f"{shown}: {printable(name)[:80]} is not an image architecture of the zoo")
 
 
 def _canonical(data: bytes) -> bytes:
@@ -102,19 +148,21 @@ def _canonical(data: bytes) -> bytes:
 
 
 def load(model: str | os.PathLike[str] = DEFAULT_MODEL) -> LoadedModel:
-    """Load a released model by its identifier, or any weights file by its path.
+    """Load a released model by its identifier, a published one by name and quality, or any weights file by its path.
 
     Args:
-        model: an identifier, or a path: what has a slash in it or ends in ``.safetensors``.
+        model: an identifier; ``ARCHITECTURE-QUALITY`` or ``ARCHITECTURE-QUALITY-ms-ssim`` (``mbt2018-mean-3``), whose
+            published weights are downloaded once; or a path: what has a slash in it or ends in ``.safetensors``.
 
     Raises:
         UnknownModelError: no such model, or no such file.
+        DownloadError: published weights cannot be downloaded.
         WrongWeightsError: a released model's file is not the one that was released.
         ModelError: the file is damaged or of another architecture.
     """
     name = os.fspath(model)
     if not (isinstance(model, os.PathLike) or "/" in name or os.sep in name or name.endswith(_SUFFIX)):
-        return load_released(name)
+        return _load_published(name) if _published(name) else load_released(name)
     path = Path(name)
     try:
         status = path.stat()
@@ -131,9 +179,9 @@ def load_released(model: str) -> LoadedModel:
         UnknownModelError: this release does not have the model.
         WrongWeightsError: its file is not the one that was released.
     """
-    entry = card(model)
-    data = _read(entry.path)
-    if hashlib.sha256(data).hexdigest() != entry.sha256:
+    released = card(model)
+    data = _read(released.path)
+    if hashlib.sha256(data).hexdigest() != released.sha256:
         raise WrongWeightsError(
             f"the weights of {model} are not those that were released; install Latens again"
         )
@@ -141,6 +189,26 @@ def load_released(model: str) -> LoadedModel:
     if loaded.id != model:
         raise WrongWeightsError(f"the weights of {model} call themselves {loaded.id}; install Latens again")
     return loaded
+
+
+def _published(name: str) -> tuple[str, int | None, str] | None:
+    """Architecture, quality and metric, if the name is that of published weights."""
+    match = _PUBLISHED.fullmatch(name)
+    for known in entries():
+        if known.media != "image" or not known.weights:
+            continue
+        if match and match["architecture"] == known.id and known.qualities:
+            return known.id, int(match["quality"]), match["metric"] or "mse"
+        if name == known.id and not known.qualities:
+            return known.id, None, "mse"
+    return None
+
+
+@lru_cache(maxsize=4)
+def _load_published(name: str) -> LoadedModel:
+    architecture, quality, metric = _published(name) or (name, None, "mse")
+    make = functions("image")[architecture]
+    return _parse(_frozen(make(quality=quality, metric=metric, pretrained=True).eval(), name), name)
 
 
 @lru_cache(maxsize=4)
@@ -191,17 +259,12 @@ def _parse(data: bytes, shown: str) -> LoadedModel:
         tensors = load_tensors(data)
         length = int.from_bytes(data[:8], "little")
         metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
-        if metadata.get("format") != _FORMAT or metadata.get("architecture") != "latens-base":
+        if metadata.get("format") != _FORMAT or not isinstance(metadata.get("architecture"), str):
             raise ModelError(f"{shown}: not a weights file of Latens ('latens update-model' makes one)")
         name = metadata["name"]
-        config = LatensBaseConfig.from_dict(json.loads(metadata["config"]))
-        state = {
-            k.removeprefix("network."): v.float() for k, v in tensors.items() if k.startswith("network.")
-        }
-        _check_claim(config, state, shown)
-        with torch.device("cpu"):
-            network = LatensBase(config)
-        network.load_state_dict(state)
+        stored = {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")}
+        _check_finite(stored, shown)
+        network = _network(metadata["architecture"], metadata["config"], stored, shown)
     except ModelError:
         raise
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
@@ -210,15 +273,54 @@ def _parse(data: bytes, shown: str) -> LoadedModel:
         ) from error
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ModelError(f"{shown}: its name is not one that files can carry")
-    _check_finite(state, shown)
     network.eval().requires_grad_(False)
     try:
-        entropy = ExactHyperprior.from_tensors(
-            {k.removeprefix("entropy."): v for k, v in tensors.items() if k.startswith("entropy.")}
+        entropy = ExactEntropy.from_tensors(
+            _first_layout(
+                {k.removeprefix("entropy."): v for k, v in tensors.items() if k.startswith("entropy.")}
+            )
         )
     except (ModelError, TableError) as error:
         raise type(error)(f"{shown}: {error}") from error
-    have = (entropy.z_channels, entropy.knots, entropy.y_channels, entropy.network.upscale)
-    if have != (config.hyper, config.knots, config.M, _Y_PER_Z):
-        raise ModelError(f"{shown}: its integer tables do not fit its networks")
+    if isinstance(network, LatensBase):
+        have = (entropy.z_channels, entropy.knots, entropy.y_channels, entropy.upscale, len(entropy.levels))
+        config = network.config
+        if have != (config.hyper, config.knots, config.M, _Y_PER_Z, 1):
+            raise ModelError(f"{shown}: its integer tables do not fit its networks")
     return LoadedModel(name, network, entropy, hashlib.sha256(data).hexdigest())
+
+
+def _network(
+    architecture: str, config: str, state: dict[str, Tensor], shown: str
+) -> LatensBase | CompressionModel:
+    if architecture != _BASE:
+        return _architecture(architecture, shown).from_state_dict(state)
+    shape = LatensBaseConfig.from_dict(json.loads(config))
+    state = {k: v.float() for k, v in state.items()}
+    _check_claim(shape, state, shown)
+    with torch.device("cpu"):
+        network = LatensBase(shape)
+    network.load_state_dict(state)
+    return network
+
+
+def _first_layout(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of latens-base-1, whose layout knew one hyper-synthesis only, in today's."""
+    if "thresholds" not in tensors:
+        return tensors
+    renamed: dict[str, Tensor] = {}
+    for key, value in tensors.items():
+        if key.endswith(".form"):
+            up_and_top = torch.tensor([1, 1 << 20], dtype=value.dtype)
+            value = torch.cat([value[:3], up_and_top])
+        key = "levels.0.thresholds.0" if key == "thresholds" else key
+        renamed[key.replace("layers.", "hyper.0.")] = value
+    channels = renamed["hyper.0.0.weight"].shape[1]
+    groups = sum(1 for key in renamed if key.startswith("hyper.0.") and key.endswith(".weight"))
+    outputs = renamed[f"hyper.0.{groups - 1}.weight"].shape[0]
+    renamed["medians"] = torch.zeros(channels, dtype=torch.int64)
+    renamed["z.bits"] = torch.zeros(1, dtype=torch.int32)
+    renamed["levels.0.steps"] = torch.tensor([1, 1 << 16])
+    renamed["groups.0.form"] = torch.tensor([outputs, 0, 0, -1, 0, 0], dtype=torch.int32)
+    renamed["groups.0.parts"] = renamed["groups.0.earlier"] = torch.zeros(0, dtype=torch.int32)
+    return renamed

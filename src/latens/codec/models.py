@@ -1,0 +1,319 @@
+"""What the codec needs of a model: from pixels to latents, to a tile's stream, and back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cached_property
+from typing import NamedTuple, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from latens import format as ltn
+from latens.errors import ModelError
+from latens.latent_codecs import ExactEntropy, HyperpriorLatentCodec
+from latens.latent_codecs.exact import Pass
+from latens.models.base import CompressionModel, SimpleVAECompressionModel
+from latens.models.google import ScaleHyperprior
+from latens.models.latens_base import LatensBase, first_step_mask
+from latens.zoo import LoadedModel
+
+__all__ = ["LATENT", "LEVELS", "CodedTile", "FileModel", "by_position", "finite"]
+
+Int16 = npt.NDArray[np.int16]
+
+LATENT = 16  # pixels per position of y
+LEVELS = 65535  # largest quality in a header
+_INT16 = 32767.0
+
+
+class CodedTile(NamedTuple):
+    """A tile's stream, the lanes it was written with, and the checksum over its symbols."""
+
+    stream: bytes
+    lanes: int
+    checksum: int
+
+
+class _Networks(Protocol):
+    """The float networks of a model, on one image ``(1, C, H, W)`` at a time."""
+
+    skip: int
+    """Table indexes below are not coded: a symbol other than zero is not worth its bits and its time."""
+
+    def analyse(self, x: Tensor) -> Tensor:
+        """Pixels in 0..1 to what latents are made of at any quality."""
+
+    def encode(
+        self, features: Tensor, level: int, knot: int, lanes: int | None, fast: torch.autocast
+    ) -> tuple[bytes, int, Int16, Int16]:
+        """Stream, lanes, and symbols of z and y."""
+
+    def decode(
+        self, stream: bytes, z_shape: tuple[int, int], header: ltn.Header, knot: int
+    ) -> tuple[Int16, Int16, Tensor]:
+        """Symbols of z and y, and what :meth:`synthesise` takes."""
+
+    def synthesise(self, y_hat: Tensor, level: int) -> Tensor:
+        """Pixels around 0..1, not clamped."""
+
+
+class FileModel:
+    """A loaded model as the codec uses it.
+
+    Args:
+        model: network and integer entropy model.
+        fast: run g_a, h_a and g_s in bfloat16.
+
+    Raises:
+        ModelError: a network that files cannot hold.
+    """
+
+    def __init__(self, model: LoadedModel, fast: bool) -> None:
+        self.id, self.weights_id, self.entropy = model.id, model.weights_id, model.entropy
+        self.fast = fast
+        network = model.network
+        self._networks: _Networks = (
+            _Base(network, self.entropy)
+            if isinstance(network, LatensBase)
+            else _Classic(network, self.entropy)
+        )
+        self.skip = self._networks.skip
+        # A model without y has its z where others have y.
+        self.channels = self.entropy.y_channels or self.entropy.z_channels
+        self.hyper = LATENT * self.entropy.upscale
+        if ltn.GRID % self.hyper:
+            raise ModelError(
+                f"{self.id}: {self.hyper} pixels per position of z do not fit the grid of {ltn.GRID}"
+            )
+
+    @property
+    def rates(self) -> int | None:
+        """Number of rates to choose from: None for any."""
+        return None if isinstance(self._networks, _Base) else self.entropy.knots
+
+    def knot(self, level: int) -> int:
+        """The table set of z for a header's quality, which only integers may decide about."""
+        return (2 * level * (self.entropy.knots - 1) + LEVELS) // (2 * LEVELS)
+
+    def level(self, quality: float) -> int:
+        """The header's quality for 0 to 100: the nearest that the model has."""
+        level = round(quality / 100.0 * LEVELS)
+        if self.rates is None:
+            return level
+        return 0 if self.rates == 1 else round(self.knot(level) * LEVELS / (self.rates - 1))
+
+    def analyse(self, x: Tensor) -> Tensor:
+        """x ``(1, 3, H, W)`` in 0..1 to features ``(1, channels, H/16, W/16)`` float32.
+
+        Raises:
+            ModelError: the weights give values that are not finite.
+        """
+        with self._precision():
+            return finite(self._networks.analyse(x).float())
+
+    def encode(self, features: Tensor, level: int, lanes: int | None) -> CodedTile:
+        """The stream of a tile.
+
+        Raises:
+            ModelError: the weights give values that are not finite.
+        """
+        stream, used, z, y = self._networks.encode(
+            features, level, self.knot(level), lanes, self._precision()
+        )
+        return CodedTile(stream, used, ltn.symbol_checksum(z.data, y.data))
+
+    def decode(self, stream: bytes, size: tuple[int, int], header: ltn.Header) -> tuple[int, Tensor]:
+        """Checksum over the symbols of a tile of coded ``size`` (height, width), and y_hat ``(1, channels, ...)``.
+
+        Raises:
+            CoderError: the stream is damaged.
+        """
+        z_shape = (size[0] // self.hyper, size[1] // self.hyper)
+        z, y, y_hat = self._networks.decode(stream, z_shape, header, self.knot(header.quality))
+        return ltn.symbol_checksum(z.data, y.data), y_hat
+
+    def synthesise(self, y_hat: Tensor, level: int) -> Tensor:
+        """y_hat to pixels ``(1, 3, H, W)``.
+
+        Raises:
+            ModelError: the weights give values that are not finite.
+        """
+        with self._precision():
+            return finite(self._networks.synthesise(y_hat, level).float())
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.fast)
+
+    @cached_property
+    def analysis_halo(self) -> int:
+        """Pixels around a tile that its latents depend on."""
+
+        def affected(cells: int) -> Tensor:
+            x = torch.zeros((1, 3, cells * LATENT, cells * LATENT), dtype=torch.float32)
+            middle = slice(cells // 2 * LATENT, (cells // 2 + 1) * LATENT)
+            x[..., middle, middle] = math.nan
+            return self._networks.analyse(by_position(x))[0].isnan().any(0)
+
+        return LATENT * _reach(affected)
+
+    @cached_property
+    def synthesis_halo(self) -> int:
+        """Positions of y around a tile that its pixels depend on."""
+
+        def affected(cells: int) -> Tensor:
+            y_hat = torch.zeros((1, self.channels, cells, cells), dtype=torch.float32)
+            y_hat[..., cells // 2, cells // 2] = math.nan
+            x = self._networks.synthesise(by_position(y_hat), 0)[0].isnan().any(0)
+            return nn.functional.max_pool2d(x.float()[None], LATENT)[0] > 0
+
+        return _reach(affected)
+
+
+def _reach(affected: Callable[[int], Tensor]) -> int:
+    """How many cells away something that is not a number shows: the reach of a network, without knowing its layers."""
+    for cells in (25, 49, 97):
+        rows = torch.nonzero(affected(cells))
+        distance = int((rows - cells // 2).abs().max())
+        if distance < cells // 2:
+            return distance
+    raise ModelError("the networks of this model look too far for images that are coded in tiles")
+
+
+class _Base:
+    """The default model: the mean of y is refined in float32, after its tables are chosen."""
+
+    skip = 4
+
+    def __init__(self, network: LatensBase, entropy: ExactEntropy) -> None:
+        self.network, self.entropy = network, entropy
+
+    @staticmethod
+    def _quality(level: int) -> Tensor:
+        return torch.tensor([level / LEVELS], dtype=torch.float32, device="cpu")
+
+    def analyse(self, x: Tensor) -> Tensor:
+        return self.network.features(x)
+
+    def encode(
+        self, features: Tensor, level: int, knot: int, lanes: int | None, fast: torch.autocast
+    ) -> tuple[bytes, int, Int16, Int16]:
+        network, q = self.network, self._quality(level)
+        y = features * network.gain(q)
+        with fast:
+            z = finite(network.hyper_analyse(y, q)).round_().clamp_(-_INT16, _INT16)
+
+        def quantise(part: Pass) -> Tensor:
+            coded = by_position((part.indexes >= self.skip).view(*y.shape[2:], -1).permute(2, 0, 1)[None])
+            first = by_position(first_step_mask(y))
+            means = network.means(z)
+            mean = network.first_mean(means, q)
+            symbols = _round(y - mean) * coded
+            y_first = (symbols + mean) * first
+            mean = network.second_mean(means, y_first, q)
+            symbols = torch.where(first, symbols, _round(y - finite(mean)) * coded)
+            return symbols[0].permute(1, 2, 0).reshape(-1, y.shape[1]).to(torch.int16)
+
+        z_symbols = np.ascontiguousarray(z[0].numpy().astype(np.int16))
+        stream, lanes, decoded = self.entropy.encode(z_symbols, quantise, knot, self.skip, lanes)
+        return stream, lanes, z_symbols, decoded.y
+
+    def decode(
+        self, stream: bytes, z_shape: tuple[int, int], header: ltn.Header, knot: int
+    ) -> tuple[Int16, Int16, Tensor]:
+        network, q = self.network, self._quality(header.quality)
+        decoded = self.entropy.decode(stream, z_shape, knot, header.skip, header.lanes)
+        symbols = by_position(decoded.latent)
+        first = by_position(first_step_mask(symbols))
+        means = network.means(by_position(torch.from_numpy(decoded.z)[None]).float())
+        y_first = (symbols + network.first_mean(means, q)) * first
+        y_second = symbols + network.second_mean(means, y_first, q)
+        return decoded.z, decoded.y, torch.where(first, y_first, y_second)
+
+    def synthesise(self, y_hat: Tensor, level: int) -> Tensor:
+        return self.network.synthesise(y_hat, self._quality(level))
+
+
+class _Classic:
+    """The published architectures: scales and means both come from integers, so that y is the same on both sides."""
+
+    skip = 2
+
+    def __init__(self, network: CompressionModel, entropy: ExactEntropy) -> None:
+        self.network, self.entropy = network, entropy
+        self.g_a, self.g_s = cast(nn.Module, network.g_a), cast(nn.Module, network.g_s)
+        with torch.inference_mode(), torch.device("cpu"):
+            y = self.g_a(torch.zeros((1, 3, ltn.GRID, ltn.GRID), dtype=torch.float32))
+            z = self._hyper_analysis(y) if entropy.groups else y
+        side = ltn.GRID // LATENT
+        if y.shape[2:] != (side, side) or y.shape[1] != (entropy.y_channels or entropy.z_channels):
+            raise ModelError(
+                f"latents {tuple(y.shape)} of {ltn.GRID} pixels: expected one per {LATENT} pixels"
+            )
+        if z.shape[1:] != (entropy.z_channels, side // entropy.upscale, side // entropy.upscale):
+            raise ModelError(f"z {tuple(z.shape)} of {ltn.GRID} pixels does not fit the integer networks")
+
+    def _hyper_analysis(self, y: Tensor) -> Tensor:
+        network = self.network
+        if isinstance(network, ScaleHyperprior):
+            return network._hyper_analysis(y)
+        if isinstance(network, SimpleVAECompressionModel) and isinstance(
+            network.latent_codec, HyperpriorLatentCodec
+        ):
+            return cast(Tensor, cast(nn.Module, network.latent_codec.hyper.h_a)(y))
+        raise ModelError(f"{type(network).__name__} cannot be used for files")
+
+    def analyse(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.g_a(x))
+
+    def encode(
+        self, features: Tensor, level: int, knot: int, lanes: int | None, fast: torch.autocast
+    ) -> tuple[bytes, int, Int16, Int16]:
+        entropy = self.entropy
+        if not entropy.groups:
+            z_symbols = entropy.quantise_z(features, knot)
+            stream, lanes, decoded = entropy.encode(z_symbols, _nothing, knot, self.skip, lanes)
+            return stream, lanes, z_symbols, decoded.y
+        with fast:
+            z = finite(self._hyper_analysis(features).float())
+        z_symbols = entropy.quantise_z(z, knot)
+        quantise = entropy.quantiser(features, knot, self.skip)
+        stream, lanes, decoded = entropy.encode(z_symbols, quantise, knot, self.skip, lanes)
+        return stream, lanes, z_symbols, decoded.y
+
+    def decode(
+        self, stream: bytes, z_shape: tuple[int, int], header: ltn.Header, knot: int
+    ) -> tuple[Int16, Int16, Tensor]:
+        decoded = self.entropy.decode(stream, z_shape, knot, header.skip, header.lanes)
+        return decoded.z, decoded.y, decoded.latent
+
+    def synthesise(self, y_hat: Tensor, level: int) -> Tensor:
+        return cast(Tensor, self.g_s(y_hat))
+
+
+def _nothing(part: Pass) -> Tensor:
+    raise ModelError("this model has no y")
+
+
+def finite(values: Tensor) -> Tensor:
+    """The values themselves; hostile or damaged weights must not turn into symbols or pixels.
+
+    Raises:
+        ModelError: one of them is not finite.
+    """
+    # A sum is finite only if all of its terms are, and takes a tenth of the time.
+    if not math.isfinite(values.sum()):
+        raise ModelError("the weights of this model give values that are not finite; they cannot be used")
+    return values
+
+
+def by_position(values: Tensor) -> Tensor:
+    """The same values with the channels of each position side by side, the layout that all networks run in."""
+    return values.contiguous(memory_format=torch.channels_last)
+
+
+def _round(residual: Tensor) -> Tensor:
+    return residual.round().clamp_(-_INT16, _INT16)

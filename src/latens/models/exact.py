@@ -1,0 +1,498 @@
+"""Conversion of trained models to the integer entropy models of files.
+
+It is a function of the checkpoint in integers: the same weights and tables give the same integers, and the same
+``entropy_id``, on every machine. Ranges of layers are found by running the integer networks on z drawn from the
+tables of z by a fixed generator, and on y drawn from the tables that these choose.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from latens.entropy_models import EntropyBottleneck, EntropyModel, GaussianConditional
+from latens.errors import ModelError
+from latens.latent_codecs import (
+    ChannelGroupsLatentCodec,
+    CheckerboardLatentCodec,
+    EntropyBottleneckLatentCodec,
+    GaussianConditionalLatentCodec,
+    HyperLatentCodec,
+    HyperpriorLatentCodec,
+    LatentCodec,
+    RasterScanLatentCodec,
+)
+from latens.latent_codecs.exact import LATENT_BITS, ExactEntropy, Group, IntegerTables, Level
+from latens.models.base import CompressionModel, SimpleVAECompressionModel
+from latens.models.google import (
+    FactorizedPrior,
+    JointAutoregressiveHierarchicalPriors,
+    MeanScaleHyperprior,
+    ScaleHyperprior,
+)
+from latens.models.vbr import ScaleHyperpriorVbr
+from latens.ops.fixed_point import (
+    LINEAR,
+    Converted,
+    Part,
+    Step,
+    Thresholds,
+    convert,
+    draw_bits,
+    draw_symbols,
+    halve,
+    steps_of,
+)
+
+__all__ = ["exact_entropy", "gaussian_hyperprior"]
+
+_UNIT = 1 << LATENT_BITS
+_SAMPLE = (16, 16)  # positions of z that ranges are found with
+_STEP = 1 << 16
+
+
+def exact_entropy(model: CompressionModel) -> ExactEntropy:
+    """The entropy model of a trained model in integers, for files.
+
+    Tables that the model lacks are made first.
+
+    Raises:
+        ModelError: a network that cannot be made exact; the message says which layer.
+        TableError: the model's tables are not valid, and cannot be made.
+    """
+    if isinstance(model, FactorizedPrior):
+        return _factorized(model.entropy_bottleneck)
+    if isinstance(model, SimpleVAECompressionModel):
+        return _of_codec(model.latent_codec)
+    if isinstance(model, JointAutoregressiveHierarchicalPriors):
+        scan = model._scan()
+        if type(scan.gaussian_conditional) is not GaussianConditional:
+            raise ModelError(
+                f"{type(model).__name__}: mixtures have no tables of their own and cannot be made exact; "
+                "use its compress() and decompress()"
+            )
+        plan = _Contexts("raster", model.entropy_parameters, ("side", "spatial"), model.context_prediction)
+        return _hyperprior(
+            model.entropy_bottleneck, model.h_s, model.gaussian_conditional, [plan], _rates(model)
+        )
+    if isinstance(model, ScaleHyperprior):
+        chunks = ("scales", "means") if isinstance(model, MeanScaleHyperprior) else ("scales",)
+        plan = _Contexts("all", chunks=chunks)
+        return _hyperprior(
+            model.entropy_bottleneck, model.h_s, model.gaussian_conditional, [plan], _rates(model)
+        )
+    raise ModelError(
+        f"{type(model).__name__} cannot be made exact: it is neither one of the published hyperpriors nor a "
+        "SimpleVAECompressionModel with codecs of latens.latent_codecs"
+    )
+
+
+# -- what a model consists of ------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Contexts:
+    """How one group of channels is coded, in float networks."""
+
+    order: str
+    parameters: nn.Module | None = None
+    parts: tuple[str, ...] = ()
+    spatial: nn.Module | None = None
+    chunks: tuple[str, ...] = ("scales", "means")
+    channels: int = 0
+    earlier: tuple[int, ...] = ()
+    channel: nn.Module | None = None
+    odd_first: bool = False
+
+
+@dataclass
+class _Rate:
+    """One gain of a model of variable rate: see :class:`Level`."""
+
+    gain: float = 1.0
+    offsets: npt.NDArray[np.int64] | None = None
+    context: npt.NDArray[np.float64] | None = None
+
+
+def _of_codec(codec: nn.Module) -> ExactEntropy:
+    if isinstance(codec, EntropyBottleneckLatentCodec):
+        return _factorized(codec.entropy_bottleneck)
+    if not isinstance(codec, HyperpriorLatentCodec) or not isinstance(codec.hyper, HyperLatentCodec):
+        raise ModelError(f"{type(codec).__name__} cannot be made exact")
+    y = codec.y
+    plans = (
+        [_group_plan(y, k) for k in range(len(y.groups))]
+        if isinstance(y, ChannelGroupsLatentCodec)
+        else [_plan(y, ("side",))]
+    )
+    gaussians = [m for m in y.modules() if isinstance(m, GaussianConditional)]
+    first = gaussians[0]
+    tables = [_table_arrays(g) for g in gaussians]
+    if any(not np.array_equal(a, b) for other in tables for a, b in zip(tables[0], other, strict=True)):
+        raise ModelError("the groups of this model have different scale tables and cannot be made exact")
+    return _hyperprior(codec.hyper.entropy_bottleneck, codec.hyper.h_s, first, plans, [_Rate()])
+
+
+def _plan(codec: LatentCodec, inputs: tuple[str, ...]) -> _Contexts:
+    """The plan of a codec of one group, whose side parameters are ``inputs`` side by side."""
+    if isinstance(codec, CheckerboardLatentCodec):
+        inner = codec.y
+        if not isinstance(inner, GaussianConditionalLatentCodec) or not isinstance(
+            inner.entropy_parameters, nn.Identity
+        ):
+            raise ModelError(f"a checkerboard of {type(inner).__name__} cannot be made exact")
+        order = _order_of(codec.merge, 2)
+        parts = tuple(part for i in order for part in (("spatial",), inputs)[i])
+        return _Contexts(
+            "checkerboard",
+            codec.entropy_parameters,
+            parts,
+            codec.context_prediction,
+            inner.chunks,
+            odd_first=codec.anchor_parity == "odd",
+        )
+    if isinstance(codec, RasterScanLatentCodec):
+        order = _order_of(codec.merge, 2)
+        parts = tuple(part for i in order for part in (inputs, ("spatial",))[i])
+        return _Contexts("raster", codec.entropy_parameters, parts, codec.context_prediction)
+    if isinstance(codec, GaussianConditionalLatentCodec):
+        if isinstance(codec.entropy_parameters, nn.Identity) and inputs == ("side",):
+            return _Contexts("all", chunks=codec.chunks)
+        return _Contexts("all", codec.entropy_parameters, inputs, chunks=codec.chunks)
+    raise ModelError(f"{type(codec).__name__} cannot be made exact")
+
+
+def _group_plan(codec: ChannelGroupsLatentCodec, k: int) -> _Contexts:
+    if k == 0:
+        plan = _plan(codec["y0"], ("side",))
+        if plan.parameters is None:
+            raise ModelError("groups of channels without parameter networks cannot be made exact")
+        return replace(plan, channels=codec.groups[0])
+    inputs = tuple(("channel", "side")[i] for i in _order_of(codec.merge_params, 2))
+    plan = _plan(codec[f"y{k}"], inputs)
+    return replace(
+        plan,
+        channels=codec.groups[k],
+        earlier=_order_of(codec.merge_y, k),
+        channel=codec.channel_context[f"y{k}"],
+    )
+
+
+def _order_of(merge: Callable[..., Tensor], count: int) -> tuple[int, ...]:
+    """Which of its arguments a function puts side by side, in what order: asked of it with marked arguments."""
+    size = 3
+    marked = [torch.full((1, size, 1, 1), float(i)) for i in range(count)]
+    merged = merge(*marked).flatten()
+    order = tuple(int(i) for i in merged[::size])
+    if not torch.equal(merged, torch.tensor(order, dtype=merged.dtype).repeat_interleave(size)):
+        raise ModelError("this model merges contexts in a way that cannot be made exact")
+    return order
+
+
+def _rates(model: ScaleHyperprior) -> list[_Rate]:
+    """The gains of a model of variable rate, lowest first; one of 1 for all others."""
+    if not isinstance(model, ScaleHyperpriorVbr):
+        return [_Rate()]
+    if model.vr_entbttlnck:
+        raise ModelError(
+            f"{type(model).__name__} with steps for z (vr_entbttlnck) has no tables in its weights and cannot be "
+            "made exact; use its compress() and decompress()"
+        )
+    scales = _scale_table(model.gaussian_conditional)
+    context = getattr(model, "scale_to_context", None)
+    rates = []
+    for gain in model.Gain.detach().abs().double().tolist():
+        if not 2**-8 <= gain <= 2**8:
+            raise ModelError(f"{type(model).__name__}: a gain of {gain:g} cannot be made exact")
+        moved = [-_perceptron(model.QuantABCD, (scale, gain)) for scale in scales]
+        offsets = np.array([round(m * _UNIT) for m in moved], np.int64)
+        added = None
+        if context is not None:
+            weight, bias = (t.detach().double().numpy() for t in (context.weight, context.bias))
+            added = weight[:, 0] * gain + bias
+        rates.append(_Rate(gain, offsets, added))
+    return rates
+
+
+def _perceptron(network: nn.Module, inputs: Sequence[float]) -> float:
+    """A small network of linear layers and ReLUs, its sums rounded once: the same on every machine."""
+    values = list(inputs)
+    for layer in cast(nn.Sequential, network):
+        if isinstance(layer, nn.ReLU):
+            values = [max(v, 0.0) for v in values]
+            continue
+        if not isinstance(layer, nn.Linear):
+            raise ModelError(f"{type(layer).__name__} cannot be made exact")
+        rows, biases = layer.weight.detach().double().tolist(), layer.bias.detach().double().tolist()
+        values = [
+            math.fsum([bias, *(w * v for w, v in zip(row, values, strict=True))])
+            for row, bias in zip(rows, biases, strict=True)
+        ]
+    if not math.isfinite(values[0]):
+        raise ModelError("the reconstruction offsets of this model are not finite")
+    return values[0]
+
+
+# -- tables ------------------------------------------------------------------------------------------------------
+
+
+def _table_arrays(model: EntropyModel) -> tuple[npt.NDArray[np.int32], ...]:
+    model._tables()
+    buffers = (model.quantized_cdf, model.cdf_length, model.offset)
+    return tuple(buffer.detach().cpu().numpy().astype(np.int32) for buffer in buffers)
+
+
+def _scale_table(gaussian: GaussianConditional) -> npt.NDArray[np.float64]:
+    gaussian._tables()
+    table = gaussian.scale_table.detach().cpu().double().numpy()
+    if float(gaussian.lower_bound_scale.bound) > table[0]:
+        raise ModelError(
+            "the bound of scales is above the first entry of the scale table; it cannot be made exact"
+        )
+    return cast("npt.NDArray[np.float64]", table)
+
+
+def _bottleneck(bottleneck: EntropyBottleneck) -> tuple[IntegerTables, npt.NDArray[np.int64]]:
+    """Tables and medians (units of 2^-8) of z."""
+    # Making tables may move the medians, so they come first.
+    tables = IntegerTables.from_rows(*_table_arrays(bottleneck))
+    medians = bottleneck._get_medians().detach().cpu().double().numpy().reshape(-1)
+    if not np.isfinite(medians).all() or np.abs(medians).max() * _UNIT >= 1 << 20:
+        raise ModelError(f"medians of z must be finite and below {(1 << 20) // _UNIT}")
+    return tables, np.rint(np.ldexp(medians, LATENT_BITS)).astype(np.int64)
+
+
+def _factorized(bottleneck: EntropyBottleneck) -> ExactEntropy:
+    tables, medians = _bottleneck(bottleneck)
+    return ExactEntropy(tables, medians)
+
+
+# -- hyperpriors -------------------------------------------------------------------------------------------------
+
+
+def gaussian_hyperprior(
+    bottleneck: EntropyBottleneck,
+    scale_network: Sequence[Step],
+    mean_network: Sequence[Step],
+    gaussian: GaussianConditional,
+) -> ExactEntropy:
+    """A hyperprior whose scales and means come from networks of their own, in integers.
+
+    Args:
+        bottleneck: of z.
+        scale_network, mean_network: from z to scales and to means; see :func:`latens.ops.fixed_point.steps_of`.
+        gaussian: of y.
+
+    Raises:
+        ModelError: a network that cannot be made exact.
+        TableError: the tables are not valid.
+    """
+    z_tables, medians = _bottleneck(bottleneck)
+    inputs, z = _z_samples(z_tables, medians)
+    scales = convert(_open_ended(scale_network, _scale_table(gaussian)), inputs, z, "scales")
+    means = convert(mean_network, inputs, z, "means")
+    thresholds = Thresholds.of(_scale_table(gaussian)[:-1], scales.exponent, "scales")
+    group = Group(scales.chain.outputs, mean=0, mean_shift=means.exponent - LATENT_BITS)
+    return ExactEntropy(
+        z_tables,
+        medians,
+        y_tables=IntegerTables.from_rows(*_table_arrays(gaussian)),
+        hyper=[scales.chain, means.chain],
+        groups=[group],
+        levels=[Level((thresholds,), _UNIT)],
+    )
+
+
+def _z_samples(tables: IntegerTables, medians: npt.NDArray[np.int64]) -> tuple[list[Part], list[Tensor]]:
+    symbols = draw_symbols(tables.rows(0, len(medians)), tables.offsets[: len(medians)], _SAMPLE, seed=0)
+    values = torch.from_numpy((symbols * _UNIT + medians[:, None, None]).astype(np.float64))
+    return [Part(len(medians), LATENT_BITS)], [
+        values.clamp_(-(1 << 20), 1 << 20).permute(1, 2, 0)[None].contiguous()
+    ]
+
+
+def _open_ended(steps: Sequence[Step], levels: npt.NDArray[np.float64]) -> list[Step]:
+    """Without an activation at the end that does not matter: one that changes no value near a threshold."""
+    last = steps[-1]
+    if last.top is not None and last.top <= levels[-2]:
+        raise ModelError(f"scales end at {last.top}, within the scale table; they cannot be made exact")
+    return [*steps[:-1], last._replace(activation=LINEAR, top=None)]
+
+
+def _hyperprior(
+    bottleneck: EntropyBottleneck,
+    h_s: nn.Module,
+    gaussian: GaussianConditional,
+    plans: Sequence[_Contexts],
+    rates: Sequence[_Rate],
+) -> ExactEntropy:
+    z_tables, medians = _bottleneck(bottleneck)
+    y_tables = IntegerTables.from_rows(*_table_arrays(gaussian))
+    scale_table = _scale_table(gaussian)
+    inputs, z = _z_samples(z_tables, medians)
+    steps = steps_of(h_s, "h_s")
+    thresholds: list[list[Thresholds]] = [[] for _ in rates]
+    context: list[npt.NDArray[np.int64] | None] = [None] * len(rates)
+    groups: list[Group] = []
+
+    if plans[0].parameters is None:
+        (plan,) = plans
+        if plan.chunks == ("scales",):
+            steps = _open_ended(steps, scale_table)
+        elif steps[-1].activation != LINEAR:
+            raise ModelError("h_s: the activation after its last layer cannot be made exact")
+        hyper = convert(steps, inputs, z, "h_s")
+        groups.append(_head(plan, hyper, hyper.chain.outputs // len(plan.chunks)))
+        for rate, found in zip(rates, thresholds, strict=True):
+            found.append(Thresholds.of(scale_table[:-1] / rate.gain, hyper.exponent, "h_s"))
+    else:
+        hyper = convert(steps, inputs, z, "h_s", last="activations")
+        draw = partial(_draw_y, y_tables=y_tables)
+        samples: list[Tensor] = []
+        middle = rates[len(rates) // 2]
+        for k, plan in enumerate(plans):
+            group, parameters, values, spatial_scale = _convert_group(
+                plan, k, hyper, samples, scale_table, middle, draw
+            )
+            groups.append(group)
+            samples.append(values)
+            for i, rate in enumerate(rates):
+                levels = scale_table[:-1] / rate.gain
+                thresholds[i].append(Thresholds.of(levels, parameters.exponent, f"parameters of group {k}"))
+                if rate.context is not None:
+                    # The layer's bias has that of the middle rate in it.
+                    added = np.rint(np.ldexp(rate.context, spatial_scale)) - np.rint(
+                        np.ldexp(cast("npt.NDArray[np.float64]", middle.context), spatial_scale)
+                    )
+                    context[i] = added.astype(np.int64)
+    return ExactEntropy(
+        _repeated(z_tables, len(rates)),
+        medians,
+        y_tables=y_tables,
+        hyper=[hyper.chain],
+        groups=groups,
+        levels=[
+            Level(tuple(found), _UNIT, round(_STEP / rate.gain), rate.offsets, added)
+            for rate, found, added in zip(rates, thresholds, context, strict=True)
+        ],
+    )
+
+
+def _repeated(tables: IntegerTables, times: int) -> IntegerTables:
+    """The same tables for every rate."""
+    return IntegerTables(*(np.tile(array, times) for array in (tables.entries, tables.sizes, tables.offsets)))
+
+
+def _head(plan: _Contexts, network: Converted, channels: int) -> Group:
+    """A group whose scales and means are chunks of the network's result."""
+    if plan.chunks[0] == "means" and len(plan.chunks) == 1:
+        raise ModelError("a Gaussian without scales cannot be made exact")
+    if channels * len(plan.chunks) != network.chain.layers[-1].weight.shape[0]:
+        raise ModelError(f"{network.chain.outputs} parameters do not fit {channels} channels")
+    start = {name: i * channels for i, name in enumerate(plan.chunks)}
+    return Group(
+        channels,
+        plan.order,
+        scale=start["scales"],
+        mean=start.get("means"),
+        mean_shift=network.exponent - LATENT_BITS,
+    )
+
+
+def _convert_group(
+    plan: _Contexts,
+    k: int,
+    side: Converted,
+    earlier: Sequence[Tensor],
+    scale_table: npt.NDArray[np.float64],
+    rate: _Rate,
+    draw: Callable[..., Tensor],
+) -> tuple[Group, Converted, Tensor, int]:
+    """One group in integers; its parameters, values of its y to go on with, and the scale of its spatial sums."""
+    label = f"group {k}"
+    parts = {"side": Part(side.chain.outputs, side.exponent)}
+    values = {"side": side.samples[0]}
+    channel = None
+    if plan.channel is not None:
+        seen = torch.cat([earlier[e] for e in plan.earlier], dim=-1)
+        made = convert(
+            steps_of(plan.channel, f"{label}, channel context"),
+            [Part(seen.shape[-1], LATENT_BITS)],
+            [seen],
+            f"{label}, channel context",
+            last="activations",
+        )
+        channel, values["channel"] = made.chain, made.samples[0]
+        parts["channel"] = Part(made.chain.outputs, made.exponent)
+    steps = steps_of(cast(nn.Module, plan.parameters), f"{label}, parameters")
+    if any(step.weight.shape[2] != 1 or step.up != 1 or step.shuffle != 1 for step in steps):
+        raise ModelError(f"{label}: parameter networks must be 1x1 convolutions to be made exact")
+    channels = steps[-1].weight.shape[0] // len(plan.chunks)
+    height, width = side.samples[0].shape[1:3]
+    y = torch.zeros((1, height, width, channels), dtype=torch.float64)
+    # First with contexts of zeros, which gives values of y; then with contexts of these values.
+    for final in (False, True):
+        spatial = None
+        scale = 0
+        if plan.spatial is not None:
+            (step,) = steps_of(plan.spatial, f"{label}, spatial context")
+            if rate.context is not None:
+                step = step._replace(bias=(step.bias + rate.context).astype(np.float32))
+            made = convert(
+                [step], [Part(channels, LATENT_BITS)], [y], f"{label}, context", last="activations"
+            )
+            spatial = made.chain.layers[0]
+            scale = made.exponent + spatial.shift
+            values["spatial"], parts["spatial"] = made.samples[0], Part(spatial.channels, made.exponent)
+        inputs = [torch.cat([values[part] for part in plan.parts], dim=-1)]
+        if plan.order == "checkerboard":
+            blank = {**values, "spatial": torch.zeros_like(values["spatial"])}
+            inputs.append(torch.cat([blank[part] for part in plan.parts], dim=-1))
+        parameters = convert(steps, [parts[part] for part in plan.parts], inputs, f"{label}, parameters")
+        group = _head(plan, parameters, channels)
+        thresholds = Thresholds.of(scale_table[:-1] / rate.gain, parameters.exponent, label)
+        y = draw(parameters.samples[0], group, thresholds, rate, k)
+        if plan.spatial is None or final:
+            break
+    if plan.channels not in (0, channels):
+        raise ModelError(f"{label}: parameters for {channels} channels, expected {plan.channels}")
+    group = replace(
+        group,
+        parameters=parameters.chain,
+        parts=plan.parts,
+        earlier=plan.earlier,
+        channel=channel,
+        spatial=spatial,
+        odd_first=plan.odd_first,
+    )
+    return group, parameters, y, scale
+
+
+def _draw_y(
+    sums: Tensor, group: Group, thresholds: Thresholds, rate: _Rate, seed: int, y_tables: IntegerTables
+) -> Tensor:
+    """Values of y from the tables that sums choose, by a fixed generator, around their means."""
+    flat = sums.reshape(-1, sums.shape[-1])
+    scales = flat[:, group.scale : group.scale + group.channels].contiguous()
+    indexes = thresholds.count(scales).numpy().ravel()
+    draws = draw_bits(indexes.size, seed + 1)
+    symbols = np.zeros(indexes.size, np.int64)
+    rows = y_tables.rows(0, len(y_tables.sizes))
+    for index in np.unique(indexes):
+        here = indexes == index
+        found = np.searchsorted(rows[index], draws[here], side="right") - 1
+        symbols[here] = np.minimum(found, len(rows[index]) - 3) + y_tables.offsets[index]
+    values = torch.from_numpy(symbols * _UNIT).double().view(scales.shape)
+    values = halve(values * round(_STEP / rate.gain), 16)
+    if group.mean is not None:
+        means = flat[:, group.mean : group.mean + group.channels].clone()
+        values += halve(means, group.mean_shift).clamp_(-(1 << 20), 1 << 20)
+    return values.clamp_(-(1 << 20), 1 << 20).view(*sums.shape[:-1], -1)
