@@ -35,7 +35,6 @@ EXIT_TERMINATED = 143
 
 app = typer.Typer(
     name="latens",
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -384,6 +383,8 @@ def main() -> None:
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _terminate)
+    if "_LATENS_COMPLETE" in os.environ:
+        _command()(prog_name="latens")  # a shell asks for completions; it does not return
     code = run(sys.argv[1:])
     try:
         if sys.stdout is not None:
