@@ -367,6 +367,10 @@ def _table(rows: list[Row]) -> str:
 app.command()(training.train)
 app.command()(training.update_model)
 app.command()(evaluation.bench)
+app.command()(evaluation.report)
+app.command("eval")(evaluation.evaluate)
+app.command()(evaluation.plot)
+app.command()(evaluation.find)
 app.command()(inspection.inspect)
 
 

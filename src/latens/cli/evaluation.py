@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from latens.cli.files import to_standard_output
 from latens.cli.messages import on_terminal, say
-from latens.errors import CodecError
-from latens.io import check_output, printable
+from latens.errors import CodecError, OutputError, ResultsError
+from latens.io import atomic_write, check_output, printable
 
 if TYPE_CHECKING:
-    pass
+    from latens.evaluate.results import Curve
 
 EXIT_PARTLY = 3
 
@@ -142,6 +145,313 @@ def bench(
     say(f"{printable(output)}: {len(results.points):,} points", quiet)
     if results.failures or results.unreadable:
         raise typer.Exit(EXIT_PARTLY)
+
+
+def report(
+    results: Annotated[list[Path], typer.Argument(help="Results of 'latens bench'; several are merged.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page.")] = Path("report.html"),
+    images: Annotated[
+        Path | None,
+        typer.Option("--images", help="Folder of the originals; where they were measured by default."),
+    ] = None,
+    anchors: Annotated[
+        Path | None, typer.Option("--anchors", help="Published curves to show as well (JSON).")
+    ] = None,
+    limits: Annotated[
+        tuple[float, float] | None, typer.Option("--range", help="PSNR range of BD-rates, in dB.")
+    ] = None,
+    rates: Annotated[
+        str, typer.Option("--rates", help="Bits per pixel at which pictures are shown, as in 0.3,0.8.")
+    ] = "",
+    megabytes: Annotated[float, typer.Option("--max-megabytes", min=0.5, help="Limit for the page.")] = 12.0,
+    title: Annotated[str, typer.Option("--title", help="Of the page.")] = "",
+    encoder_path: EncoderPath = None,
+    decoder_path: DecoderPath = None,
+    config: Config = None,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace an existing page.")] = False,
+) -> None:
+    """Make a page out of results.
+
+    One file that loads nothing: rate-distortion curves, BD-rates against any anchor, speed, every figure, and a viewer
+    that compares codecs at about the same number of bytes. To keep it small, pictures are cropped and coded once
+    more; figures are of the real files. Results from different machines are flagged.
+
+    Examples:
+
+      latens report results.json -o report.html
+
+      latens report mine.json theirs.json --anchors published.json --range 28 39
+    """
+    from latens.evaluate import Results
+    from latens.evaluate.report import report as make
+
+    specs = tuple(spec for path in results for spec in Results.load(path).codecs)
+    made = make(
+        results,
+        output,
+        images=images,
+        anchors=anchors,
+        limits=limits,
+        rates=_numbers(rates, "--rates"),
+        megabytes=megabytes,
+        options=_programs(specs, encoder_path, decoder_path, config),
+        title=title,
+        force=force,
+    )
+    if len(made["machines"]) > 1:
+        say("these results come from different machines: times cannot be compared")
+    for note in made["picture_notes"]:
+        say(note)
+    say(f"{printable(output)}: {output.stat().st_size:,} bytes")
+
+
+def evaluate(
+    folder: Annotated[Path, typer.Argument(help="Folder of images, or one image.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="Released model, weights file, or architecture of 'latens models --published'.",
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            "--checkpoint", "-p", help="Weights for the architecture: a file, or a folder of several."
+        ),
+    ] = None,
+    quality: Annotated[
+        str, typer.Option("--quality", "-q", help="Qualities, as in 1,2,3; all by default.")
+    ] = "",
+    vbr_steps: Annotated[
+        str,
+        typer.Option("--vbr-steps", help="Quantisation steps of a model of variable rate, as in 10,5,2,1."),
+    ] = "",
+    objective: Annotated[
+        str, typer.Option("--objective", help="What published weights were trained for: mse or ms-ssim.")
+    ] = "mse",
+    entropy_estimation: Annotated[
+        bool, typer.Option("--entropy-estimation", help="Rates from the likelihoods; nothing is coded.")
+    ] = False,
+    half: Annotated[
+        bool, typer.Option("--half", help="bfloat16 in the image networks; what decides about bits is not.")
+    ] = False,
+    coder: Annotated[
+        str,
+        typer.Option("--entropy-coder", help="ans, or rangecoder (latens[rangecoder]); architectures only."),
+    ] = "ans",
+    cuda: Annotated[bool, typer.Option("--cuda", help="Run an architecture on the GPU.")] = False,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Times to code each image.")] = 1,
+    threads: ThreadsOfCodecs = 1,
+    per_image: Annotated[bool, typer.Option("--per-image", help="Figures of every image, too.")] = False,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the JSON to a file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace an existing file.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+) -> None:
+    """Evaluate a model on a folder of images.
+
+    Rates are those of real files, headers included; PSNR and MS-SSIM those of the decoded 8-bit image. The JSON has
+    CompressAI's layout, with more in further keys. Exit code 3 if an image could not be read.
+
+    Examples:
+
+      latens eval photos/
+
+      latens eval photos/ --model mine.safetensors -q 20,50,80 --json
+
+      latens eval photos/ --model mbt2018-mean -q 1,4 --entropy-estimation
+
+      latens eval photos/ --model mbt2018-mean --checkpoint runs/ --per-image -o result.json
+    """
+    from latens.evaluate import make_codec
+    from latens.evaluate.model import evaluate as run
+    from latens.zoo import DEFAULT_MODEL, entries
+
+    if output is not None:
+        check_output(output, force=force)
+    model = model or DEFAULT_MODEL
+    options = {"fast": "yes" if half else "no"}
+    if model in {known.id for known in entries()}:
+        options |= {"metric": objective, "coder": coder, "device": "cuda" if cuda else "cpu"}
+        if checkpoint is not None:
+            options["weights"] = str(checkpoint)
+    elif checkpoint is not None or coder != "ans" or cuda or objective != "mse":
+        raise CodecError(
+            f"{printable(model)}: --checkpoint, --entropy-coder, --cuda and --objective are for architectures of "
+            "'latens models --published'"
+        )
+    if quality and vbr_steps:
+        raise CodecError("give --quality or --vbr-steps, not both")
+    codec = make_codec(model, threads, **options)
+    if vbr_steps and codec.dial.name != "step":
+        raise CodecError(f"{printable(model)}: is no model of variable rate; --vbr-steps are for these")
+    settings = _numbers(quality or vbr_steps, "--vbr-steps" if vbr_steps else "--quality")
+    with _Bar(quiet) as bar:
+        found = run(codec, folder, settings, estimate=entropy_estimation, repeats=repeats, progress=bar.show)
+    content = json.dumps(found.to_dict(model, per_image=per_image), indent=1, allow_nan=False)
+    if output is not None:
+        atomic_write(output, (content + "\n").encode(), force=force)
+    if as_json:
+        to_standard_output((content + "\n").encode())
+    else:
+        blocks: dict[str, Sequence[Mapping[str, Any]]] = dict(found.images) if per_image else {}
+        text = _eval_table(codec.dial.name, found.settings, blocks | {"mean": found.means()})
+        text += f"{len(found.images)} images. {found.description}\n"
+        to_standard_output(text.encode(errors="backslashreplace"))
+    for name, reason in found.unreadable.items():
+        say(f"not read: {name}: {reason}")
+    if found.unreadable:
+        raise typer.Exit(EXIT_PARTLY)
+
+
+def _eval_table(
+    dial: str, settings: Sequence[float], blocks: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> str:
+    columns = (
+        ("bpp", "bpp", 4, 1),
+        ("PSNR dB", "psnr_rgb", 3, 1),
+        ("luma dB", "psnr_y", 3, 1),
+        ("MS-SSIM", "ms_ssim", 5, 1),
+        ("enc ms", "encode_s", 1, 1000),
+        ("dec ms", "decode_s", 1, 1000),
+    )
+    lines = [f"{dial:>10} " + " ".join(f"{heading:>8}" for heading, *_ in columns)]
+    for name, rows in blocks.items():
+        if len(blocks) > 1:
+            lines.append(f"{printable(name)}:")
+        for setting, row in zip(settings, rows, strict=True):
+            cells = [
+                " " * 8 if row.get(key) is None else f"{row[key] * unit:8.{digits}f}"
+                for _, key, digits, unit in columns
+            ]
+            lines.append(f"{setting:10g} {' '.join(cells)}")
+    return "\n".join(lines) + "\n"
+
+
+def plot(
+    results: Annotated[
+        list[Path], typer.Argument(help="Results of bench or eval, CompressAI's JSON, or published curves.")
+    ],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Picture to write.")] = None,
+    metric: Metric = "psnr_rgb",
+    title: Annotated[str, typer.Option("--title", "-t", help="Above the plot.")] = "",
+    backend: Annotated[
+        str, typer.Option("--backend", help="matplotlib (.png, .svg, .pdf) or plotly (.html).")
+    ] = "matplotlib",
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="Draw this curve; may be repeated. All by default.")
+    ] = None,
+    log: Annotated[bool, typer.Option("--log", help="Logarithmic rate axis.")] = False,
+    figsize: Annotated[tuple[float, float], typer.Option("--figsize", help="Inches.")] = (9.0, 6.0),
+    axes: Annotated[
+        tuple[float, float, float, float] | None,
+        typer.Option("--axes", help="Limits: xmin xmax ymin ymax."),
+    ] = None,
+    show: Annotated[bool, typer.Option("--show", help="Open it.")] = False,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace an existing picture.")] = False,
+) -> None:
+    """Draw rate-distortion curves.
+
+    Examples:
+
+      latens plot results.json -o curves.png
+
+      latens plot results.json published.json --only latens --only VTM --log -o curves.svg
+
+      latens plot results.json --metric ms_ssim --backend plotly -o curves.html
+    """
+    from latens.evaluate.plot import plot as draw
+
+    if output is None and not show:
+        raise OutputError("give a picture to write with -o, or --show")
+    curves, published = _curves(results, metric)
+    if only:
+        unknown = [name for name in only if name not in curves]
+        if unknown:
+            known = ", ".join(curves)
+            raise ResultsError(f"no curve {printable(unknown[0])}; there are {printable(known)}")
+        curves = {name: curves[name] for name in only}
+    draw(
+        curves, output, metric=metric, title=title, backend=backend, size=figsize, axes=axes, log=log,
+        dashed=frozenset(published), show=show, force=force,
+    )  # fmt: skip
+
+
+def _curves(paths: list[Path], metric: str) -> tuple[dict[str, Curve], set[str]]:
+    """All curves, and the names of those that were not measured by Latens."""
+    from latens.evaluate import read_curves
+    from latens.evaluate.quality import METRICS
+    from latens.evaluate.results import is_measured
+
+    if metric not in METRICS:
+        raise ResultsError(f"--metric {printable(metric)}: expected one of {', '.join(METRICS)}")
+    curves: dict[str, Curve] = {}
+    published: set[str] = set()
+    for path in paths:
+        for name, curve in read_curves(path, metric).items():
+            unique = name if name not in curves else f"{name} ({path.stem})"
+            curves[unique] = curve
+            if not is_measured(path):
+                published.add(unique)
+    return curves, published
+
+
+def find(
+    image: Annotated[Path, typer.Argument(help="The image.")],
+    target: Annotated[float, typer.Option("--target", "-t", help="Value to come close to.")],
+    codec: Annotated[str, typer.Option("--codec", "-c", help="As for 'latens bench'.")] = "latens",
+    metric: Annotated[str, typer.Option("--metric", help="bpp, bytes, psnr, psnr_y or ms-ssim.")] = "psnr",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Keep the coded file.")] = None,
+    decoded: Annotated[Path | None, typer.Option("--decoded", help="Keep the decoded image (.png).")] = None,
+    threads: ThreadsOfCodecs = 1,
+    encoder_path: EncoderPath = None,
+    decoder_path: DecoderPath = None,
+    config: Config = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace existing files.")] = False,
+) -> None:
+    """Find the setting of any codec that comes closest to a rate or a quality.
+
+    Examples:
+
+      latens find photo.png --codec avif --metric psnr --target 34
+
+      latens find photo.png --codec latens --metric bpp --target 0.5 -o photo.ltn
+    """
+    from latens.evaluate import find_closest, make_codec, measure, read_rgb
+    from latens.io import Image, write_image
+
+    for path in (output, decoded):
+        if path is not None:
+            check_output(path, force=force, inputs=[image])
+    pixels = read_rgb(image)
+    codec_ = make_codec(
+        codec, threads, **_programs((codec,), encoder_path, decoder_path, config).get(codec, {})
+    )
+    found = find_closest(codec_, pixels, metric, target)
+    height, width = pixels.shape[:2]
+    result = codec_.decode(found.data, (height, width), found.setting)
+    if output is not None:
+        atomic_write(output, found.data, force=force, inputs=[image])
+    if decoded is not None:
+        write_image(Image(result), decoded, force=force, inputs=[image])
+    row: dict[str, Any] = {
+        "codec": codec,
+        codec_.dial.name: found.setting,
+        "bytes": len(found.data),
+        "bpp": 8 * len(found.data) / (width * height),
+        **measure(pixels, result, ("psnr_rgb", "psnr_y", "ms_ssim")),
+    }
+    if as_json:
+        text = json.dumps(row, indent=1)
+    else:
+        text = f"{printable(codec)} {codec_.dial.name} {found.setting:g}: {row['bytes']:,} bytes, {row['bpp']:.4f} bpp"
+        db, ssim = row["psnr_rgb"], row.get("ms_ssim")
+        text += ", lossless" if db is None else f", {db:.3f} dB"
+        text += "" if ssim is None else f", MS-SSIM {ssim:.5f}"
+    to_standard_output((text + "\n").encode(errors="backslashreplace"))
 
 
 class _Bar:

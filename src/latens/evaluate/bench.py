@@ -402,22 +402,31 @@ def _keep(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
-def _measure(codec: Codec, pixels: Pixels, setting: float, plan: Plan) -> dict[str, Any]:
-    """A point: what encoding and decoding at a setting gives."""
+def code(
+    codec: Codec, pixels: Pixels, setting: float, repeats: int
+) -> tuple[bytes, Pixels, list[float], list[float]]:
+    """Encode and decode an image several times: the file, what it decodes to, and both times in seconds."""
     size = pixels.shape[0], pixels.shape[1]
     encode_s, decode_s = [], []
     data, decoded = b"", pixels
-    for _ in range(plan.repeats):
+    for _ in range(repeats):
         start = time.perf_counter()
         data = codec.encode(pixels, setting)
         middle = time.perf_counter()
         decoded = codec.decode(data, size, setting)
         decode_s.append(round(time.perf_counter() - middle, 6))
         encode_s.append(round(middle - start, 6))
+    return data, decoded, encode_s, decode_s
+
+
+def _measure(codec: Codec, pixels: Pixels, setting: float, plan: Plan) -> dict[str, Any]:
+    """A point: what encoding and decoding at a setting gives."""
+    data, decoded, encode_s, decode_s = code(codec, pixels, setting, plan.repeats)
+    measures = measure(pixels, decoded, plan.metrics)
     return {
         "bytes": len(data),
-        "bpp": round(8 * len(data) / (size[0] * size[1]), 7),
-        **{k: v if v is None else round(v, 6) for k, v in measure(pixels, decoded, plan.metrics).items()},
+        "bpp": round(8 * len(data) / (pixels.shape[0] * pixels.shape[1]), 7),
+        **{key: value if value is None else round(value, 6) for key, value in measures.items()},
         "encode_s": encode_s,
         "decode_s": decode_s,
         "data": data,

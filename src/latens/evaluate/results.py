@@ -242,6 +242,12 @@ class Curve:
         return Curve(self.name, [self.bpp[i] for i in kept], [self.quality[i] for i in kept])
 
 
+def is_measured(path: Path) -> bool:
+    """Whether a file is one of ours, and not a collection of published curves."""
+    content = _json(path)
+    return isinstance(content, dict) and "curves" not in content
+
+
 _NAMES = {
     "psnr_rgb": ("psnr-rgb", "psnr", "psnr_rgb_db"),
     "psnr_y": ("psnr-y", "psnr_y_db"),

@@ -107,7 +107,7 @@ class ZooCodec(Codec):
     """
 
     suffix = ".bin"
-    defaults: ClassVar = {"weights": "", "metric": "mse", "fast": "no", "coder": "ans"}
+    defaults: ClassVar = {"weights": "", "metric": "mse", "fast": "no", "coder": "ans", "device": "cpu"}
     colour = "RGB, learned"
 
     def __init__(self, name: str, spec: str, options: Mapping[str, str], threads: int = 1) -> None:
@@ -116,6 +116,11 @@ class ZooCodec(Codec):
         if self._entry.media != "image":
             raise CodecError(f"{printable(spec)}: is no model of images")
         self._fast = self.flag("fast")
+        if self.choice("device", "cpu", "cuda") == "cuda":
+            import torch
+
+            if not torch.cuda.is_available():
+                raise CodecError(f"{printable(spec)}: device=cuda, but there is no GPU here")
         self._loaded: tuple[int, Any] | None = None
         self._templates: tuple[int, Any, Any] | None = None
         self._files = checkpoints(self.options["weights"]) if self.options["weights"] else []
@@ -158,7 +163,7 @@ class ZooCodec(Codec):
             quality = None if self.variable else number
             make = image_models[self._entry.id]
             network = make(quality, self.options["metric"], pretrained=True, progress=False)
-        network.eval()
+        network.to(self.options["device"]).eval()
         network.fast = self._fast
         network.update()
         return network
@@ -171,7 +176,10 @@ class ZooCodec(Codec):
         import torch
 
         if self._templates is None:
-            images = (torch.full((1, 3, *sides), 0.5) for sides in ((64, 64), (128, 192)))
+            images = (
+                torch.full((1, 3, *sides), 0.5, device=self.options["device"])
+                for sides in ((64, 64), (128, 192))
+            )
             outs = [network.compress(image) for image in images]
             self._templates = len(outs[0]["strings"]), outs[0]["shape"], outs[1]["shape"]
         count, small, large = self._templates
@@ -199,6 +207,19 @@ class ZooCodec(Codec):
         """Keyword arguments of the model for a setting."""
         return {"inputscale": 1.0 / setting} if self.variable else {}
 
+    def estimate(self, pixels: Pixels, setting: float) -> tuple[float, Pixels]:
+        """Bits per pixel by the likelihoods, and the decoded image; nothing is coded."""
+        import torch
+
+        with torch.no_grad():
+            out = self.network(setting)(self._batch(pixels), **self.arguments(setting))
+        bits = -sum(float(likelihoods.double().log2().sum()) for likelihoods in out["likelihoods"].values())
+        height, width = pixels.shape[:2]
+        return bits / (height * width), to_pixels(out["x_hat"])[:height, :width]
+
+    def _batch(self, pixels: Pixels) -> Tensor:
+        return padded(pixels).to(self.options["device"])
+
     def encode(self, pixels: Pixels, setting: float) -> bytes:
         height, width = pixels.shape[:2]
         if max(height, width) > 0xFFFF:
@@ -207,7 +228,7 @@ class ZooCodec(Codec):
         if self.variable:
             head += struct.pack("<f", setting)
             setting = struct.unpack("<f", head[4:])[0]
-        out = self.network(setting).compress(padded(pixels), **self.arguments(setting))
+        out = self.network(setting).compress(self._batch(pixels), **self.arguments(setting))
         strings = [string for group in out["strings"] for string in group]
         sized = [struct.pack("<I", len(string)) + string for string in strings[:-1]]
         return b"".join((head, *sized, *strings[-1:]))
@@ -247,7 +268,7 @@ def padded(pixels: Pixels) -> Tensor:
 def to_pixels(x_hat: Tensor) -> Pixels:
     """The inverse of :func:`padded`, but for the padding."""
     rounded = x_hat[0].float().clamp(0.0, 1.0).mul(255.0).round()
-    return rounded.permute(1, 2, 0).byte().contiguous().numpy()
+    return rounded.permute(1, 2, 0).byte().contiguous().cpu().numpy()
 
 
 @register_family
