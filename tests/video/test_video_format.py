@@ -13,15 +13,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latens.errors import ChecksumError, FormatError, LatensError, LimitError, TruncatedError, VersionError
-from latens.format import BT601, BT709, Frame, Limits, VideoHeader, VideoReader, VideoWriter, is_video
+from latens.format import BT601, BT709, Frame, Limits, Stream, VideoHeader, VideoReader, VideoWriter, is_video
 from latens.format import _video as internals
 
+NONE = (Stream(1, b""),)
 HEADER = VideoHeader(width=33, height=17, model="t", entropy_id="01020304", weights_id="05060708")
 
 
 def frames_of(count: int, gop: int = 4, step: int = 1) -> list[Frame]:
     return [
-        Frame(i, i * step, i % gop == 0, 1 << i % 4, i * 77, bytes([i % 256]) * (3 + i % 5))
+        Frame(
+            i,
+            i * step,
+            i % gop == 0,
+            i * 77,
+            (Stream(1 << i % 4, bytes([i % 256]) * (3 + i % 5)),) * (1 + i % 3),
+        )
         for i in range(count)
     ]
 
@@ -47,14 +54,14 @@ def test_bytes_of_the_smallest_file() -> None:
     expected = bytearray.fromhex("4C544E00 01 01 01 01010100 F4 01020304 05060708 0000 00 01 19 19 01")
     expected += zlib.crc32(expected).to_bytes(4, "little")
     key = len(expected)
-    for kind, payload in ((b"F", "00 00 01 00000000"), (b"n", f"01 01 01 00 00 {key:02X} 10000000")):
+    for kind, payload in ((b"F", "00 00 01 00000000 00"), (b"n", f"01 01 01 00 00 {key:02X} 10000000")):
         content = bytes.fromhex(payload)
         chunk = kind + bytes([len(content)]) + content
         expected += chunk + zlib.crc32(chunk).to_bytes(4, "little")
     end = b"Z\x01" + bytes([len(expected)])
     expected += end + zlib.crc32(end).to_bytes(4, "little")
-    assert written([Frame(0, 0, True, 1, 0, b"")], header) == expected
-    assert read(bytes(expected))[0] == [Frame(0, 0, True, 1, 0, b"")]
+    assert written([Frame(0, 0, True, 0, NONE)], header) == expected
+    assert read(bytes(expected))[0] == [Frame(0, 0, True, 0, NONE)]
 
 
 @settings(max_examples=60, deadline=None)
@@ -72,7 +79,9 @@ def test_bytes_of_the_smallest_file() -> None:
 def test_round_trip(parts: Any, steps: list[int], chroma: str, depth: int, rational: tuple[int, int]) -> None:
     time, frames = 0, []
     for i, (key, lanes, stream) in enumerate(parts):
-        frames.append(Frame(i, time, key or i == 0, lanes, zlib.crc32(stream), stream))
+        frames.append(
+            Frame(i, time, key or i == 0, zlib.crc32(stream), (Stream(lanes, stream), Stream(2, b"x")))
+        )
         time += steps[i]
     header = VideoHeader(
         width=640, height=360, model="latens-base-7", entropy_id="00ff00ff", weights_id="12345678", quality=65535,
@@ -165,7 +174,7 @@ def test_sizes_above_the_limits() -> None:
     with pytest.raises(FormatError, match="above the limit"):
         read(head + b"F\xff\xff\xff\xff\x7f")
     with pytest.raises(LimitError, match="too long"):
-        written([Frame(0, 0, True, 1, 0, bytes(10**6))])
+        written([Frame(0, 0, True, 0, (Stream(1, bytes(10**6)),))])
     with pytest.raises(LimitError, match="width"):
         VideoHeader(width=70000, height=1, model="t", entropy_id="01020304", weights_id="05060708")
 
@@ -189,10 +198,10 @@ def test_headers_with_impossible_values(field: dict[str, Any]) -> None:
 
 def test_frames_that_a_reader_would_refuse() -> None:
     for bad in (
-        [Frame(1, 0, True, 1, 0, b"")],
-        [Frame(0, 0, False, 1, 0, b"")],
-        [Frame(0, 0, True, 3, 0, b"")],
-        [Frame(0, 0, True, 1, 0, b""), Frame(1, 0, True, 1, 0, b"")],
+        [Frame(1, 0, True, 0, NONE)],
+        [Frame(0, 0, False, 0, NONE)],
+        [Frame(0, 0, True, 0, (Stream(3, b""),))],
+        [Frame(0, 0, True, 0, NONE), Frame(1, 0, True, 0, NONE)],
     ):
         with pytest.raises(FormatError):
             written(bad)

@@ -30,6 +30,7 @@ from latens.format._video import (
     Frame,
     Index,
     KeyFrame,
+    Stream,
     VideoHeader,
     VideoReader,
     VideoWriter,
@@ -38,9 +39,9 @@ from latens.format._video import (
 )
 
 __all__ = [
-    "GRID",
     "BT601",
     "BT709",
+    "GRID",
     "SRGB",
     "VERSION",
     "ChunkInfo",
@@ -53,6 +54,7 @@ __all__ = [
     "KeyFrame",
     "Limits",
     "Rect",
+    "Stream",
     "Tile",
     "VideoHeader",
     "VideoReader",

@@ -41,6 +41,7 @@ __all__ = [
     "Frame",
     "Index",
     "KeyFrame",
+    "Stream",
     "VideoHeader",
     "VideoReader",
     "VideoWriter",
@@ -60,7 +61,9 @@ _FRAME, _INDEX, _END = b"FnZ"
 _ANY_KNOWN = re.compile(b"[FnZ]")
 _OPTIONAL = 0x20
 _MAX_UNKNOWN = 256
-_MAX_LANES_CODE = 3
+_MAX_KIND = 7
+_MAX_STREAMS = 4
+_LANES = (1, 2, 4, 8)
 _HEAD_MAX = 1 + VARINT_BYTES
 _BLOCK = 1 << 16
 # Salvage is bounded: CRC work of at most so many times the bytes read, and so many problems.
@@ -70,7 +73,7 @@ _MAX_STEP = 1 << 20
 
 
 def max_frame_size(width: int, height: int) -> int:
-    """The longest coder stream of a frame in bytes."""
+    """The most bytes that the coder streams of a frame may have together."""
     return 8 * (-(-width // GRID) * GRID) * (-(-height // GRID) * GRID) + 65536
 
 
@@ -179,7 +182,7 @@ class VideoHeader:
     @property
     def max_chunk(self) -> int:
         """The largest payload of a frame in bytes."""
-        return max_frame_size(self.width, self.height) + 2 * VARINT_BYTES + 5
+        return max_frame_size(self.width, self.height) + (2 + _MAX_STREAMS) * VARINT_BYTES + 5
 
     def describe(self) -> list[tuple[str, str]]:
         """(label, value) of each field, as printable ASCII."""
@@ -268,19 +271,30 @@ def unpack_video_header(data: memoryview, limits: Limits) -> tuple[VideoHeader, 
 # ---- frames and the index
 
 
+class Stream(NamedTuple):
+    """A coder stream, and how many interleaved states (1, 2, 4 or 8) made it."""
+
+    lanes: int
+    data: bytes
+
+
 class Frame(NamedTuple):
     """One coded frame.
 
-    number: from 0, rising by 1. timestamp: ticks of the time base, rising. key: decodable without others. lanes:
-    interleaved coder states, 1 to 8. checksum: of its symbols. stream: of the coder.
+    number: from 0, rising by 1. timestamp: ticks of the time base, rising. key: decodable without others. checksum: of
+    its symbols. streams: one to four.
     """
 
     number: int
     timestamp: int
     key: bool
-    lanes: int
     checksum: int
-    stream: bytes
+    streams: tuple[Stream, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all streams."""
+        return sum(len(stream.data) for stream in self.streams)
 
 
 class KeyFrame(NamedTuple):
@@ -305,24 +319,29 @@ def _pack_chunk(kind: int, payload: bytes) -> bytes:
 
 
 def _pack_frame(frame: Frame) -> bytes:
-    kind = frame.key | frame.lanes.bit_length() - 1 << 1
-    return (
-        varint(frame.number, "frame number")
-        + varint(frame.timestamp, "timestamp")
-        + bytes([kind])
-        + frame.checksum.to_bytes(4, "little")
-        + frame.stream
-    )
+    kind = frame.key | len(frame.streams) - 1 << 1
+    out = bytearray(varint(frame.number, "frame number") + varint(frame.timestamp, "timestamp"))
+    out.append(kind)
+    out += frame.checksum.to_bytes(4, "little")
+    for stream in frame.streams:
+        out += varint(len(stream.data) << 2 | stream.lanes.bit_length() - 1, "stream size") + stream.data
+    return bytes(out)
 
 
 def _unpack_frame(payload: memoryview) -> Frame:
     reader = Reader(payload)
     number, timestamp = reader.varint("a frame's number"), reader.varint("a frame's timestamp")
     kind = reader.uint(1, "a frame")
-    if kind >> 1 > _MAX_LANES_CODE:
+    if kind > _MAX_KIND:
         raise VersionError(f"frame {number}: kind {kind} is newer than this release of Latens; update it")
     checksum = reader.uint(4, "a frame")
-    return Frame(number, timestamp, bool(kind & 1), 1 << (kind >> 1), checksum, bytes(payload[reader.pos :]))
+    streams = []
+    for _ in range((kind >> 1) + 1):
+        size = reader.varint("a stream's size")
+        streams.append(Stream(1 << (size & 3), bytes(reader.take(size >> 2, "a stream"))))
+    if reader.pos != len(payload):
+        raise FormatError(f"frame {number}: {len(payload) - reader.pos} bytes follow its last stream")
+    return Frame(number, timestamp, bool(kind & 1), checksum, tuple(streams))
 
 
 def _pack_index(index: Index) -> bytes:
@@ -386,10 +405,14 @@ class VideoWriter:
             raise FormatError(f"frame {frame.number}: timestamp {frame.timestamp} does not rise")
         if not frame.number and not frame.key:
             raise FormatError("the first frame must be a key frame")
-        if frame.lanes not in (1, 2, 4, 8) or not 0 <= frame.checksum < 1 << 32:
-            raise FormatError(f"frame {frame.number}: {frame.lanes} lanes, checksum {frame.checksum}")
-        if len(frame.stream) > max_frame_size(self.header.width, self.header.height):
-            raise LimitError(f"frame {frame.number}: a coder stream of {len(frame.stream)} bytes is too long")
+        lanes_fit = all(stream.lanes in _LANES for stream in frame.streams)
+        if not 1 <= len(frame.streams) <= _MAX_STREAMS or not lanes_fit or not 0 <= frame.checksum < 1 << 32:
+            raise FormatError(
+                f"frame {frame.number}: expected 1 to {_MAX_STREAMS} streams of 1, 2, 4 or 8 lanes and a 32-bit "
+                "checksum"
+            )
+        if frame.size > max_frame_size(self.header.width, self.header.height):
+            raise LimitError(f"frame {frame.number}: coder streams of {frame.size} bytes are too long")
         if frame.key:
             self._keys.add(KeyFrame(frame.number, frame.timestamp, self._size))
         self._write(_pack_chunk(_FRAME, _pack_frame(frame)))
@@ -662,8 +685,8 @@ class VideoReader:
             raise FormatError(f"frame {frame.number}: its timestamp does not rise")
         if not frame.number and not frame.key:
             raise FormatError("the first frame is not a key frame")
-        if len(frame.stream) > max_frame_size(self.header.width, self.header.height):
-            raise LimitError(f"frame {frame.number}: a coder stream of {len(frame.stream)} bytes is too long")
+        if frame.size > max_frame_size(self.header.width, self.header.height):
+            raise LimitError(f"frame {frame.number}: coder streams of {frame.size} bytes are too long")
 
     def _end(self, payload: bytes, start: int) -> None:
         reader = Reader(memoryview(payload))
@@ -730,7 +753,7 @@ class VideoReader:
                 fits = (
                     self._next <= number <= self._next + _MAX_STEP
                     and timestamp > self._last
-                    and code >> 1 <= _MAX_LANES_CODE
+                    and code <= _MAX_KIND
                     and reader.pos - start + 4 <= length <= self.header.max_chunk
                 )
             elif kind == _INDEX:

@@ -1,0 +1,99 @@
+"""How ``.ltn`` files code the latents of scale-space flow: tables chosen by integers only."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from functools import cached_property
+
+from torch import Tensor, nn
+
+from latens.errors import ModelError
+from latens.latent_codecs import ExactEntropy
+from latens.models.exact import gaussian_hyperprior
+from latens.models.video.google import Hyperprior, ScaleSpaceFlow
+from latens.ops.fixed_point import RELU, Step, steps_of
+
+__all__ = ["PARTS", "ExactLatents"]
+
+PARTS = ("img", "motion", "res")
+"""The latents: of pictures, of motion, of residuals."""
+
+_LARGEST = 255.0  # of QReLU with 8 bits
+
+
+class ExactLatents:
+    """The entropy models of all latents of a model.
+
+    Args:
+        parts: one for each of :data:`PARTS`.
+
+    Raises:
+        ModelError: the parts do not fit together.
+    """
+
+    def __init__(self, parts: Mapping[str, ExactEntropy]) -> None:
+        if parts.keys() != set(PARTS):
+            raise ModelError(
+                f"entropy model: expected the parts {', '.join(PARTS)}, found {', '.join(parts)}"
+            )
+        self.parts = {name: parts[name] for name in PARTS}
+        sizes = {(part.z_channels, part.y_channels, part.upscale, part.knots) for part in parts.values()}
+        channels = parts["img"].y_channels
+        if sizes != {(channels, channels, 8, 1)}:
+            raise ModelError("entropy model: its parts are not those of one scale-space flow")
+
+    @property
+    def channels(self) -> int:
+        """Channels of each latent, y and z."""
+        return self.parts["img"].y_channels
+
+    @cached_property
+    def entropy_id(self) -> str:
+        """SHA-256 over every integer that decides about symbols: 64 hex digits."""
+        ids = "\n".join(f"{name} {part.entropy_id}" for name, part in self.parts.items())
+        return hashlib.sha256(f"latens scale-space flow\n{ids}".encode()).hexdigest()
+
+    @classmethod
+    def freeze(cls, model: ScaleSpaceFlow) -> ExactLatents:
+        """Convert a model; makes the tables that it lacks.
+
+        Raises:
+            ModelError: weights that cannot be made exact.
+            TableError: the tables are not valid.
+        """
+        return cls({name: _freeze(getattr(model, f"{name}_hyperprior"), name) for name in PARTS})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything as integer tensors, to be stored with the weights."""
+        return {
+            f"{name}.{key}": value
+            for name, part in self.parts.items()
+            for key, value in part.tensors().items()
+        }
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> ExactLatents:
+        """The inverse of :meth:`tensors`. Everything is checked: a weights file may be hostile.
+
+        Raises:
+            ModelError: something is missing, too much, of the wrong type, or out of range.
+            TableError: a CDF table is not valid.
+        """
+        own: dict[str, dict[str, Tensor]] = {name: {} for name in PARTS}
+        for key, value in tensors.items():
+            name, _, rest = key.partition(".")
+            if name not in own:
+                raise ModelError(f"entropy model: {key[:80]!a} belongs to no part of it")
+            own[name][rest] = value
+        return cls({name: ExactEntropy.from_tensors(part) for name, part in own.items()})
+
+
+def _freeze(hyperprior: Hyperprior, name: str) -> ExactEntropy:
+    layers = [m for m in hyperprior.hyper_decoder_scale.modules() if isinstance(m, nn.ConvTranspose2d)]
+    scales: list[Step] = []
+    for number, layer in enumerate(layers):
+        (step,) = steps_of(nn.Sequential(layer), f"{name}_hyperprior, scales, layer {number}")
+        scales.append(step._replace(activation=RELU, top=_LARGEST))
+    means = steps_of(hyperprior.hyper_decoder_mean, f"{name}_hyperprior, means")
+    return gaussian_hyperprior(hyperprior.entropy_bottleneck, scales, means, hyperprior.gaussian_conditional)
