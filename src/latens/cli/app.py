@@ -42,7 +42,7 @@ app = typer.Typer(
 
 Inputs = Annotated[list[str], typer.Argument(help="Files to read; '-' is standard input.")]
 Output = Annotated[
-    str | None, typer.Option("--output", "-o", help="File or folder to write; '-' is standard output.")
+    str | None, typer.Option("--output", "-o", help="File or folder to write; beside the input by default. '-' is standard output.")
 ]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace existing files.")]
 Fast = Annotated[bool, typer.Option("--fast", help="bfloat16 in the image networks: faster on recent CPUs.")]
@@ -69,7 +69,21 @@ def _root(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show Python tracebacks of errors.")] = False,
 ) -> None:
-    """Learned image compression: photos to small .ltn files and back."""
+    """Learned image compression: photos to small .ltn files and back.
+
+    Results go beside their inputs unless -o says otherwise, and nothing is overwritten without --force. Each command
+    explains itself, with examples: latens COMMAND --help.
+
+    Exit codes: 0 done, 2 error, 3 salvaged, 130 interrupted.
+
+    Examples:
+
+      latens encode photo.png
+
+      latens decode photo.ltn
+
+      latens encode --help
+    """
 
 
 def _threads(threads: int | None) -> None:
@@ -144,6 +158,9 @@ def encode(
 ) -> None:
     """Compress images to .ltn files.
 
+    Each file goes beside its image (photo.png to photo.ltn), unless -o names a file or a folder. Transparency, ICC
+    profiles, EXIF and XMP are kept. PNG, JPEG, WebP, AVIF, TIFF, GIF, BMP, PPM and JPEG 2000 are read.
+
     Examples:
 
       latens encode photo.png
@@ -209,6 +226,9 @@ def decode(
     quiet: Quiet = False,
 ) -> None:
     """Turn .ltn files back into images.
+
+    Each image goes beside its file (photo.ltn to photo.png), unless -o names a file, whose suffix chooses the format,
+    or a folder. A damaged file is an error and nothing is written, unless --salvage is given.
 
     Examples:
 
@@ -312,7 +332,9 @@ def models(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
-    """List the models that make .ltn files, or with --published the architectures of the literature.
+    """List the models that make .ltn files.
+
+    With --published the architectures of the literature that latens.zoo has, with their sizes and what they cost.
 
     Examples:
 
