@@ -42,7 +42,10 @@ app = typer.Typer(
 
 Inputs = Annotated[list[str], typer.Argument(help="Files to read; '-' is standard input.")]
 Output = Annotated[
-    str | None, typer.Option("--output", "-o", help="File or folder to write; beside the input by default. '-' is standard output.")
+    str | None,
+    typer.Option(
+        "--output", "-o", help="File or folder to write; beside the input by default. '-' is standard output."
+    ),
 ]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace existing files.")]
 Fast = Annotated[bool, typer.Option("--fast", help="bfloat16 in the image networks: faster on recent CPUs.")]
