@@ -175,3 +175,23 @@ def test_base_class_does_nothing() -> None:
     for call in (lambda: codec(1), lambda: codec.compress(1), lambda: codec.decompress([], ())):
         with pytest.raises(NotImplementedError):
             call()
+
+
+@pytest.mark.parametrize("parity", ["even", "odd"])
+@pytest.mark.parametrize("kernel", [(1, 1), (3, 3), (5, 5), (7, 7), (3, 5), (5, 3)])
+@pytest.mark.parametrize("size", [(2, 5, 6), (1, 1, 2), (1, 4, 8)])
+def test_context_in_the_plane_of_anchors(
+    parity: str, kernel: tuple[int, int], size: tuple[int, int, int]
+) -> None:
+    batch, height, width = size
+    padding = (kernel[0] // 2, kernel[1] // 2)
+    codec = CheckerboardLatentCodec(
+        {"y": GaussianConditionalLatentCodec()},
+        nn.Identity(),
+        CheckerboardMaskedConv2d(3, 4, kernel, padding=padding),
+        anchor_parity=parity,
+    ).double()
+    anchors, _ = codec.unembed(torch.randn(batch, 3, height, width, dtype=torch.float64))
+    both = codec.embed(torch.stack((anchors, torch.zeros_like(anchors))))
+    _, expected = codec.unembed(codec.context_prediction(both))
+    torch.testing.assert_close(codec._context_of(anchors), expected)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from latens.errors import ModelError, ShapeError
 from latens.latent_codecs.base import LatentCodec, Strings, check_size, check_streams
@@ -140,9 +142,43 @@ class CheckerboardLatentCodec(LatentCodec):
         """Code both halves in turn: ``code(i, params)`` encodes or decodes half ``i`` and returns it."""
         side = self.unembed(side_params)
         anchors = code(0, self._parameters_of(None, side[0]))
-        context = self.context_prediction(self.embed(torch.stack((anchors, torch.zeros_like(anchors)))))
-        others = code(1, self._parameters_of(self.unembed(context)[1], side[1]))
+        others = code(1, self._parameters_of(self._context_of(anchors), side[1]))
         return self.embed(torch.stack((anchors, others)))
+
+    def _context_of(self, anchors: Tensor) -> Tensor:
+        """Context of the others: ``(B, C, H, W / 2)`` to ``(B, P, H, W / 2)``.
+
+        An ordinary convolution would multiply zeros three times out of four. In the plane of anchors, the kernel is
+        half as wide, and another one in odd rows than in even ones.
+        """
+        convolution = self.context_prediction
+        height, width = convolution.kernel_size
+        usual = convolution.stride == convolution.dilation == (1, 1) and convolution.padding_mode == "zeros"
+        if not usual or convolution.padding != (height // 2, width // 2) or convolution.groups != 1:
+            both = self.embed(torch.stack((anchors, torch.zeros_like(anchors))))
+            return self.unembed(convolution(both))[1]
+        reach = (width // 2 + 1) // 2
+        taps = (convolution.weight * convolution.mask).flatten(2)
+        taps = F.pad(taps, (0, 1))
+        padded = F.pad(anchors, (reach, reach, height // 2, height // 2))
+        context = anchors.new_empty((len(anchors), convolution.out_channels, *anchors.shape[2:]))
+        for row in range(min(2, anchors.shape[2])):
+            chosen = self._taps_of_row(row, reach).to(anchors.device)
+            kernel = taps.index_select(2, chosen).view(*taps.shape[:2], height, 2 * reach + 1)
+            context[:, :, row::2] = F.conv2d(padded[:, :, row:], kernel, convolution.bias, stride=(2, 1))
+        return context
+
+    def _taps_of_row(self, row: int, reach: int) -> Tensor:
+        """For each tap in the plane of anchors the one of the kernel, or the number of taps for none."""
+        height, width = self.context_prediction.kernel_size
+        column = {(half, parity): shift for half, parity, shift in self._cells()}
+        chosen = torch.full((height, 2 * reach + 1), height * width)
+        for y, x in itertools.product(range(height), range(width)):
+            down, right = y - height // 2, x - width // 2
+            steps = column[1, row % 2] + right - column[0, (row + down) % 2]
+            if steps % 2 == 0:
+                chosen[y, steps // 2 + reach] = y * width + x
+        return chosen.flatten()
 
     def compress(self, y: Tensor, side_params: Tensor) -> dict[str, Any]:
         """``strings`` are those of both halves, ``shape`` is ``(C, H, W)``. ``W`` must be even.

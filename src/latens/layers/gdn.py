@@ -11,7 +11,7 @@ from latens.ops import NonNegativeParametrizer
 
 __all__ = ["GDN", "GDN1"]
 
-_BLOCK_BYTES = 2**21
+_BLOCK_BYTES = 2**20
 """What is normalised together on a CPU: little enough for the cache, and enough for several threads."""
 
 

@@ -28,6 +28,11 @@ def conv1x1(in_ch: int, out_ch: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(in_ch, out_ch, kernel_size=1, stride=stride)
 
 
+def add_shortcut(out: Tensor, shortcut: Tensor) -> Tensor:
+    """Sum of both, in the memory of the first where no gradients are asked for."""
+    return out + shortcut if torch.is_grad_enabled() else out.add_(shortcut)
+
+
 def subpel_conv3x3(in_ch: int, out_ch: int, r: int = 1) -> nn.Sequential:
     """3x3 convolution that multiplies height and width by ``r``, as a sub-pixel convolution.
 
@@ -55,7 +60,7 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(B, in_ch, H, W)`` to ``(B, out_ch, H, W)``."""
         out: Tensor = self.leaky_relu(self.conv2(self.leaky_relu(self.conv1(x))))
-        return out + (x if self.skip is None else self.skip(x))
+        return add_shortcut(out, x if self.skip is None else self.skip(x))
 
 
 class ResidualBlockWithStride(nn.Module):
@@ -78,7 +83,7 @@ class ResidualBlockWithStride(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(B, in_ch, H, W)`` to ``(B, out_ch, H / stride, W / stride)``."""
         out: Tensor = self.gdn(self.conv2(self.leaky_relu(self.conv1(x))))
-        return out + (x if self.skip is None else self.skip(x))
+        return add_shortcut(out, x if self.skip is None else self.skip(x))
 
 
 class ResidualBlockUpsample(nn.Module):
@@ -101,8 +106,7 @@ class ResidualBlockUpsample(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(B, in_ch, H, W)`` to ``(B, out_ch, H * upsample, W * upsample)``."""
         out: Tensor = self.igdn(self.conv(self.leaky_relu(self.subpel_conv(x))))
-        shortcut: Tensor = self.upsample(x)
-        return out + shortcut
+        return add_shortcut(out, self.upsample(x))
 
 
 class ResidualUnit(nn.Module):
@@ -121,7 +125,7 @@ class ResidualUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape kept."""
-        out: Tensor = self.relu(self.conv(x) + x)
+        out: Tensor = self.relu(add_shortcut(self.conv(x), x))
         return out
 
 
@@ -144,4 +148,6 @@ class AttentionBlock(nn.Module):
         """Shape kept."""
         a: Tensor = self.conv_a(x)
         b: Tensor = self.conv_b(x)
-        return a * torch.sigmoid(b) + x
+        if torch.is_grad_enabled():
+            return a * torch.sigmoid(b) + x
+        return a.mul_(b.sigmoid_()).add_(x)

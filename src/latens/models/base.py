@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any, Self, cast
 
 import torch
@@ -15,6 +16,7 @@ from latens.entropy_models.gaussian import SCALES_LEVELS, SCALES_MAX, SCALES_MIN
 from latens.errors import ModelError, ShapeError
 from latens.latent_codecs import LatentCodec
 from latens.models.utils import rename_to_fit
+from latens.ops.fast_convolutions import FastConvolutions
 
 __all__ = [
     "SCALES_LEVELS",
@@ -153,14 +155,22 @@ class CompressionModel(nn.Module):
 
     # -- help for subclasses --------------------------------------------------------------------------------
 
-    def _transform(self, transform: nn.Module, x: Tensor) -> Tensor:
-        """Run analysis or synthesis. Nothing but pixels depends on its last bits, so the layout is free."""
+    def _transform(self, transform: nn.Module, x: Tensor, *, to_pixels: bool = False) -> Tensor:
+        """Run analysis or synthesis. Nothing but pixels depends on its last bits, so the layout is free.
+
+        Args:
+            transform: g_a or g_s.
+            x: what it takes.
+            to_pixels: nothing but pixels comes out, so the last bits do not matter.
+        """
         if torch.is_grad_enabled() or x.dtype == torch.float64:
             return cast(Tensor, transform(x))
         x = x.contiguous(memory_format=torch.channels_last)
-        if not self.fast:
-            return cast(Tensor, transform(x)).contiguous()
-        with torch.autocast(x.device.type, torch.bfloat16):
+        with ExitStack() as stack:
+            if x.device.type == "cpu":
+                stack.enter_context(FastConvolutions(approximate=to_pixels))
+            if self.fast:
+                stack.enter_context(torch.autocast(x.device.type, torch.bfloat16))
             return cast(Tensor, transform(x)).to(x.dtype).contiguous()
 
     def _reconstruct(self, g_s: nn.Module, y_hat: Tensor) -> Tensor:
@@ -169,7 +179,7 @@ class CompressionModel(nn.Module):
         Raises:
             ModelError: it holds NaN, which only damaged weights explain.
         """
-        x_hat = self._transform(g_s, y_hat)
+        x_hat = self._transform(g_s, y_hat, to_pixels=True)
         if torch.isnan(x_hat).any():
             raise ModelError("the decoded image contains NaN; the synthesis transform has damaged weights")
         return x_hat.clamp_(0, 1)

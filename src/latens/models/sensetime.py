@@ -19,6 +19,7 @@ from latens.latent_codecs import (
     HyperpriorLatentCodec,
 )
 from latens.layers import AttentionBlock, CheckerboardMaskedConv2d, conv1x1, conv3x3, sequential_channel_ramp
+from latens.layers.residual import add_shortcut
 from latens.models.base import SimpleVAECompressionModel
 from latens.models.utils import conv, deconv
 from latens.models.waseda import hyper_analysis, hyper_synthesis, residual_analysis, residual_synthesis
@@ -50,7 +51,7 @@ class ResidualBottleneckBlock(nn.Module):
         """``(B, in_ch, H, W)`` to ``(B, out_ch, H, W)``."""
         shortcut: Tensor = self.skip(x)
         out: Tensor = self.conv3(self.relu2(self.conv2(self.relu1(self.conv1(x)))))
-        return out + shortcut
+        return add_shortcut(out, shortcut)
 
 
 class Cheng2020AnchorCheckerboard(SimpleVAECompressionModel):

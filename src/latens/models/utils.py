@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from latens.entropy_models.bottleneck import rename_old_keys
 from latens.errors import ModelError
@@ -22,28 +20,9 @@ def conv(in_channels: int, out_channels: int, kernel_size: int = 5, stride: int 
     return nn.Conv2d(in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2)
 
 
-class _ToPixels(nn.ConvTranspose2d):
-    """Transposed 5x5 convolution of stride 2 to few channels, for which CPUs' own implementation is slow.
-
-    Without gradients, each of the four output phases is a 3x3 convolution over the input, some taps zero.
-    """
-
-    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        if torch.is_grad_enabled() or output_size is not None or input.device.type != "cpu":
-            return super().forward(input, output_size)
-        weight = self.weight.new_zeros(self.out_channels, 2, 2, self.in_channels, 3, 3)
-        for phase_y, phase_x, shift_y, shift_x in itertools.product((0, 1), (0, 1), (-1, 0, 1), (-1, 0, 1)):
-            y, x = phase_y + 2 - 2 * shift_y, phase_x + 2 - 2 * shift_x
-            if y < 5 and x < 5:
-                weight[:, phase_y, phase_x, :, shift_y + 1, shift_x + 1] = self.weight[:, :, y, x].t()
-        bias = None if self.bias is None else self.bias.repeat_interleave(4)
-        return F.pixel_shuffle(F.conv2d(input, weight.flatten(0, 2), bias, padding=1), 2)
-
-
 def deconv(in_channels: int, out_channels: int, kernel_size: int = 5, stride: int = 2) -> nn.ConvTranspose2d:
     """Transposed convolution that multiplies height and width by ``stride``."""
-    to_pixels = out_channels <= 8 and kernel_size == 5 and stride == 2
-    return (_ToPixels if to_pixels else nn.ConvTranspose2d)(
+    return nn.ConvTranspose2d(
         in_channels,
         out_channels,
         kernel_size,

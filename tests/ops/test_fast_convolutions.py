@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import gc
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from latens.ops import fast_convolutions
+from latens.ops.fast_convolutions import FastConvolutions
+
+LAYERS = {
+    "3x3": lambda: nn.Conv2d(40, 48, 3, padding=1),
+    "3x3 of stride 2": lambda: nn.Conv2d(3, 40, 3, stride=2, padding=1),
+    "5x5 of stride 2": lambda: nn.Conv2d(3, 40, 5, stride=2, padding=2),
+    "1x1": lambda: nn.Conv2d(3, 40, 1, bias=False),
+    "1x1 of stride 2": lambda: nn.Conv2d(3, 40, 1, stride=2),
+    "groups": lambda: nn.Conv2d(40, 40, 3, padding=1, groups=40),
+    "dilated": lambda: nn.Conv2d(40, 40, 3, padding=2, dilation=2),
+    "padded by name": lambda: nn.Conv2d(3, 40, 3, padding="same"),
+    "doubling": lambda: nn.ConvTranspose2d(40, 48, 5, stride=2, padding=2, output_padding=1),
+    "doubling without bias": lambda: nn.ConvTranspose2d(40, 48, 5, 2, 2, 1, bias=False),
+    "to pixels": lambda: nn.ConvTranspose2d(40, 3, 5, stride=2, padding=2, output_padding=1),
+    "another transposed": lambda: nn.ConvTranspose2d(3, 40, 3, stride=2, padding=1, output_padding=1),
+}
+
+
+def run(layer: nn.Module, x: Tensor, approximate: bool) -> Tensor:
+    with torch.no_grad(), FastConvolutions(approximate):
+        out: Tensor = layer(x.contiguous(memory_format=torch.channels_last))
+    return out
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("size", [(1, 36, 40), (2, 38, 42)])
+@pytest.mark.parametrize("approximate", [False, True])
+@pytest.mark.parametrize("small", [False, True])
+def test_every_way_is_the_same_convolution(
+    name: str, size: tuple[int, int, int], approximate: bool, small: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if small:
+        monkeypatch.setattr(fast_convolutions, "_STRIP_BYTES", 2**14)
+        monkeypatch.setattr(fast_convolutions, "_BLOCK_BYTES", 2**18)
+    torch.manual_seed(0)
+    layer = LAYERS[name]()
+    x = torch.randn(size[0], layer.in_channels, *size[1:])
+    with torch.no_grad():
+        expected = layer.double()(x.double())
+    found = run(layer.float(), x, approximate)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5)
+
+
+def test_changed_weights_are_noticed() -> None:
+    layer, x = LAYERS["3x3"](), torch.randn(1, 40, 36, 40)
+    before = run(layer, x, True)
+    layer.weight.data.mul_(2)  # leaves no trace in the version of the weight
+    layer.bias.data.mul_(2)
+    torch.testing.assert_close(run(layer, x, True), 2 * before)
+
+
+def test_nothing_is_kept_of_weights_that_are_gone() -> None:
+    gc.collect()
+    before = len(fast_convolutions._known)
+    layer = LAYERS["doubling"]()
+    run(layer, torch.randn(1, 40, 36, 40), True)
+    assert len(fast_convolutions._known) == before + 1
+    del layer
+    gc.collect()
+    assert len(fast_convolutions._known) == before
+
+
+@pytest.mark.parametrize("name", ["3x3", "doubling", "5x5 of stride 2"])
+def test_bfloat16(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x = LAYERS[name](), torch.randn(1, LAYERS[name]().in_channels, 36, 40)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        expected = layer(x)
+        monkeypatch.setattr(fast_convolutions, "_STRIP_BYTES", 2**14)
+        found = run(layer, x, True)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found, expected, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_outputs_in_huge_pages(dtype: torch.dtype) -> None:
+    large = fast_convolutions._empty(1, 1024, 1024, 24, dtype)
+    assert large.shape == (1, 24, 1024, 1024)
+    assert large.dtype == dtype
+    assert large.is_contiguous(memory_format=torch.channels_last)
+    large[0, :, 3, 4] = 1.5
+    assert large[0, :, 3, 4].sum() == 36
