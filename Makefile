@@ -1,6 +1,8 @@
 # make demo        install and show what it does
 # make test        the test suite (make test-fast: its quick part; make test-all: everything)
 # make check       style, types, layers
+# make docs        the documentation site, in build/site
+# make wheel-test  build sdist and wheel, install the wheel into a clean environment, code a photograph
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +10,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 NATIVE := $(wildcard native/*.cpp native/*.hpp bindings/*.cpp) CMakeLists.txt
 CPP := $(wildcard native/*.cpp native/*.hpp native/fuzz/*.cpp bindings/*.cpp)
 
-.PHONY: demo install test test-fast test-all check format clean
+.PHONY: demo install test test-fast test-all check format docs wheel-test clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
@@ -35,6 +37,13 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 	$(BIN)/clang-format -i $(CPP)
+
+docs: $(VENV)/.installed-dev
+	$(PIP) -e ".[docs]"
+	$(BIN)/mkdocs build --strict
+
+wheel-test: $(VENV)/.installed-dev
+	$(BIN)/python tools/wheel_test.py
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
