@@ -1,0 +1,106 @@
+"""Every code block of the documentation runs, page by page."""
+
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+import tiny
+from latens.cli import app
+
+sybil = pytest.importorskip("sybil")
+
+from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+# Pages that are there without blocks in a language that could be run stay in the list: it must not become empty.
+PAGES = sorted(
+    path for folder in ("", "tutorial", "concepts") for path in (DOCS / folder).glob("*.md") if path.is_file()
+)
+
+
+def run_commands(example: Any) -> None:
+    """Each line of a shell block: commands of Latens run here, installations are only checked for their extras."""
+    for line in str(example.parsed).splitlines():
+        words = shlex.split(line, comments=True)
+        if words[:1] == ["latens"]:
+            if "--install-completion" in words:
+                words = ["latens", "--show-completion", *words[2:]]
+            arguments = [
+                name
+                for word in words[1:]
+                for name in ([str(path) for path in sorted(Path().glob(word))] if "*" in word else [word])
+            ]
+            assert app.run(arguments) == 0, line
+        elif words[:2] == ["pip", "install"]:
+            _check_extras(line)
+        else:
+            assert not words, f"expected a command of Latens or pip install: {line}"
+
+
+def _check_extras(line: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for extras in re.findall(r"latens\[([\w,-]+)\]", line):
+        assert set(extras.split(",")) <= set(project["optional-dependencies"]), line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+def test_code_blocks_run(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SHELL", "/bin/bash")
+    with Image.open(ROOT / "examples" / "blossom.png") as image:
+        image.crop((180, 100, 436, 292)).save("photo.png")
+    Path("photos").mkdir()
+    for seed in range(2):
+        Image.fromarray(tiny.picture(90, 100, seed=seed)).save(f"photos/{seed}.png")
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    modules, threads = set(sys.modules), torch.get_num_threads()
+    path_hooks = list(sys.meta_path)
+    parsers = [PythonCodeBlockParser(), CodeBlockParser("bash", run_commands)]
+    try:
+        document = sybil.Sybil(parsers=parsers, path=str(DOCS), patterns=["**/*.md"]).parse(page)
+        with torch.random.fork_rng(devices=[]):
+            for example in document.examples():
+                example.evaluate()
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        torch.set_num_threads(threads)
+        sys.meta_path[:] = path_hooks
+        for name in set(sys.modules) - modules:
+            if name.split(".")[0] == "compressai":
+                del sys.modules[name]
+
+
+def test_every_block_says_what_it_is() -> None:
+    """Blocks without a language are formulas and layouts; anything else must be one that is run."""
+    for page in PAGES:
+        fences = re.findall(r"^```(.*)$", page.read_text(), re.M)
+        assert len(fences) % 2 == 0, page
+        assert set(fences[::2]) <= {"python", "bash", "", "text", "json"}, page
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    """Also checks every link between pages."""
+    pytest.importorskip("material")
+    pytest.importorskip("mkdocstrings")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    index = (tmp_path / "index.html").read_text()
+    assert not re.search(r'(?:src|href)="https?://(?!squidfunk)', index), "something is loaded from elsewhere"
+    reference = (tmp_path / "reference/models/index.html").read_text()
+    assert "MeanScaleHyperprior" in reference
+    assert ":class:" not in reference
