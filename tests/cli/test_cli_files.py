@@ -200,7 +200,7 @@ BAD_IMAGES = {
     "html": b"<!doctype html><img src=x>",
     "eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
     "zeros": bytes(4096),
-    "ltn": b"LTN\0" + bytes(100),
+    "ltn": b"LTN\1" + bytes(100),
     "png of 10^9 squared": png(10**9, 10**9),
     "png of 2^31 pixels": png(2**31 - 1, 1),
     "png of 70000 x 1": png(70000, 1, rows=bytes(70001)),
@@ -328,7 +328,7 @@ def test_hostile_ltn_files(fails: Fails, ltn_bytes: bytes, work: Path, model: An
     icc = b"i" + _varint(len(BOMB)) + BOMB
     icc += zlib.crc32(icc).to_bytes(4, "little")
     cases = {
-        "is newer|reads version": packed_header(ltn_bytes, b"LTN\0", b"LTN\7"),
+        "is newer|reads version": packed_header(ltn_bytes, b"LTN\1", b"LTN\7"),
         "expected 1 to 65535": packed_header(ltn_bytes, size, _varint(10**9) * 2),
         "above the limit of 268435456": packed_header(ltn_bytes, size, _varint(60000) * 2),
         "bytes follow the END": ltn_bytes + b"x",

@@ -42,7 +42,7 @@ def crc(data: bytes) -> bytes:
 def raw_header(
     *,
     magic: bytes = b"LTN",
-    version: int = 0,
+    version: int = 1,
     flags: int = 0,
     width: bytes = leb(150),
     height: bytes = leb(100),
@@ -266,7 +266,7 @@ def test_every_replaced_part_is_an_error(start: int, removed: int, inserted: byt
 def test_a_flip_in_the_version_is_a_version_error() -> None:
     data = bytearray(rich_file())
     data[3] = 1
-    with pytest.raises(errors.VersionError, match="version 1"):
+    with pytest.raises(errors.VersionError, match="version 0"):
         ltn.read(data)
 
 
@@ -278,7 +278,7 @@ def test_bytes_after_the_end_are_an_error(tail: bytes) -> None:
 
 @given(st.binary(max_size=300))
 def test_noise_is_an_error(data: bytes) -> None:
-    for prefix in (b"", b"LTN", b"LTN\0", raw_header()):
+    for prefix in (b"", b"LTN", b"LTN\1", raw_header()):
         with pytest.raises(errors.LatensError):
             ltn.read(prefix + data)
 
@@ -333,7 +333,7 @@ ALPHA = b"\0" + zlib.compress(bytes(15000))
         (b"", errors.TruncatedError, "empty"),
         (b"\x89PNG\r\n\x1a\n", errors.FormatError, "not a .ltn file"),
         (b"\0TN\0", errors.FormatError, "not a .ltn file"),
-        (raw_header(version=1), errors.VersionError, "version 1"),
+        (raw_header(version=2), errors.VersionError, "version 2"),
         (raw_header(version=255), errors.VersionError, "version 255"),
         (raw_header()[:-1] + b"\0", errors.ChecksumError, "CRC-32"),
         (raw_header(flags=0b01), errors.VersionError, "profile"),

@@ -13,7 +13,7 @@ from latens.format._geometry import GRID, Rect, max_stream_size, tile_grid, tile
 from latens.format._wire import Reader, varint
 
 SIGNATURE = b"LTN"
-VERSION = 0
+VERSION = 1
 MAX_HEADER_SIZE = 128
 MAX_SIDE = 65535
 

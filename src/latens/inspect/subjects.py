@@ -210,7 +210,7 @@ _Tile = tuple[ltn.Rect, npt.NDArray[np.int16], npt.NDArray[np.int16], npt.NDArra
 
 
 def _knot(level: int, knots: int) -> int:
-    """The table set of z at an internal quality (docs/latens-base.md)."""
+    """The table set of z at an internal quality (docs/entropy.md)."""
     return (2 * level * (knots - 1) + _LEVELS) // (2 * _LEVELS)
 
 
