@@ -265,7 +265,7 @@ def test_every_replaced_part_is_an_error(start: int, removed: int, inserted: byt
 
 def test_a_flip_in_the_version_is_a_version_error() -> None:
     data = bytearray(rich_file())
-    data[3] = 1
+    data[3] = 0
     with pytest.raises(errors.VersionError, match="version 0"):
         ltn.read(data)
 
