@@ -51,6 +51,7 @@ EXACT_LIMIT = 2**53
 LINEAR, RELU, LEAKY = range(3)
 _LEAKY_SLOPE = 655  # of 2^16, for the slope 0.01
 _HEADROOM_BITS = 2
+_SCALE_OF_NOTHING = 20
 _KERNEL_MAX = 9
 _UP_MAX = 8
 # Bytes of gathered windows at a time: what fits into the second-level cache and a little more.
@@ -88,8 +89,11 @@ class IntegerLayer:
         worst = max(int(r) * ACTIVATION_MAX + abs(int(b)) for r, b in zip(reach, self.bias, strict=True))
         return worst + (1 << max(self.shift - 1, 0))
 
-    def check(self) -> None:
+    def check(self, name: str = "integer layer") -> None:
         """Prove that the layer is exact.
+
+        Args:
+            name: for error messages.
 
         Raises:
             ModelError: a value is out of range, or the bound cannot be proven.
@@ -97,20 +101,25 @@ class IntegerLayer:
         out, _, height, width = self.weight.shape
         if height != width or height % 2 == 0 or height > _KERNEL_MAX or self.bias.shape != (out,):
             raise ModelError(
-                f"integer layer: weight {self.weight.shape} and bias {self.bias.shape} do not fit; kernels "
+                f"{name}: weight {self.weight.shape} and bias {self.bias.shape} do not fit; kernels "
                 f"are square, odd and at most {_KERNEL_MAX} wide"
             )
         if not 0 <= self.shift <= 52 or self.shuffle < 1 or out % self.shuffle**2:
-            raise ModelError(f"integer layer: shift {self.shift} or shuffle {self.shuffle} out of range")
-        if not 1 <= self.up <= _UP_MAX or (self.up > 1 and self.shuffle > 1):
-            raise ModelError(f"integer layer: upscaling by {self.up} and shuffling by {self.shuffle}")
+            raise ModelError(f"{name}: shift {self.shift} or shuffle {self.shuffle} out of range")
+        # A kernel smaller than the stride would leave positions that nothing adds to.
+        if not 1 <= self.up <= min(_UP_MAX, height) or (self.up > 1 and self.shuffle > 1):
+            raise ModelError(
+                f"{name}: upscaling by {self.up} and shuffling by {self.shuffle} with a kernel of {height} "
+                "cannot be made exact"
+            )
         if self.activation not in (LINEAR, RELU, LEAKY) or not 0 <= self.top <= ACTIVATION_MAX:
-            raise ModelError(f"integer layer: activation {self.activation} up to {self.top} is unknown")
-        if np.abs(self.weight).max(initial=0) > WEIGHT_MAX:
-            raise ModelError(f"integer layer: weights exceed +-{WEIGHT_MAX}")
+            raise ModelError(f"{name}: activation {self.activation} up to {self.top} is unknown")
+        # Not by their magnitudes: that of the smallest integer is negative.
+        if self.weight.max(initial=0) > WEIGHT_MAX or self.weight.min(initial=0) < -WEIGHT_MAX:
+            raise ModelError(f"{name}: weights exceed +-{WEIGHT_MAX}")
         if self.bound() >= EXACT_LIMIT:
             raise ModelError(
-                f"integer layer: sums may reach {self.bound()}, beyond the exact range of {EXACT_LIMIT}; "
+                f"{name}: sums may reach {self.bound()}, beyond the exact range of {EXACT_LIMIT}; "
                 "this network cannot be converted"
             )
 
@@ -529,9 +538,15 @@ def convert(
             )
         slices = np.split(step.weight, np.cumsum([part.channels for part in parts])[:-1], axis=1)
         # One scale for the sum; the parts' weights share it out so that all terms have the same unit.
+        # Parts without weights do not limit it; where there are none at all, only the bias matters.
+        peaks = [float(np.abs(w).max(initial=0)) for w in slices]
         scale = min(
-            _largest_scale(float(np.abs(w).max(initial=0))) + part.exponent
-            for w, part in zip(slices, parts, strict=True)
+            (
+                _largest_scale(peak) + part.exponent
+                for peak, part in zip(peaks, parts, strict=True)
+                if peak > 0
+            ),
+            default=_SCALE_OF_NOTHING,
         )
         exact = all(-60 <= scale - part.exponent <= 60 for part in parts) and -100 <= scale <= 200
         if not exact or np.abs(np.ldexp(step.bias.astype(np.float64), scale)).max(initial=0) >= 2.0**52:
@@ -540,7 +555,7 @@ def convert(
             [_quantised(w, scale - part.exponent) for w, part in zip(slices, parts, strict=True)], axis=1
         )
         layer = IntegerLayer(weight, _quantised(step.bias, scale), 0, step.activation, step.shuffle, step.up)
-        layer.check()
+        layer.check(label)
         exponent = scale
         sums = [_accumulate(s, *_prepare(layer, s.device), layer.up) for s in states]
         if number < len(steps) - 1 or last == "activations":
@@ -551,7 +566,7 @@ def convert(
             if step.top is not None:
                 top = min(top, math.floor(math.ldexp(step.top, min(exponent, 40))))
             layer = replace(layer, shift=shift, top=top)
-            layer.check()
+            layer.check(label)
             states = [activate(acc, layer) for acc in sums]
         else:
             states = sums
@@ -566,9 +581,7 @@ def _quantised(values: npt.NDArray[np.float32], exponent: int) -> Int64:
 
 
 def _largest_scale(peak: float) -> int:
-    """The largest power of two that keeps weights up to ``peak`` in range; for a peak of 0, one that never limits."""
-    if peak == 0.0:
-        return 60
+    """The largest power of two that keeps weights up to ``peak > 0`` in range."""
     # frexp and ldexp are exact, a logarithm is not the same on all machines.
     scale = 15 - math.frexp(peak)[1]
     return scale if math.ldexp(peak, scale) <= WEIGHT_MAX else scale - 1
@@ -584,8 +597,8 @@ def steps_of(network: nn.Module, name: str) -> list[Step]:
 
     Args:
         network: a sequence of convolutions (stride 1, odd kernel, "same" zero padding, masked ones too), transposed
-            convolutions that enlarge exactly by their stride, ReLU, LeakyReLU(0.01), QReLU, PixelShuffle and
-            sequences of these.
+            convolutions that enlarge exactly by their stride, ReLU, LeakyReLU(0.01), PixelShuffle and sequences
+            of these.
         name: for error messages.
 
     Raises:
