@@ -3,7 +3,8 @@
 import hashlib
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,15 +12,29 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
 from latens.errors import ModelError
+from latens.layers import CheckerboardMaskedConv2d, MaskedConv2d
 from latens.ops import fixed_point
-from latens.ops.fixed_point import FixedPointNetwork, IntegerLayer, convert, draw_symbols, run_reference
+from latens.ops.fixed_point import (
+    IntegerChain,
+    IntegerLayer,
+    Part,
+    Step,
+    Thresholds,
+    convert,
+    draw_symbols,
+    reference_activate,
+    reference_sums,
+    steps_of,
+)
 
 Int64 = npt.NDArray[np.int64]
+Planes = list[list[list[int]]]
 BIG = 2**20
 LIMIT = 2**53
+LINEAR, RELU, LEAKY = range(3)
 
 
 @pytest.fixture
@@ -29,10 +44,36 @@ def threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-# ---- the oracle: Python integers, one output value at a time
+# ---- the oracle: Python integers, one product at a time
 
 
-def shuffled(a: list[list[list[int]]], r: int) -> list[list[list[int]]]:
+def oracle_sums(a: Planes, layer: IntegerLayer) -> Planes:
+    """Convolution from its definition; every product is scattered to where it belongs."""
+    weight, side, up = layer.weight.tolist(), layer.weight.shape[2], layer.up
+    height, width = up * len(a[0]), up * len(a[0][0])
+    out = [[[int(b)] * width for _ in range(height)] for b in layer.bias]
+    taps = range(side)
+    for o, i, u, v in itertools.product(range(len(weight)), range(len(a)), taps, taps):
+        for y, x in itertools.product(range(len(a[0])), range(len(a[0][0]))):
+            # An ordinary convolution looks around, a transposed one spreads.
+            if up == 1:
+                yy, xx = y - u + side // 2, x - v + side // 2
+            else:
+                yy, xx = up * y + u - side // 2, up * x + v - side // 2
+            if 0 <= yy < height and 0 <= xx < width:
+                out[o][yy][xx] += weight[o][i][u][v] * a[i][y][x]
+    assert all(abs(value) < LIMIT for plane in out for row in plane for value in row)
+    return out
+
+
+def oracle_activation(acc: int, layer: IntegerLayer) -> int:
+    if layer.shift:
+        acc = (acc + 2 ** (layer.shift - 1)) // 2**layer.shift
+    acc = max(0 if layer.activation == RELU else -BIG, min(layer.top, acc))
+    return (655 * acc + 2**15) // 2**16 if layer.activation == LEAKY and acc < 0 else acc
+
+
+def shuffled(a: Planes, r: int) -> Planes:
     """PixelShuffle from its definition: out[c][r y + i][r x + j] = in[c r^2 + r i + j][y][x]."""
     height, width = len(a[0]), len(a[0][0])
     return [
@@ -44,94 +85,138 @@ def shuffled(a: list[list[list[int]]], r: int) -> list[list[list[int]]]:
     ]
 
 
-def oracle(network: FixedPointNetwork, z: Int64) -> list[list[list[int]]]:
-    a = [[[max(-BIG, min(BIG, int(v))) for v in row] for row in plane] for plane in z]
-    for number, layer in enumerate(network.layers):
-        weight, reach = layer.weight.tolist(), layer.weight.shape[2] // 2
-        height, width = len(a[0]), len(a[0][0])
-        out = []
-        for o in range(len(weight)):
-            plane = []
-            for y, x in itertools.product(range(height), range(width)):
-                acc = int(layer.bias[o])
-                for i, u, v in itertools.product(range(len(a)), range(2 * reach + 1), range(2 * reach + 1)):
-                    yy, xx = y + u - reach, x + v - reach
-                    if 0 <= yy < height and 0 <= xx < width:
-                        acc += weight[o][i][u][v] * a[i][yy][xx]
-                assert abs(acc) < LIMIT
-                if number == len(network.layers) - 1:
-                    plane.append(sum(acc > int(t) for t in network.thresholds))
-                    continue
-                if layer.shift:
-                    acc = (acc + 2 ** (layer.shift - 1)) // 2**layer.shift
-                plane.append(max(0 if layer.relu else -BIG, min(BIG, acc)))
-            out.append([plane[y * width : (y + 1) * width] for y in range(height)])
-        a = out if number == len(network.layers) - 1 else shuffled(out, layer.shuffle)
-    return a
+def oracle(layers: Sequence[IntegerLayer], a: Int64) -> tuple[Planes, Planes]:
+    """Sums and activations of the last layer."""
+    planes: Planes = a.tolist()
+    for layer in layers:
+        sums = oracle_sums(planes, layer)
+        after = [[[oracle_activation(v, layer) for v in row] for row in plane] for plane in sums]
+        planes = shuffled(after, layer.shuffle)
+    return sums, planes
 
 
 @st.composite
-def networks(draw: st.DrawFn) -> tuple[FixedPointNetwork, Int64]:
-    """A network and an input; values prefer the extremes, so that saturation happens."""
-    channels = first = draw(st.integers(1, 3))
+def layer_forms(draw: st.DrawFn, channels: int) -> IntegerLayer:
+    """A layer; values prefer the extremes, so that saturation happens."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    layers = []
-    count = draw(st.integers(1, 3))
-    for number in range(count):
-        last = number == count - 1
-        r = 1 if last else draw(st.sampled_from([1, 1, 2]))
-        out = draw(st.integers(1, 2)) * r * r
-        k = draw(st.sampled_from([1, 3, 5]))
-        peak = draw(st.sampled_from([3, 500, 2**15 - 1]))
-        weight = rng.integers(-peak, peak + 1, (out, channels, k, k))
-        bias = rng.integers(-(10 ** draw(st.integers(0, 14))), 10 ** draw(st.integers(0, 14)), out)
-        shift = 0 if last else draw(st.integers(0, 40))
-        layers.append(IntegerLayer(weight, bias, shift, not last and draw(st.booleans()), r))
-        channels = out // r**2
-    reach = 10 ** draw(st.integers(1, 13))
-    thresholds = np.unique(rng.integers(-reach, reach, draw(st.integers(1, 63))))
+    k = draw(st.sampled_from([1, 3, 5]))
+    up = draw(st.sampled_from([u for u in (1, 1, 2, 3) if u <= k]))
+    r = draw(st.sampled_from([1, 1, 2])) if up == 1 else 1
+    out = draw(st.integers(1, 2)) * r * r
+    peak = draw(st.sampled_from([3, 500, 2**15 - 1]))
+    weight = rng.integers(-peak, peak + 1, (out, channels, k, k))
+    if draw(st.booleans()):
+        weight = np.where(weight < 0, -peak, peak)
+    reach = 10 ** draw(st.integers(0, 14))
+    top = draw(st.sampled_from([BIG, BIG, 255, 0]))
+    activation = draw(st.sampled_from([LINEAR, RELU, LEAKY]))
+    return IntegerLayer(
+        weight, rng.integers(-reach, reach + 1, out), draw(st.integers(0, 40)), activation, r, up, top
+    )
+
+
+@st.composite
+def chains(draw: st.DrawFn) -> tuple[IntegerChain, Int64]:
+    channels = first = draw(st.integers(1, 3))
+    layers: list[IntegerLayer] = []
+    for _ in range(draw(st.integers(1, 3))):
+        layers.append(draw(layer_forms(channels)))
+        channels = layers[-1].channels
     shape = (first, draw(st.integers(1, 4)), draw(st.integers(1, 4)))
-    peak = draw(st.sampled_from([5, 2**10, 2**21]))
-    return FixedPointNetwork(layers, thresholds), rng.integers(-peak, peak + 1, shape)
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    peak = draw(st.sampled_from([5, 2**10, BIG]))
+    a = rng.integers(-peak, peak + 1, shape)
+    if draw(st.booleans()):
+        a = np.where(a < 0, -BIG, BIG)
+    return IntegerChain(layers), a
 
 
-@given(networks())
-@settings(max_examples=60)
-def test_network_equals_python_integers(case: tuple[FixedPointNetwork, Int64]) -> None:
-    network, z = case
-    want = np.array(oracle(network, z), np.uint8)
-    np.testing.assert_array_equal(run_reference(network, z), want)
-    np.testing.assert_array_equal(network(torch.from_numpy(z)[None])[0].numpy(), want)
+def given_to(a: Int64) -> Tensor:
+    """``(C, H, W)`` as chains take it."""
+    return torch.from_numpy(a.transpose(1, 2, 0).astype(np.float64))[None].contiguous()
 
 
-def random_layers(rng: np.random.Generator) -> FixedPointNetwork:
-    """About the shape of a real hyper-scale network, small."""
+def planes_of(result: Tensor) -> Int64:
+    assert result.dtype == torch.float64
+    return result[0].permute(2, 0, 1).numpy().astype(np.int64)
+
+
+@given(chains())
+@settings(max_examples=80)
+def test_chain_equals_python_integers(case: tuple[IntegerChain, Int64]) -> None:
+    chain, a = case
+    sums, activations = (np.array(planes, np.int64) for planes in oracle(chain.layers, a))
+    reference = reference_sums(chain.layers, a)
+    np.testing.assert_array_equal(reference, sums)
+    np.testing.assert_array_equal(reference_activate(reference, chain.layers[-1]), activations)
+    np.testing.assert_array_equal(planes_of(chain.sums(given_to(a))), sums)
+    np.testing.assert_array_equal(planes_of(chain.activations(given_to(a))), activations)
+    assert activations.shape == (chain.outputs, *(chain.scaling * side for side in a.shape[1:]))
+    assert a.shape[0] == chain.inputs
+    assert np.abs(sums).max() <= chain.bounds()[-1] < LIMIT
+
+
+@pytest.mark.parametrize(("k", "up"), [(3, 2), (3, 3), (5, 2), (5, 3), (5, 4), (5, 5), (7, 2), (9, 8)])
+def test_transposed_convolution_is_that_of_torch(k: int, up: int) -> None:
+    rng = np.random.default_rng(k * up)
+    weight = rng.integers(-32767, 32768, (3, 2, k, k))
+    layer = IntegerLayer(weight, rng.integers(-1000, 1000, 3), up=up)
+    a = rng.integers(-BIG, BIG + 1, (2, 5, 4))
+    want = nn.functional.conv_transpose2d(
+        torch.from_numpy(a).double()[None], torch.from_numpy(weight.transpose(1, 0, 2, 3)).double(),
+        torch.from_numpy(layer.bias).double(), up, k // 2, up - 1,
+    )  # fmt: skip
+    np.testing.assert_array_equal(planes_of(IntegerChain([layer]).sums(given_to(a))), want[0].numpy())
+    np.testing.assert_array_equal(reference_sums([layer], a), want[0].numpy())
+
+
+def random_chain(rng: np.random.Generator) -> IntegerChain:
+    """About the shape of real hyper-synthesis networks, small, with all kinds of layers."""
 
     def layer(out: int, into: int, k: int, bias: int, *form: int) -> IntegerLayer:
         weight = rng.integers(-32767, 32768, (out, into, k, k))
-        return IntegerLayer(weight, rng.integers(-bias, bias, out), form[0], bool(form[1]), form[2])
+        return IntegerLayer(weight, rng.integers(-bias, bias, out), *form)
 
-    layers = [
-        layer(64, 8, 3, 2**24, 10, 1, 2),
-        layer(64, 16, 3, 2**30, 14, 1, 2),
-        layer(32, 16, 1, 2**33, 0, 0, 1),
-    ]
-    return FixedPointNetwork(layers, np.sort(rng.integers(-(2**35), 2**35, 63)))
+    return IntegerChain(
+        [
+            layer(64, 8, 3, 2**24, 10, RELU, 2),
+            layer(20, 16, 5, 2**30, 15, LEAKY, 1, 2),
+            layer(16, 20, 5, 2**33, 18, RELU, 1, 1, 255),
+            layer(32, 16, 1, 2**33, 3),
+        ]
+    )
 
 
-def test_threads_dtype_autocast_and_layout_do_not_matter(threads: None) -> None:
+def test_threads_autocast_layout_and_size_of_pieces_do_not_matter(
+    threads: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rng = np.random.default_rng(4)
-    network = random_layers(rng)
-    z = rng.integers(-300, 300, (2, 8, 13, 17))
-    want = np.stack([run_reference(network, sample) for sample in z])
+    chain = random_chain(rng)
+    z = rng.integers(-300, 300, (2, 8, 9, 13))
+    want = np.stack([reference_sums(chain.layers, sample) for sample in z])
     assert len(np.unique(want)) > 30
-    for count, dtype in itertools.product((1, 2, 3), (torch.int16, torch.float32, torch.float64)):
+    a = torch.from_numpy(z.transpose(0, 2, 3, 1).astype(np.float64))
+    for count, pieces in ((1, 1), (2, 50_000), (3, 4 << 20)):
+        monkeypatch.setattr(fixed_point, "_WINDOW_BYTES", pieces)
         torch.set_num_threads(count)
-        given_z = torch.from_numpy(z).to(dtype)
-        np.testing.assert_array_equal(network(given_z).numpy(), want)
+        np.testing.assert_array_equal(chain.sums(a).permute(0, 3, 1, 2).numpy(), want)
     with torch.autocast("cpu", torch.bfloat16):
-        given_z = torch.from_numpy(z).float().contiguous(memory_format=torch.channels_last)
-        np.testing.assert_array_equal(network(given_z).numpy(), want)
+        strided = a.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
+        np.testing.assert_array_equal(chain.sums(strided).permute(0, 3, 1, 2).numpy(), want)
+
+
+def test_a_chain_can_be_used_again_and_leaves_its_input_alone() -> None:
+    chain = IntegerChain([IntegerLayer(np.ones((2, 2, 1, 1), np.int64), np.array([1, 2]), 1, LEAKY)])
+    a = given_to(np.array([[[5]], [[-900]]]))
+    before = a.clone()
+    first = chain.activations(a)
+    assert torch.equal(a, before)
+    assert torch.equal(chain.activations(a), first)
+    assert chain.scaling == 1
+    matrix, bias = chain.matrix(0, torch.device("cpu"))
+    assert torch.equal(a @ matrix + bias, chain.sums(a))
+    with pytest.raises(ModelError, match="1x1"):
+        IntegerChain([plain(k=3)]).matrix(0, torch.device("cpu"))
 
 
 # ---- the bound
@@ -139,7 +224,7 @@ def test_threads_dtype_autocast_and_layout_do_not_matter(threads: None) -> None:
 
 def extreme(bias: int, sign: int = 1) -> IntegerLayer:
     """One layer, all of whose weights are as large as can be."""
-    return IntegerLayer(np.full((1, 40, 5, 5), sign * 32767), np.array([sign * bias]), 0, False, 1)
+    return IntegerLayer(np.full((1, 40, 5, 5), sign * 32767), np.array([sign * bias]))
 
 
 REACH = 40 * 25 * 32767 * BIG
@@ -150,91 +235,157 @@ def test_sums_are_exact_up_to_the_bound(sign: int) -> None:
     top = LIMIT - 2  # one less for the rounding constant, which counts as at least 1
     layer = extreme(top - REACH, sign)
     assert layer.bound() == LIMIT - 1
-    thresholds = np.array([sign * top - 1, sign * top])
-    network = FixedPointNetwork([layer], thresholds)
+    thresholds = Thresholds(np.array([sign * top - 1, sign * top]))
+    chain = IntegerChain([layer])
     # Only in the middle all taps see the input; one unit less must be told apart.
-    z = torch.full((1, 40, 5, 5), BIG)
-    assert network(z)[0, 0, 2, 2] == 1
-    z[0, 17, 1, 3] -= 1
-    assert network(z)[0, 0, 2, 2] == (0 if sign > 0 else 2)
+    a = torch.full((1, 5, 5, 40), float(BIG), dtype=torch.float64)
+    assert chain.sums(a)[0, 2, 2, 0] == sign * top
+    assert thresholds.count(chain.sums(a))[0, 2, 2, 0] == 1
+    a[0, 1, 3, 17] -= 1
+    assert thresholds.count(chain.sums(a))[0, 2, 2, 0] == (0 if sign > 0 else 2)
 
 
 def test_one_more_than_the_bound_is_refused() -> None:
     with pytest.raises(ModelError, match="beyond the exact range"):
-        FixedPointNetwork([extreme(LIMIT - 1 - REACH)], np.array([0]))
+        IntegerChain([extreme(LIMIT - 1 - REACH)])
 
 
 def test_shift_counts_in_the_bound() -> None:
     half = 2**51
-    layer = IntegerLayer(np.zeros((1, 1, 1, 1), np.int64), np.array([LIMIT - 1 - half]), 52, False, 1)
+    layer = IntegerLayer(np.zeros((1, 1, 1, 1), np.int64), np.array([LIMIT - 1 - half]), 52)
     layer.check()
     with pytest.raises(ModelError, match="beyond the exact range"):
-        IntegerLayer(layer.weight, layer.bias + 1, 52, False, 1).check()
+        replace(layer, bias=layer.bias + 1).check()
 
 
 @pytest.mark.parametrize("acc", [-5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, LIMIT // 2, -LIMIT // 2 + 1])
 def test_rounding_is_floor_of_the_half_added(acc: int) -> None:
-    first = IntegerLayer(np.zeros((1, 1, 1, 1), np.int64), np.array([acc]), 2, False, 1)
-    identity = IntegerLayer(np.ones((1, 1, 1, 1), np.int64), np.array([0]), 0, False, 1)
+    chain = IntegerChain([IntegerLayer(np.zeros((1, 1, 1, 1), np.int64), np.array([acc]), 2)])
     value = max(-BIG, min(BIG, math.floor((acc + 2) / 4)))
-    network = FixedPointNetwork([first, identity], np.array([value - 1, value]))
-    assert network(torch.zeros(1, 1, 1, 1)).item() == 1
+    assert chain.activations(torch.zeros(1, 1, 1, 1, dtype=torch.float64)).item() == value
+
+
+@pytest.mark.parametrize("top", [0, 1, 255, BIG])
+@pytest.mark.parametrize("activation", [LINEAR, RELU, LEAKY])
+def test_activations_at_their_edges(activation: int, top: int) -> None:
+    accs = [-LIMIT // 2, -BIG - 1, -BIG, -200, -101, -100, -99, -51, -50, -49, -2, -1, 0, 1, 254, 255, 256]
+    accs += [BIG - 1, BIG, BIG + 1, LIMIT // 2]
+    layer = IntegerLayer(np.zeros((len(accs), 1, 1, 1), np.int64), np.array(accs), 0, activation, top=top)
+    got = IntegerChain([layer]).activations(torch.zeros(1, 1, 1, 1, dtype=torch.float64)).flatten()
+    assert got.tolist() == [oracle_activation(acc, layer) for acc in accs]
+    if activation == LEAKY:
+        assert oracle_activation(-100, layer) == -1
+        assert oracle_activation(-BIG, layer) == -10480
 
 
 def plain(out: int = 1, into: int = 1, k: int = 1) -> IntegerLayer:
-    return IntegerLayer(np.ones((out, into, k, k), np.int64), np.zeros(out, np.int64), 0, False, 1)
+    return IntegerLayer(np.ones((out, into, k, k), np.int64), np.zeros(out, np.int64))
 
 
 MIN = np.iinfo(np.int64).min
+ONE = np.ones((1, 1, 1, 1), np.int64)
+ZERO = np.zeros(1, np.int64)
 
 
 @pytest.mark.parametrize(
-    ("layers", "thresholds"),
+    "layers",
     [
-        ([], [0]),
-        ([plain()], []),
-        ([plain()], list(range(256))),
-        ([plain()], [1, 1]),
-        ([plain()], [2, 1]),
-        ([plain()], [LIMIT]),
-        ([plain()], [-LIMIT]),
-        ([plain()], [MIN]),
-        ([plain()], [1, MIN]),
-        ([plain(2), plain()], [0]),
-        ([plain(k=2)], [0]),
-        ([plain(k=11)], [0]),
-        ([IntegerLayer(np.ones((1, 1, 3, 1), np.int64), np.zeros(1, np.int64), 0, False, 1)], [0]),
-        ([IntegerLayer(np.ones((2, 1, 1, 1), np.int64), np.zeros(1, np.int64), 0, False, 1)], [0]),
-        ([IntegerLayer(np.full((1, 1, 1, 1), 32768), np.zeros(1, np.int64), 0, False, 1)], [0]),
-        ([IntegerLayer(np.full((1, 1, 1, 1), -32768), np.zeros(1, np.int64), 0, False, 1)], [0]),
-        ([IntegerLayer(np.ones((1, 1, 1, 1), np.int64), np.array([MIN]), 0, False, 1)], [0]),
-        ([IntegerLayer(np.ones((1, 1, 1, 1), np.int64), np.zeros(1, np.int64), 53, False, 1), plain()], [0]),
-        ([IntegerLayer(np.ones((1, 1, 1, 1), np.int64), np.zeros(1, np.int64), -1, False, 1), plain()], [0]),
-        ([IntegerLayer(np.ones((2, 1, 1, 1), np.int64), np.zeros(2, np.int64), 0, False, 2), plain()], [0]),
-        ([IntegerLayer(np.ones((1, 1, 1, 1), np.int64), np.zeros(1, np.int64), 0, False, 0), plain()], [0]),
-        # What would follow the last layer would be ignored.
-        ([IntegerLayer(np.ones((1, 1, 1, 1), np.int64), np.zeros(1, np.int64), 1, False, 1)], [0]),
-        ([IntegerLayer(np.ones((1, 1, 1, 1), np.int64), np.zeros(1, np.int64), 0, True, 1)], [0]),
-        ([IntegerLayer(np.ones((4, 1, 1, 1), np.int64), np.zeros(4, np.int64), 0, False, 2)], [0]),
+        [],
+        [plain(2), plain()],
+        [plain(k=2)],
+        [plain(k=11)],
+        [IntegerLayer(np.ones((1, 1, 3, 1), np.int64), ZERO)],
+        [IntegerLayer(np.ones((2, 1, 1, 1), np.int64), ZERO)],
+        [IntegerLayer(ONE, ZERO[:, None])],
+        [IntegerLayer(32768 * ONE, ZERO)],
+        [IntegerLayer(-32768 * ONE, ZERO)],
+        [IntegerLayer(MIN * ONE, ZERO)],
+        [IntegerLayer(ONE, np.array([MIN]))],
+        [IntegerLayer(ONE, ZERO, 53)],
+        [IntegerLayer(ONE, ZERO, -1)],
+        [IntegerLayer(plain(2).weight, plain(2).bias, shuffle=2)],
+        [IntegerLayer(ONE, ZERO, shuffle=0)],
+        [IntegerLayer(ONE, ZERO, shuffle=-1)],
+        [IntegerLayer(ONE, ZERO, activation=3)],
+        [IntegerLayer(ONE, ZERO, activation=-1)],
+        [IntegerLayer(ONE, ZERO, top=-1)],
+        [IntegerLayer(ONE, ZERO, top=BIG + 1)],
+        [replace(plain(k=3), up=0)],
+        [replace(plain(k=3), up=-2)],
+        [replace(plain(k=9), up=9)],
+        [replace(plain(4, k=3), up=2, shuffle=2)],
+        # Some positions would get nothing but the bias.
+        [replace(plain(k=1), up=2)],
+        [replace(plain(k=3), up=4)],
     ],
 )
-def test_bad_networks_are_refused(layers: list[IntegerLayer], thresholds: list[int]) -> None:
+def test_bad_layers_are_refused(layers: list[IntegerLayer]) -> None:
     with pytest.raises(ModelError, match="integer"):
-        FixedPointNetwork(layers, np.array(thresholds, np.int64))
+        IntegerChain(layers)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[], list(range(256)), [[0]], [1, 1], [2, 1], [LIMIT], [-LIMIT], [MIN], [1, MIN], [MIN, MIN + 1]],
+    ids=lambda v: str(v)[:20],
+)
+def test_bad_thresholds_are_refused(values: list[int]) -> None:
+    with pytest.raises(ModelError, match="integer network"):
+        Thresholds(np.array(values, np.int64))
+
+
+@pytest.mark.parametrize("levels", [[math.nan], [math.inf], [1e300], [0.5, 0.5], [1.0, 0.0], []])
+def test_bad_real_thresholds_are_refused(levels: list[float]) -> None:
+    with pytest.raises(ModelError):
+        Thresholds.of(np.array(levels), 20, "scales")
+
+
+def test_real_thresholds_that_fall_together_are_refused() -> None:
+    assert Thresholds.of(np.array([0.13, 0.14]), 7, "scales").values.tolist() == [16, 17]
+    with pytest.raises(ModelError, match="ascend"):
+        Thresholds.of(np.array([0.13, 0.14]), 6, "scales")
+
+
+@given(st.integers(-30, 50), st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=5, unique=True), st.data())
+def test_real_thresholds_are_exceeded_by_the_same_values(
+    exponent: int, levels: list[float], data: st.DataObject
+) -> None:
+    """As integers, they split the sums exactly where the real ones do."""
+    try:
+        thresholds = Thresholds.of(np.array(sorted(levels)), exponent, "scales")
+    except ModelError:
+        return
+    near = [int(v) + d for v in thresholds.values for d in (-1, 0, 1)]
+    sums = torch.tensor(near + data.draw(st.lists(st.integers(-(2**52), 2**52), max_size=9))).double()
+    real = [sum(math.ldexp(float(s), -exponent) > level for level in levels) for s in sums]
+    assert thresholds.count(sums).tolist() == real
 
 
 def test_a_device_that_rounds_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     real = fixed_point._accumulate
 
-    def single_precision(a: torch.Tensor, taps: list[torch.Tensor], bias: torch.Tensor) -> torch.Tensor:
-        return real(a.float(), [tap.float() for tap in taps], bias.float()).double()
+    def single_precision(a: Tensor, phases: list[fixed_point._Phase], bias: Tensor, up: int) -> Tensor:
+        phases = [phase._replace(matrix=phase.matrix.float()) for phase in phases]
+        return real(a.float(), phases, bias.float(), up).double()
 
-    fixed_point._prove_exact.cache_clear()
+    fixed_point.prove_exact.cache_clear()
     monkeypatch.setattr(fixed_point, "_accumulate", single_precision)
     with pytest.raises(ModelError, match="cpu does not compute float64 exactly"):
-        FixedPointNetwork([plain()], np.array([0]))(torch.zeros(1, 1, 1, 1))
+        IntegerChain([plain()]).sums(torch.zeros(1, 1, 1, 1, dtype=torch.float64))
     monkeypatch.undo()
-    fixed_point._prove_exact(torch.device("cpu"))
+    fixed_point.prove_exact(torch.device("cpu"))
+
+
+def test_a_device_without_float64_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_float64(*_: object) -> None:
+        raise TypeError("Cannot convert a tensor to this device as it does not support float64")
+
+    fixed_point.prove_exact.cache_clear()
+    monkeypatch.setattr(fixed_point, "_prepare", no_float64)
+    with pytest.raises(ModelError, match=r"device cpu has no float64.*CPU"):
+        fixed_point.prove_exact(torch.device("cpu"))
+    monkeypatch.undo()
+    fixed_point.prove_exact(torch.device("cpu"))
 
 
 # ---- conversion
@@ -252,83 +403,166 @@ def trained(seed: int = 0) -> nn.Sequential:
     return network
 
 
-THRESHOLDS = [level + 0.5 for level in range(63)]
+def enlarging(seed: int = 0) -> nn.Sequential:
+    """Transposed convolutions, sub-pixel convolutions, leaky units, nested."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        network = nn.Sequential(
+            nn.ConvTranspose2d(4, 12, 5, 2, 2, 1), nn.LeakyReLU(), nn.Identity(),
+            nn.Sequential(nn.Conv2d(12, 32, 3, padding=1), nn.PixelShuffle(2), nn.LeakyReLU()),
+            nn.ConvTranspose2d(8, 10, 3, 1, 1), nn.LeakyReLU(),
+            nn.ConvTranspose2d(10, 6, 3, 3, 1, 2, bias=False),
+        )  # fmt: skip
+        network[-1].weight.mul_(400.0)
+    return network
 
 
-def samples(count: int = 4) -> list[Int64]:
+LEVELS = np.arange(63) + 0.5
+
+
+def samples(channels: int = 4, count: int = 4) -> list[Tensor]:
     rng = np.random.default_rng(9)
-    return [rng.integers(-12, 13, (4, 9, 7)) for _ in range(count)]
+    return [given_to(rng.integers(-12, 13, (channels, 9, 7))) for _ in range(count)]
 
 
-def digest(network: FixedPointNetwork) -> str:
-    result = hashlib.sha256()
-    network.update_hash(result)
-    return result.hexdigest()
+def converted(network: nn.Module, last: str = "sums") -> fixed_point.Converted:
+    return convert(steps_of(network, "h_s"), [Part(4, 0)], samples(), "h_s", last=last)
 
 
-def test_converted_network_follows_the_float_network() -> None:
-    network = trained()
-    exact = convert(network, THRESHOLDS, samples())
-    assert exact.upscale == 2
-    z = np.random.default_rng(1).integers(-12, 13, (4, 40, 50))
+@pytest.mark.parametrize("make", [trained, enlarging])
+def test_converted_network_follows_the_float_network(make: type[nn.Sequential]) -> None:
+    network = make()
+    exact = converted(network)
+    assert exact.chain.scaling == (2 if make is trained else 12)
+    z = np.random.default_rng(1).integers(-12, 13, (4, 12, 15))
     with torch.no_grad():
         real = network.double()(torch.from_numpy(z)[None].double())[0].numpy()
+    thresholds = Thresholds.of(LEVELS, exact.exponent, "h_s")
     want = np.clip(np.round(real), 0, 63)
-    got = exact(torch.from_numpy(z)[None])[0].numpy()
+    sums = exact.chain.sums(given_to(z))
+    real_sums = np.ldexp(planes_of(sums).astype(float), -exact.exponent)
+    np.testing.assert_allclose(real_sums, real, atol=0.01)
+    got = planes_of(thresholds.count(sums).double())
     assert len(np.unique(want)) > 20
     assert (got != want).mean() < 2e-3
     # Where they differ, the float network was undecided.
     assert np.abs(real - np.round(real))[got != want].min(initial=0.5) > 0.49
+    # Activations are the same with fewer bits.
+    short = converted(make(), "activations")
+    coarse = np.ldexp(planes_of(short.chain.activations(given_to(z))).astype(float), -short.exponent)
+    np.testing.assert_allclose(coarse, real, atol=0.01)
+    assert short.exponent < exact.exponent
+
+
+def test_parts_of_different_scale_are_joined() -> None:
+    """A layer whose input channels come from three networks: their weights share out what differs."""
+    rng = np.random.default_rng(3)
+    parts = [Part(3, 4), Part(1, 17), Part(2, -3)]
+    weight = rng.normal(0, 1, (5, 6, 3, 3)).astype(np.float32)
+    weight[:, 3:4] *= 100
+    step = Step(weight, rng.normal(0, 1, 5).astype(np.float32))
+    a = rng.integers(-2000, 2000, (6, 8, 8))
+    made = convert([step], parts, [given_to(a)], "joined")
+    exponents = np.repeat([p.exponent for p in parts], [p.channels for p in parts])
+    real = np.ldexp(a.astype(float), -exponents[:, None, None])
+    want = nn.functional.conv2d(
+        torch.from_numpy(real)[None], torch.from_numpy(weight).double(),
+        torch.from_numpy(step.bias).double(), padding=1,
+    )[0].numpy()  # fmt: skip
+    got = np.ldexp(planes_of(made.samples[0]).astype(float), -made.exponent)
+    np.testing.assert_allclose(got, want, rtol=1e-3, atol=np.abs(want).max() * 1e-3)
+    with pytest.raises(ModelError, match=r"joined, layer 0: expected 6 channels, got 5"):
+        convert([step], [Part(3, 4), Part(2, 1)], [given_to(a[:5])], "joined")
+
+
+def test_a_limit_of_activations_is_kept() -> None:
+    """What QReLU needs: ReLU that ends at 255."""
+    steps = [
+        Step(np.full((1, 1, 1, 1), 40.0, np.float32), np.zeros(1, np.float32), activation=RELU, top=255.0),
+        Step(np.ones((1, 1, 1, 1), np.float32), np.zeros(1, np.float32)),
+    ]
+    made = convert(steps, [Part(1, 0)], [given_to(np.array([[[-9, 20]]]))], "capped")
+    z = np.array([[[-3, 0, 1, 3, 6, 7, 1000]]])
+    got = np.ldexp(planes_of(made.chain.sums(given_to(z))).astype(float), -made.exponent)
+    np.testing.assert_allclose(got, [[[0, 0, 40, 120, 240, 255, 255]]], rtol=2e-4)
+
+
+def digest(exact: fixed_point.Converted) -> str:
+    result = hashlib.sha256(str(exact.exponent).encode())
+    for layer in exact.chain.layers:
+        result.update(f"{layer.weight.shape} {layer.form}".encode())
+        result.update(layer.weight.astype("<i2").tobytes() + layer.bias.astype("<i8").tobytes())
+    return result.hexdigest()
+
+
+def lattice(network: nn.Module) -> nn.Module:
+    """Weights that are the same on all machines and releases."""
+    with torch.no_grad():
+        for parameter in network.parameters():
+            numbers = torch.arange(parameter.numel(), dtype=torch.float32)
+            parameter.copy_((numbers * 7919 % 257 - 128).view_as(parameter) / 256)
+    return network
 
 
 def test_conversion_is_the_same_again_and_with_any_thread_count(threads: None) -> None:
     ids = set()
     for count in (1, 2, 3):
         torch.set_num_threads(count)
-        ids.add(digest(convert(trained(), THRESHOLDS, samples())))
-    # Frozen: another value on another machine means that conversion is not a function of integers only.
-    fixed = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.PixelShuffle(2), nn.Conv2d(1, 3, 1))
-    with torch.no_grad():
-        for parameter in fixed.parameters():
-            numbers = torch.arange(parameter.numel(), dtype=torch.float32)
-            parameter.copy_((numbers * 7919 % 257 - 128).view_as(parameter) / 256)
-    small = [np.arange(2 * 5 * 6).reshape(2, 5, 6) % 11 - 5]
+        ids.add((digest(converted(trained())), digest(converted(enlarging(), "activations"))))
     assert len(ids) == 1
-    assert digest(convert(fixed, [-0.5, 0.5, 1.5], small))[:12] == "ac9b5b23fc42"
+    # Frozen: another value on another machine means that conversion is not a function of integers only.
+    small = [given_to(np.arange(2 * 5 * 6).reshape(2, 5, 6) % 11 - 5)]
+    first = lattice(
+        nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.PixelShuffle(2), nn.Conv2d(1, 3, 1))
+    )
+    second = lattice(
+        nn.Sequential(nn.ConvTranspose2d(2, 3, 5, 2, 2, 1), nn.LeakyReLU(), nn.Conv2d(3, 2, 3, padding=1))
+    )
+    frozen = [
+        digest(convert(steps_of(network, "frozen"), [Part(2, 0)], small, "frozen"))[:12]
+        for network in (first, second)
+    ]
+    assert frozen == ["e9cad2be7715", "0ce2b5359f0e"]
 
 
-def test_every_bit_of_a_network_is_hashed() -> None:
-    rng = np.random.default_rng(0)
-    base = random_layers(rng)
-    seen = {digest(base)}
-    for number, layer in enumerate(base.layers):
-        weight, bias = layer.weight.copy(), layer.bias.copy()
-        weight.flat[-1] = 5 if weight.flat[-1] != 5 else 6
-        bias[-1] += 1
-        changes = [
-            IntegerLayer(weight, layer.bias, layer.shift, layer.relu, layer.shuffle),
-            IntegerLayer(layer.weight, bias, layer.shift, layer.relu, layer.shuffle),
-        ]
-        if number < 2:
-            changes += [
-                IntegerLayer(layer.weight, layer.bias, layer.shift + 1, layer.relu, layer.shuffle),
-                IntegerLayer(layer.weight, layer.bias, layer.shift, not layer.relu, layer.shuffle),
-            ]
-        for change in changes:
-            layers = [*base.layers[:number], change, *base.layers[number + 1 :]]
-            seen.add(digest(FixedPointNetwork(layers, base.thresholds)))
-    thresholds = base.thresholds.copy()
-    thresholds[-1] += 1
-    seen.add(digest(FixedPointNetwork(base.layers, thresholds)))
-    assert len(seen) == 12
+def test_headroom_of_two_bits() -> None:
+    """The largest sum of all samples lies in the upper half of the lower quarter of a layer's range."""
+    chain = converted(enlarging(), "activations").chain
+    for number, layer in enumerate(chain.layers):
+        sums = [reference_sums(chain.layers[: number + 1], planes_of(sample)) for sample in samples()]
+        largest = max(int(np.abs(s).max()) for s in sums)
+        assert BIG / 8 <= largest / 2**layer.shift < BIG / 4
 
 
 @pytest.mark.parametrize("peak", [1.0, 0.3, 32767.0, 32767.49, 2.0**-30, 1e-9, 32767 / 1024, 32768 / 1024])
 def test_weights_use_their_16_bits(peak: float) -> None:
     network = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False))
     nn.init.constant_(network[0].weight, peak)
-    layer = convert(network, [0.5 * peak], []).layers[0]
-    assert 2**14 - 1 <= abs(int(layer.weight.item())) <= 2**15 - 1
+    made = convert(steps_of(network, "one"), [Part(1, 0)], [given_to(np.ones((1, 1, 1)))], "one")
+    assert 2**14 - 1 <= abs(int(made.chain.layers[0].weight.item())) <= 2**15 - 1
+
+
+@pytest.mark.parametrize("bias", [0.0, 0.3, -40.0])
+def test_weights_of_zero_are_fine(bias: float) -> None:
+    """Networks that do not look at their input, all of them or their last layer."""
+    for network in (trained(), enlarging(), nn.Sequential(*trained()[:-1], nn.Conv2d(24, 6, 1))):
+        for parameter in network.parameters():
+            nn.init.zeros_(parameter)
+        network[-1].bias = nn.Parameter(torch.full((6,), bias))
+        made = converted(network)
+        got = made.samples[0] * 2.0**-made.exponent
+        assert float((got - bias).abs().max()) <= abs(bias) * 1e-4
+
+
+def test_a_part_without_weights_does_not_limit_the_others() -> None:
+    weight = np.zeros((1, 2, 1, 1), np.float32)
+    weight[0, 0] = 0.7
+    step = Step(weight, np.array([0.1], np.float32))
+    a = [given_to(np.array([[[1000]], [[-7]]]))]
+    for exponent in (-20, 0, 30):
+        made = convert([step], [Part(1, 8), Part(1, exponent)], a, "parts")
+        assert 2**14 <= made.chain.layers[0].weight.max() < 2**15
+        assert made.exponent == 8 + 15
 
 
 @pytest.mark.parametrize(
@@ -343,8 +577,8 @@ def test_absurd_weights_are_refused(value: float, where: str) -> None:
             network[2].weight.fill_(value)
         else:
             network[2].bias[3] = value
-    with pytest.raises(ModelError, match=r"h_scale\[2\]"):
-        convert(network, THRESHOLDS, samples(), "h_scale")
+    with pytest.raises(ModelError, match=r"h_s, layer 1"):
+        converted(network)
 
 
 @pytest.mark.parametrize(
@@ -357,34 +591,68 @@ def test_absurd_weights_are_refused(value: float, where: str) -> None:
         nn.Conv2d(4, 4, (1, 3), padding=(0, 1)),
         nn.Conv2d(4, 4, 2, padding=1),
         nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"),
-        nn.ConvTranspose2d(4, 4, 3, padding=1),
+        nn.Conv2d(4, 4, 3, padding="same"),
+        nn.ConvTranspose2d(4, 4, 3, stride=2, padding=1),
+        nn.ConvTranspose2d(4, 4, 5, stride=2, padding=2, output_padding=1, groups=2),
+        nn.ConvTranspose2d(4, 4, 3, stride=2, padding=2, output_padding=1, dilation=2),
+        nn.ConvTranspose2d(4, 4, 4, stride=2, padding=1),
+        nn.ConvTranspose2d(4, 4, 3, stride=(2, 3), padding=1, output_padding=(1, 2)),
         nn.LeakyReLU(),
+        nn.LeakyReLU(0.2),
+        nn.PixelShuffle(2),
         nn.Sigmoid(),
         nn.ReLU(),
     ],
     ids=str,
 )
 def test_unsupported_layers_are_refused(bad: nn.Module) -> None:
-    with pytest.raises(ModelError, match=r"network\[0\].*cannot be made exact"):
-        convert(nn.Sequential(bad, nn.Conv2d(4, 1, 1)), [0.5], samples())
+    with pytest.raises(ModelError, match=r"h_s\[0\].*cannot be made exact"):
+        steps_of(nn.Sequential(bad, nn.Conv2d(4, 1, 1)), "h_s")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [nn.LeakyReLU(0.2), nn.Softplus(), nn.Sequential(nn.ReLU(), nn.ReLU()), nn.Dropout(), nn.BatchNorm2d(4),
+     nn.Sequential(nn.PixelShuffle(2), nn.PixelShuffle(2)), nn.Linear(4, 4), nn.Upsample(scale_factor=2)],
+    ids=str,
+)  # fmt: skip
+def test_unsupported_layers_behind_a_convolution_are_refused(bad: nn.Module) -> None:
+    with pytest.raises(ModelError, match=r"h_s\[1\].*cannot be made exact"):
+        steps_of(nn.Sequential(nn.Conv2d(4, 16, 1), bad), "h_s")
+
+
+@pytest.mark.parametrize("empty", [nn.Sequential(), nn.Identity(), nn.Sequential(nn.Identity())], ids=str)
+def test_a_network_without_layers_is_refused(empty: nn.Module) -> None:
+    with pytest.raises(ModelError, match="h_s: it has no convolution"):
+        steps_of(empty, "h_s")
+
+
+def test_what_no_integer_layer_is_names_its_layer() -> None:
+    """Found only when the integers are made."""
+    for bad in (
+        nn.Sequential(nn.Conv2d(4, 4, 1), nn.ConvTranspose2d(4, 4, 3, 2, 1, 1), nn.PixelShuffle(2)),
+        nn.Sequential(nn.Conv2d(4, 4, 1), nn.ConvTranspose2d(4, 4, 3, 4, 1, 3)),
+        nn.Sequential(nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 11, padding=5)),
+    ):
+        with pytest.raises(ModelError, match=r"h_s, layer 1"):
+            converted(bad)
 
 
 def test_an_unprovable_bound_is_refused() -> None:
     network = nn.Sequential(nn.Conv2d(300_000, 1, 1))
     nn.init.constant_(network[0].weight, 0.9999)
-    with pytest.raises(ModelError, match="beyond the exact range"):
-        convert(network, [0.5], [])
+    with pytest.raises(ModelError, match=r"wide, layer 0.*beyond the exact range"):
+        convert(steps_of(network, "wide"), [Part(300_000, 0)], [], "wide")
 
 
-@pytest.mark.parametrize("thresholds", [[math.nan], [math.inf], [1e300], [0.5, 0.5], [1.0, 0.0], []])
-def test_bad_thresholds_are_refused(thresholds: list[float]) -> None:
-    with pytest.raises(ModelError):
-        convert(trained(), thresholds, samples())
-
-
-def test_a_network_that_ends_in_relu_is_refused() -> None:
-    with pytest.raises(ModelError, match="nothing follows"):
-        convert(trained().append(nn.ReLU()), THRESHOLDS, samples())
+def test_masks_are_part_of_the_weights() -> None:
+    for kind in (MaskedConv2d, CheckerboardMaskedConv2d):
+        conv = kind(2, 3, 5, padding=2)
+        nn.init.ones_(conv.weight)
+        (step,) = steps_of(conv, "context")
+        mask = np.arange(25).reshape(5, 5)
+        seen = mask < 12 if kind is MaskedConv2d else mask % 2 == 1
+        np.testing.assert_array_equal(step.weight, np.broadcast_to(seen, (3, 2, 5, 5)).astype(np.float32))
 
 
 # ---- the integer generator
@@ -416,10 +684,10 @@ def test_drawn_symbols_are_those_of_splitmix64() -> None:
 @pytest.mark.parametrize("step", [2, 4, 2**20, 2**45])
 def test_evenly_spaced_thresholds(step: int) -> None:
     """They are counted without a search: at their edges and at the ends of the range as anywhere else."""
-    thresholds = step * np.arange(63 if step < 2**40 else 5) + step // 2
-    sums = np.concatenate([thresholds - 1, thresholds, thresholds + 1, [0, LIMIT - 2, 2 - LIMIT]])
-    layer = IntegerLayer(np.zeros((len(sums), 1, 1, 1), np.int64), sums, 0, False, 1)
+    values = step * np.arange(63 if step < 2**40 else 5) + step // 2
+    sums = np.concatenate([values - 1, values, values + 1, [0, LIMIT - 2, 2 - LIMIT]])
     for moved in (0, 1):  # moved by one, they take the search
-        network = FixedPointNetwork([layer], thresholds + moved)
-        expected = [sum(int(s) > int(t) for t in network.thresholds) for s in sums]
-        assert network(torch.zeros(1, 1, 1, 1)).flatten().tolist() == expected
+        thresholds = Thresholds(values + moved)
+        assert (thresholds._step is None) == bool(moved)
+        expected = [sum(int(s) > int(t) for t in thresholds.values) for s in sums]
+        assert thresholds.count(torch.from_numpy(sums.astype(np.float64))).tolist() == expected
