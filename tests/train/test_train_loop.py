@@ -25,33 +25,6 @@ from latens.zoo import LoadedModel
 Make = Callable[..., Trainer]
 
 
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three photographs, one of them smaller than a crop, one smaller than a position of z; and a damaged one."""
-    folder = tmp_path_factory.mktemp("photos")
-    for name, size in (("a", (150, 200)), ("b", (90, 70)), ("c", (40, 30))):
-        Image.fromarray(tiny.picture(*size)).save(folder / f"{name}.png")
-    (folder / "damaged.png").write_bytes(b"nothing")
-    return folder
-
-
-@pytest.fixture
-def make(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
-    """Makes trainers of a tiny model in a run folder."""
-    patches = Trainer._patches
-    monkeypatch.setattr(Trainer, "_patches", lambda self, count: patches(self, 2000))
-    threads = torch.get_num_threads()
-
-    def trainer(
-        run: str = "run", branch_from: Path | None = None, report: Any = None, **changes: Any
-    ) -> Trainer:
-        config = TrainConfig(data=str(photos), batch=2, crop=64, warmup=2, ema=0.9, model=tiny.CONFIG)
-        return Trainer(replace(config, **changes), tmp_path / run, branch_from, report or (lambda _: None))
-
-    yield trainer
-    torch.set_num_threads(threads)
-
-
 def steps(trainer: Trainer, count: int) -> list[dict[str, float]]:
     return [trainer.train_step(trainer.crops(trainer.step)) for _ in range(count)]
 

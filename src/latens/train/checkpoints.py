@@ -84,8 +84,6 @@ def load_average(path: Path) -> nn.Module:
         model = model_of(state["architecture"])
         model.load_state_dict(state["average"])
     except (LatensError, KeyError, IndexError, TypeError, RuntimeError, AttributeError) as error:
-        if isinstance(error, TrainingError):
-            raise
         raise TrainingError(f"{printable(path)}: not a checkpoint of a training run") from error
     return model
 

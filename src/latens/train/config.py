@@ -172,7 +172,8 @@ class TrainConfig:
 
     def _in_last(self, share: float, step: int) -> bool:
         """Whether a step is in the last part of the decay."""
-        return 0 < self.steps - share * (self.steps - self.decay_start) <= step
+        decay = self.steps - self.decay_start
+        return decay > 0 and step >= self.steps - share * decay
 
     def is_hard(self, step: int) -> bool:
         """Whether a step trains with frozen g_a and h_a and hard rounding."""

@@ -420,7 +420,6 @@ class Trainer:
         bits = top["bpp"] - below["bpp"]
         slope = (top["db"] - below["db"]) / bits if bits > 0 else 0.0
         if slope < least:
-            self.save()
             raise TrainingError(
                 f"step {self.step}: at the top of the range a bit per pixel buys {slope:.2f} dB "
                 f"({below['db']:.2f} dB at {below['bpp']:.3f} bpp, {top['db']:.2f} at {top['bpp']:.3f}), "
@@ -428,8 +427,8 @@ class Trainer:
                 "saved, and min_slope=0 trains on"
             )
 
-    def _ends(self) -> bool:
-        return self._stopping or (self._stop_wanted and self.processes.count == 1)
+    def _ended(self) -> bool:
+        return 0 < self.config.steps <= self.step
 
     def run(self, budget_seconds: float = math.inf) -> None:
         """Train until ``config.steps``, the budget or :meth:`stop`; then save.
@@ -451,7 +450,9 @@ class Trainer:
                 loader.submit(self.crops, next(coming)) for _ in range(ahead)
             )
             try:
-                while not (0 < self.config.steps <= self.step or self._ends()):
+                while not (
+                    self._ended() or self._stopping or (self._stop_wanted and self.processes.count == 1)
+                ):
                     x = queue.popleft().result()
                     queue.append(loader.submit(self.crops, next(coming)))
                     for key, value in self.train_step(x).items():
@@ -467,7 +468,10 @@ class Trainer:
                     if now - saved > self.config.checkpoint_seconds:
                         self.save()
                         saved = now
-                    if len(self.validation) and now - validated > self.config.validate_seconds:
+                    due = now - validated > self.config.validate_seconds or self._ended()
+                    if len(self.validation) and due:
+                        self.save()
+                        saved = now
                         if self.processes.leads:
                             rows = self.validate()
                             self._record({"step": self.step, "validation": rows})

@@ -37,6 +37,7 @@ _TRANSFORMS = ("g_a", "g_s", "h_a")
 _GRID = 64
 _RATES_PER_BATCH = 4
 _QUANTILES_EVERY = 25
+_LEAST_FOR_MS_SSIM = 160
 
 
 def rate_and_distortion(out: dict[str, Any], x: Tensor) -> tuple[Tensor, Tensor]:
@@ -169,6 +170,11 @@ class ZooObjective(Objective):
         self._metric, self._lmbda = config.metric, _lmbda(config)
         if config.metric == "ms-ssim" and self.variable_rate:
             raise TrainingError(f"{config.architecture}: models of variable rate are trained for mse only")
+        if config.metric == "ms-ssim" and config.crop <= _LEAST_FOR_MS_SSIM:
+            raise TrainingError(
+                f"ms-ssim needs crops of more than {_LEAST_FOR_MS_SSIM} pixels, got {config.crop}; "
+                "crop=192 is the smallest"
+            )
         self._bottlenecks = [m for m in self.model.modules() if isinstance(m, EntropyBottleneck)]
         for bottleneck in self._bottlenecks:
             bottleneck.quantiles.requires_grad_(False)
@@ -193,7 +199,7 @@ class ZooObjective(Objective):
     def forward(self, x: Tensor, quality: Tensor, step: int, hard: bool) -> Tensor:
         out = self.model(x)
         rate, mse = rate_and_distortion(out, x)
-        distortion = mse if self._metric == "mse" else 1 - ms_ssim(out["x_hat"], x)
+        distortion = mse if self._metric == "mse" else 1 - ms_ssim(out["x_hat"].contiguous(), x.contiguous())
         return _figures(rate + self._lmbda * distortion, rate, mse)
 
     def files(self, model: nn.Module) -> Iterator[tuple[float, Callable[[Pixels], tuple[int, Pixels]]]]:
