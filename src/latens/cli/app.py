@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from latens import format as ltn
-from latens.cli import evaluation, files, inspection, training
+from latens.cli import evaluation, files, inspection, training, video
 from latens.cli.messages import say
 from latens.errors import ImageError, LatensError, ModelError, OutputError, TargetError
 from latens.io import printable
@@ -333,19 +333,33 @@ def models(
     published: Annotated[
         bool, typer.Option("--published", help="The published architectures that latens.zoo offers.")
     ] = False,
+    exact: Annotated[
+        str | None,
+        typer.Option(
+            "--exact", metavar="MODEL", help="The integer networks of a model or weights file, with their bounds."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
     """List the models that make .ltn files.
 
-    With --published the architectures of the literature that latens.zoo has, with their sizes and what they cost.
+    With --published the architectures of the literature that latens.zoo has, with their sizes and what they cost. With
+    --exact the integer networks that choose the tables of one model: for each layer the largest sum that any
+    input can lead to, which has to stay below 2^53 for decoding to be the same everywhere.
 
     Examples:
 
       latens models
 
       latens models --published
+
+      latens models --exact latens-base-1
     """
     from dataclasses import asdict
+
+    if exact is not None:
+        _print(_bounds(exact, as_json))
+        return
 
     from latens.zoo import cards, listing
 
@@ -375,6 +389,26 @@ def models(
     _print("\n".join(lines))
 
 
+def _bounds(model: str, as_json: bool) -> str:
+    import math
+
+    from latens.zoo import load
+
+    entropy = load(model).entropy
+    bounds = entropy.bounds()
+    if as_json:
+        return json.dumps({"entropy_id": entropy.entropy_id, "bounds": bounds}, indent=1)
+    lines = [f"entropy id {entropy.entropy_id}"]
+    for name, layers in bounds.items():
+        lines += [f"  {name:<24} layer {i}: sums below 2^{math.log2(b):.2f}" for i, b in enumerate(layers)]
+    highest = max((b for layers in bounds.values() for b in layers), default=0)
+    if highest:
+        lines.append(f"highest: 2^{math.log2(highest):.2f} of 2^53; exact in any order, on any device with float64")
+    else:
+        lines.append("no networks: each channel has a table of its own")
+    return "\n".join(lines)
+
+
 def _table(rows: list[Row]) -> str:
     lines = [
         f"{'model':<30} {'quality':<9} {'metrics':<13} {'parameters':>11} {'MAC/pixel enc':>14} {'dec':>9}"
@@ -397,6 +431,7 @@ app.command("eval")(evaluation.evaluate)
 app.command()(evaluation.plot)
 app.command()(evaluation.find)
 app.command()(inspection.inspect)
+app.add_typer(video.app)
 
 
 _debug = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -432,7 +432,6 @@ class VideoSink:
         info: of the frames.
         force: replace what is there.
         inputs: files that must not be written over.
-        to_rgb: makes ``(height, width, 3)`` uint8 of a frame, for PNG.
 
     Raises:
         OutputError: it cannot be written there.
@@ -446,11 +445,9 @@ class VideoSink:
         *,
         force: bool = False,
         inputs: Sequence[str] = (),
-        to_rgb: Any = None,
     ) -> None:
         self.info = info
         self.notes: list[str] = []
-        self._to_rgb = to_rgb
         self._count = 0
         self._expected: int | None = None
         self._irregular = False
@@ -493,8 +490,12 @@ class VideoSink:
         else:
             self.abort()
 
-    def add(self, frame: VideoFrame) -> None:
+    def add(self, frame: VideoFrame, rgb: Callable[[], npt.NDArray[np.uint8]] | None = None) -> None:
         """Write the next frame.
+
+        Args:
+            frame: shaped as the video says.
+            rgb: makes the same as ``(height, width, 3)``; PNG files need it.
 
         Raises:
             OutputError: it cannot be written.
@@ -504,7 +505,7 @@ class VideoSink:
             self._irregular = True
         self._expected = frame.timestamp + step
         if self._kind == "png":
-            self._write_png(frame)
+            self._write_png(rgb)
         elif self._container is not None:
             self._encode(frame)
         else:
@@ -560,14 +561,15 @@ class VideoSink:
             raise OutputError(f"{printable(folder)}: cannot be made ({error.strerror})") from error
         self._folder = folder
 
-    def _write_png(self, frame: VideoFrame) -> None:
+    def _write_png(self, rgb: Callable[[], npt.NDArray[np.uint8]] | None) -> None:
         from PIL import Image
 
-        assert self._folder is not None  # set with this kind
+        if self._folder is None or rgb is None:
+            raise OutputError("PNG files need frames in RGB")
         target = self._folder / f"{self._count:06d}.png"
         check_output(target, force=True)
         try:
-            Image.fromarray(self._to_rgb(frame)).save(target)
+            Image.fromarray(rgb()).save(target)
         except OSError as error:
             raise OutputError(f"{printable(target)}: cannot be written ({error.strerror})") from error
 

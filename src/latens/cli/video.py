@@ -1,0 +1,593 @@
+"""``latens video``: videos to .ltn files and back."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+
+import typer
+
+from latens import format as ltn
+from latens.cli import files
+from latens.cli.messages import on_terminal, say
+from latens.errors import FormatError, ImageError, ModelError, OutputError, VideoError
+from latens.io import TemporaryOutput, check_output, printable
+
+if TYPE_CHECKING:
+    from latens.codec.video import VideoCodec
+    from latens.evaluate.video import VideoResult
+    from latens.io import RawVideo
+
+EXIT_SALVAGED = 3
+
+app = typer.Typer(
+    name="video",
+    help="Compress videos to .ltn files and back.",
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Clip = Annotated[str, typer.Argument(help="Video file; '-' is standard input.")]
+Coded = Annotated[str, typer.Argument(help="A .ltn file; '-' is standard input.")]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help="Weights file, or checkpoint of CompressAI; with -q, ssf2020 (published weights).",
+    ),
+]
+Quality = Annotated[
+    int | None, typer.Option("--quality", "-q", min=1, max=9, help="Of ssf2020: 1 (smallest) to 9 (best).")
+]
+Gop = Annotated[int, typer.Option("--gop", min=1, help="Every so many frames one is coded alone.")]
+Frames = Annotated[int | None, typer.Option("--frames", min=1, help="Only so many, from the start.")]
+RawSize = Annotated[
+    str | None, typer.Option("--raw", help="The input is bare planes of this size, as 416x240.")
+]
+RawRate = Annotated[
+    str, typer.Option("--raw-fps", help="Frames per second of bare planes, as 25 or 30000/1001.")
+]
+RawFormat = Annotated[
+    str, typer.Option("--raw-format", help="Of bare planes: yuv420p, yuv422p, yuv444p; 10le or 12le behind.")
+]
+FlowUnit = Annotated[
+    str | None, typer.Option("--flow-unit", help="Of a checkpoint: corrected (default), relative or pixels.")
+]
+Force = Annotated[bool, typer.Option("--force", "-f", help="Replace existing files.")]
+Fast = Annotated[bool, typer.Option("--fast", help="bfloat16 in the networks: faster on recent CPUs.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; all cores by default.")]
+MaxPixels = Annotated[
+    int, typer.Option("--max-pixels", min=1, help="Refuse frames with more pixels than this.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable.")]
+_PIXELS = 1 << 28
+
+
+@app.command()
+def encode(
+    clip: Clip,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="File to write; '-' is standard output.")
+    ] = None,
+    model: Model = None,
+    quality: Quality = None,
+    gop: Gop = 12,
+    frames: Frames = None,
+    raw: RawSize = None,
+    raw_fps: RawRate = "25",
+    raw_format: RawFormat = "yuv420p",
+    flow_unit: FlowUnit = None,
+    force: Force = False,
+    fast: Fast = False,
+    threads: Threads = None,
+    quiet: Quiet = False,
+) -> None:
+    """Compress a video to a .ltn file.
+
+    Sound is left out. The file can be read while it is written to standard output.
+
+    Examples:
+
+      latens video encode clip.mp4 -o clip.ltn --model weights.safetensors --gop 12
+
+      latens video encode clip.yuv --raw 416x240 --raw-fps 50 -m ssf2020 -q 3 -o clip.ltn
+    """
+    layout = _layout(raw, raw_fps, raw_format)
+    target = _target(clip, output, ".ltn", force)
+    codec = _codec(model, quality, flow_unit, fast, threads)
+    from latens.io import VideoSource
+
+    with files.named(clip), VideoSource(clip, layout) as source:
+        for note in source.info.notes:
+            say(f"{files.shown(clip)}: {note}", quiet)
+        given = source.frames() if frames is None else _first(source.frames(), frames)
+        total = frames if frames is not None else source.info.frames
+        with _written(target, clip, force) as file, _Progress("Encoding", total, quiet) as progress:
+            size = count = 0
+            for coded in codec.encode(source.info, given, file, gop=gop):
+                size, count = size + coded.bytes, count + 1
+                if target == files.STANDARD:
+                    file.flush()
+                progress.advance()
+    bpp = 8 * size / (count * source.info.width * source.info.height)
+    say(
+        f"{files.shown(clip)} -> {_shown(target)}: {count} frames, {size:,} bytes, {bpp:.4f} bits per pixel, "
+        f"{progress.rate:.1f} frames per second",
+        quiet,
+    )
+
+
+@app.command()
+def decode(
+    file: Coded,
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", help=".y4m, .mkv, .mp4, .mov, .yuv, a folder/ of PNGs, or '-' (y4m)."),
+    ] = None,
+    model: Model = None,
+    quality: Quality = None,
+    start: Annotated[
+        float | None, typer.Option("--start", min=0, help="From the key frame at or before this second.")
+    ] = None,
+    frames: Frames = None,
+    salvage: Annotated[
+        bool, typer.Option("--salvage", help="Write what can be had of a damaged file; exit code 3.")
+    ] = False,
+    follow: Annotated[
+        float | None,
+        typer.Option(
+            "--follow", min=0, help="Read on while the file grows; give up after so many idle seconds."
+        ),
+    ] = None,
+    other_weights: Annotated[
+        bool, typer.Option("--other-weights", help="Accept weights other than the file was made with.")
+    ] = False,
+    flow_unit: FlowUnit = None,
+    force: Force = False,
+    fast: Fast = False,
+    threads: Threads = None,
+    max_pixels: MaxPixels = _PIXELS,
+    quiet: Quiet = False,
+) -> None:
+    """Turn a .ltn video back into frames.
+
+    Examples:
+
+      latens video decode clip.ltn -o clip.mkv --model weights.safetensors
+
+      latens video decode clip.ltn -o - -m weights.safetensors | ffplay -
+    """
+    target = _target(file, output, ".y4m", force)
+    limits = ltn.Limits(max_pixels=max_pixels)
+    with _source(file) as stream, files.named(file):
+        wait = None if follow is None else _patience(follow)
+        reader = ltn.VideoReader(stream, limits, on_error="conceal" if salvage else "raise", wait=wait)
+        codec = _codec(model, quality, flow_unit, fast, threads, reader.header.model)
+        if start is not None:
+            if not stream.seekable():
+                raise FormatError("--start needs a file that can be seeked in, not a pipe")
+            reader.seek(start)
+        count = _decode_to(codec, reader, target, file, frames, salvage, other_weights, force, quiet)
+    for problem in reader.problems:
+        say(f"{files.shown(file)}: {problem}", quiet)
+    header = reader.header
+    say(
+        f"{files.shown(file)} -> {_shown(target)}: {count[0]} frames of {header.width} x {header.height}, "
+        f"{count[1]:.1f} frames per second",
+        quiet,
+    )
+    if reader.problems:
+        raise typer.Exit(EXIT_SALVAGED)
+
+
+def _decode_to(
+    codec: VideoCodec,
+    reader: ltn.VideoReader,
+    target: str,
+    source: str,
+    frames: int | None,
+    salvage: bool,
+    other_weights: bool,
+    force: bool,
+    quiet: bool,
+) -> tuple[int, float]:
+    from latens.codec.video import info_of
+    from latens.io import VideoSink
+
+    decoded = codec.decode(reader, on_error="conceal" if salvage else "raise", other_weights=other_weights)
+    total = frames
+    if total is None and reader.index is not None:
+        total = reader.index.frames
+    count = 0
+    inputs = [] if source == files.STANDARD else [source]
+    info = info_of(reader.header)
+    with _Progress("Decoding", total, quiet) as progress:
+        with VideoSink(target, info, force=force, inputs=inputs) as sink:
+            for found in decoded if frames is None else _first(decoded, frames):
+                sink.add(found.frame, found.rgb8)
+                count += 1
+                progress.advance()
+        for note in sink.notes:
+            say(f"{_shown(target)}: {note}", quiet)
+    return count, progress.rate
+
+
+@app.command()
+def info(file: Coded, as_json: Json = False, max_pixels: MaxPixels = _PIXELS) -> None:
+    """Describe a .ltn video. Every byte of the container is checked.
+
+    Example:
+
+      latens video info clip.ltn
+    """
+    with _source(file) as stream, files.named(file):
+        reader = ltn.VideoReader(stream, ltn.Limits(max_pixels=max_pixels))
+        sizes: dict[bool, list[int]] = {True: [], False: []}
+        for frame in reader.frames():
+            sizes[frame.key].append(frame.size)
+    index = reader.index
+    if index is None:  # pragma: no cover (a sound file has one)
+        raise FormatError("the file has no index")
+    header = reader.header
+    seconds = float(index.end * Fraction(*header.time_base))
+    total = sum(map(sum, sizes.values()))
+    size = reader.position
+    if as_json:
+        about = {
+            "fields": dict(header.describe()),
+            "frames": index.frames,
+            "seconds": seconds,
+            "keyframes": [key._asdict() for key in index.keys],
+            "size": size,
+            "streams": total,
+            "overhead": size - total,
+            "kbit_per_second": 8e-3 * size / seconds,
+        }
+        _print(json.dumps(about, indent=1))
+        return
+    lines = [f"{label:<18} {value}" for label, value in header.describe()]
+    lines.append(f"{'Duration':<18} {seconds:.3f} s, {index.frames:,} frames")
+    for key, name in ((True, "Key frames"), (False, "Other frames")):
+        found = sizes[key]
+        mean = f", {sum(found) / len(found):,.0f} bytes each" if found else ""
+        lines.append(f"{name:<18} {len(found):,}{mean}")
+    lines.append(
+        f"{'Size':<18} {size:,} bytes: {total:,} coded, {size - total:,} container; {8e-3 * size / seconds:,.1f} kbit/s"
+    )
+    _print("\n".join(lines))
+
+
+@app.command("eval")
+def evaluate(
+    clips: Annotated[list[str], typer.Argument(help="Video files.")],
+    model: Model = None,
+    quality: Quality = None,
+    gop: Gop = 12,
+    frames: Frames = None,
+    raw: RawSize = None,
+    raw_fps: RawRate = "25",
+    raw_format: RawFormat = "yuv420p",
+    flow_unit: FlowUnit = None,
+    fast: Fast = False,
+    threads: Threads = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Code clips into real files, decode them, and compare.
+
+    Example:
+
+      latens video eval clip.mkv --model weights.safetensors --gop 12 --frames 96
+    """
+    layout = _layout(raw, raw_fps, raw_format)
+    codec = _codec(model, quality, flow_unit, fast, threads)
+    _evaluate(clips, codec, (), gop, frames, layout, as_json, quiet)
+
+
+@app.command()
+def bench(
+    clips: Annotated[list[str], typer.Argument(help="Video files.")],
+    codecs: Annotated[
+        str, typer.Option("--codecs", help="Of x264, x265, svt-av1 and vvenc, with commas between.")
+    ] = "x264,x265,svt-av1,vvenc",
+    model: Model = None,
+    quality: Quality = None,
+    gop: Gop = 12,
+    frames: Frames = None,
+    raw: RawSize = None,
+    raw_fps: RawRate = "25",
+    raw_format: RawFormat = "yuv420p",
+    flow_unit: FlowUnit = None,
+    fast: Fast = False,
+    threads: Threads = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare a model with codecs of FFmpeg: same frames, key frames as often, same measures.
+
+    Without --model, the others alone. Each of them runs at four qualities.
+
+    Example:
+
+      latens video bench clip.mkv --model weights.safetensors --frames 96
+    """
+    layout = _layout(raw, raw_fps, raw_format)
+    codec = _codec(model, quality, flow_unit, fast, threads) if model is not None else None
+    names = [name for name in codecs.split(",") if name]
+    _evaluate(clips, codec, names, gop, frames, layout, as_json, quiet)
+
+
+def _evaluate(
+    clips: list[str],
+    codec: VideoCodec | None,
+    names: list[str] | tuple[()],
+    gop: int,
+    frames: int | None,
+    layout: RawVideo | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    from latens.evaluate.video import evaluate_ffmpeg, evaluate_model
+
+    found: list[dict[str, Any]] = []
+    if not as_json:
+        _print(
+            f"{'clip':<24} {'codec':<16} {'q':>3} {'frames':>6} {'bytes':>11} {'bpp':>8} {'kbit/s':>9} {'Y dB':>6} "
+            f"{'YUV dB':>6} {'MS-SSIM':>8} {'enc/s':>7} {'dec/s':>7}"
+        )
+
+    def report(clip: str, result: VideoResult) -> None:
+        found.append({"clip": clip, "gop": gop, **result.as_dict()})
+        if not as_json:
+            structural = "-" if result.ms_ssim is None else f"{result.ms_ssim:.5f}"
+            setting = "-" if result.quality is None else str(result.quality)
+            _print(
+                f"{printable(Path(clip).name)[:24]:<24} {result.codec[:16]:<16} {setting:>3} {result.frames:>6} "
+                f"{result.bytes:>11,} {result.bits_per_pixel:>8.4f} {result.kbit_per_second:>9.1f} "
+                f"{result.psnr_y:>6.2f} {result.psnr_yuv:>6.2f} {structural:>8} {result.encode_fps:>7.1f} "
+                f"{result.decode_fps:>7.1f}"
+            )
+
+    for clip in clips:
+        with files.named(clip):
+            if clip == files.STANDARD:
+                raise VideoError("has to be read more than once; give a file")
+            if codec is not None:
+                total = None if frames is None else 2 * frames
+                with _Progress("Coding", total, quiet) as progress:
+                    result = evaluate_model(
+                        codec, clip, gop=gop, frames=frames, raw=layout, progress=progress.advance
+                    )
+                report(clip, result)
+            for result in evaluate_ffmpeg(names, clip, gop=gop, frames=frames, raw=layout) if names else ():
+                report(clip, result)
+    if as_json:
+        _print(json.dumps(found, indent=1))
+
+
+@app.command()
+def freeze(
+    checkpoint: Annotated[str, typer.Argument(help="Checkpoint of scale-space flow, CompressAI's too.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="Weights file to write (.safetensors).")],
+    name: Annotated[str, typer.Option("--name", help="Identifier that files made with these weights carry.")],
+    flow_unit: Annotated[
+        str, typer.Option("--flow-unit", help="What its flow counts in: corrected, relative or pixels.")
+    ] = "corrected",
+    notes: Annotated[str, typer.Option("--notes", help="Stored with the weights.")] = "",
+    force: Force = False,
+) -> None:
+    """Make a weights file from a checkpoint: with the integer networks and tables that files depend on.
+
+    Example:
+
+      latens video freeze checkpoint.pth.tar -o mine.safetensors --name mine-1
+    """
+    check_output(output, force=force, inputs=[checkpoint])
+    from latens.models.video import ScaleSpaceFlow
+    from latens.zoo.pretrained import load_pretrained, read_checkpoint
+    from latens.zoo.video_weights import save_video
+
+    model = ScaleSpaceFlow.from_state_dict(load_pretrained(read_checkpoint(checkpoint))).eval()
+    model.flow_unit = flow_unit
+    save_video(model, output, name, notes, force=force)
+    say(f"{printable(output)}: {Path(output).stat().st_size:,} bytes, {name}")
+
+
+# ---- help
+
+
+def _print(text: str) -> None:
+    files.to_standard_output((text + "\n").encode(errors="backslashreplace"))
+
+
+def _shown(target: str) -> str:
+    return "standard output" if target == files.STANDARD else printable(target)
+
+
+def _first(items: Iterator[Any], count: int) -> Iterator[Any]:
+    for _ in range(count):
+        try:
+            yield next(items)
+        except StopIteration:
+            return
+
+
+def _codec(
+    model: str | None,
+    quality: int | None,
+    flow_unit: str | None,
+    fast: bool,
+    threads: int | None,
+    needed: str | None = None,
+) -> VideoCodec:
+    """The codec for what was asked for; ``needed`` is the model that a file names."""
+    if model is None and needed is not None and needed.startswith("ssf2020-"):
+        model = needed[: len("ssf2020-1")] if needed[8:9].isdigit() else needed
+    if model == "ssf2020":
+        if quality is None:
+            raise ModelError("ssf2020 needs a quality: -q 1 (smallest) to -q 9 (best)")
+        model = f"ssf2020-{quality}"
+    elif quality is not None and model is not None:
+        raise ModelError("weights have one quality; -q chooses among those of --model ssf2020")
+    if model is None:
+        named = f" the file names {needed};" if needed else ""
+        raise ModelError(
+            f"this release has no video weights of its own;{named} name a weights file or a checkpoint (--model), or "
+            "--model ssf2020 -q 1 to 9"
+        )
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    from latens.codec.video import VideoCodec
+    from latens.zoo.video_weights import load_video
+
+    return VideoCodec(load_video(model, flow_unit=flow_unit), fast=fast)
+
+
+def _layout(size: str | None, rate: str, pixel_format: str) -> RawVideo | None:
+    if size is None:
+        return None
+    from latens.io import RawVideo
+
+    try:
+        width, height = (int(side) for side in size.lower().split("x"))
+        frames_per_second = Fraction(rate)
+    except (ValueError, ZeroDivisionError) as error:
+        raise VideoError(
+            f"expected --raw as 416x240 and --raw-fps as 25 or 30000/1001, got {size!a} {rate!a}"
+        ) from error
+    planar, _, depth = pixel_format.removesuffix("le").partition("p")
+    chroma = {"yuv420": "4:2:0", "yuv422": "4:2:2", "yuv444": "4:4:4"}.get(planar)
+    if chroma is None or depth not in ("", "10", "12"):
+        raise VideoError(
+            f"--raw-format {printable(pixel_format)[:40]}: expected yuv420p, yuv422p, yuv444p, ..p10le or ..p12le"
+        )
+    return RawVideo(width, height, frames_per_second, chroma, int(depth or 8))
+
+
+def _target(source: str, output: str | None, suffix: str, force: bool) -> str:
+    """Where the result goes, checked before any work."""
+    if output is None:
+        if source == files.STANDARD:
+            raise OutputError("name the output with -o; '-' is standard output")
+        output = str(Path(source).with_suffix(suffix))
+    if output == files.STANDARD:
+        if sys.stdout is None or sys.stdout.isatty():
+            raise OutputError("standard output is closed or a terminal; redirect it, or name a file with -o")
+    elif not output.endswith("/") and not Path(output).is_dir():
+        check_output(output, force=force, inputs=[] if source == files.STANDARD else [source])
+    return output
+
+
+@contextmanager
+def _written(target: str, source: str, force: bool) -> Iterator[BinaryIO]:
+    """Where a .ltn file is written to: a temporary file, or standard output."""
+    if target == files.STANDARD:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    output = TemporaryOutput(target, force=force, inputs=[] if source == files.STANDARD else [source])
+    try:
+        yield output.file
+        output.commit()
+    except OSError as error:
+        if error.strerror and not isinstance(error, OutputError):
+            raise OutputError(f"{printable(target)}: cannot be written ({error.strerror})") from error
+        raise
+    finally:
+        output.discard()
+
+
+@contextmanager
+def _source(name: str) -> Iterator[BinaryIO]:
+    if name == files.STANDARD:
+        if sys.stdin is None:
+            raise ImageError("standard input is closed")
+        yield sys.stdin.buffer
+        return
+    try:
+        file = Path(name).open("rb")  # noqa: SIM115  (closed below)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise FormatError(f"{printable(name)}: cannot be read ({printable(reason)})") from error
+    try:
+        yield file
+    finally:
+        file.close()
+
+
+def _patience(seconds: float) -> Callable[[], bool]:
+    """Waits for a file to grow; False once nothing has come for so long."""
+    last = time.monotonic()
+    calls = 0.0
+
+    def wait() -> bool:
+        nonlocal last, calls
+        now = time.monotonic()
+        # Called again at once when the file has not grown, later when it has.
+        if now - calls > 0.5:
+            last = now
+        calls = now
+        if now - last > seconds:
+            return False
+        time.sleep(0.1)
+        calls = time.monotonic()
+        return True
+
+    return wait
+
+
+class _Progress:
+    """Frames per second, on a terminal as they come."""
+
+    def __init__(self, verb: str, total: int | None, quiet: bool) -> None:
+        self._verb, self._total = verb, total
+        self._shown = on_terminal() and not quiet
+        self._bar: Any = None
+        self._count = 0
+        self._start = self._end = time.perf_counter()
+
+    @property
+    def rate(self) -> float:
+        """Frames per second so far."""
+        return self._count / max(self._end - self._start, 1e-9)
+
+    def __enter__(self) -> _Progress:
+        if self._shown:
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]} frames/s"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True, markup=False, highlight=False),
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(self._verb, total=self._total, rate="-")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            with suppress(OSError):
+                self._bar.stop()
+
+    def advance(self) -> None:
+        """One frame more."""
+        self._count += 1
+        self._end = time.perf_counter()
+        if self._bar is not None:
+            self._bar.update(self._task, advance=1, rate=f"{self.rate:.1f}")

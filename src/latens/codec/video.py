@@ -1,0 +1,315 @@
+"""Videos to ``.ltn`` and back, frame by frame: joins the container, planes of samples and scale-space flow."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import BinaryIO, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from latens import format as ltn
+from latens.codec._colour import planes_from_rgb, rgb_from_planes
+from latens.errors import (
+    ChecksumError,
+    CoderError,
+    FormatError,
+    ModelError,
+    VideoError,
+    WrongWeightsError,
+)
+from latens.io import VideoFrame, VideoInfo
+from latens.latent_codecs.exact import Decoded
+from latens.models.video.exact import PARTS
+from latens.zoo.video_weights import LoadedVideoModel, load_video
+
+__all__ = ["CodedFrame", "DecodedFrame", "VideoCodec"]
+
+_GRID = 128
+_HYPER = 128  # pixels per position of z
+# Tables below this index are so narrow that a symbol other than zero is hardly worth its bits; published weights were
+# trained without the rule, so all symbols are coded.
+_SKIP = 0
+
+
+@dataclass(frozen=True)
+class CodedFrame:
+    """What became of a frame that was coded.
+
+    Attributes:
+        number: from 0.
+        key: whether it needs no other.
+        bytes: of its coder streams.
+        frame: as a decoder will have it.
+    """
+
+    number: int
+    key: bool
+    bytes: int
+    frame: VideoFrame
+
+
+@dataclass(frozen=True)
+class DecodedFrame:
+    """A decoded frame.
+
+    Attributes:
+        number: from 0; where some are missing, they were lost.
+        key: whether it needs no other.
+        frame: its samples.
+        rgb: ``(1, 3, H, W)`` float32, 0 to 1.
+    """
+
+    number: int
+    key: bool
+    frame: VideoFrame
+    rgb: Tensor
+
+    def rgb8(self) -> npt.NDArray[np.uint8]:
+        """The same as ``(H, W, 3)`` of 8 bits."""
+        rounded = self.rgb[0].mul(255).round_().to(torch.uint8).permute(1, 2, 0)
+        return np.ascontiguousarray(rounded.numpy())
+
+
+class VideoCodec:
+    """Codes videos with one model.
+
+    Args:
+        model: a loaded model, or what :func:`latens.zoo.video_weights.load_video` takes.
+        fast: run the transforms in bfloat16. Symbols stay exact, but the pictures that frames refer to are exactly
+            the encoder's only if the decoder does the same.
+    """
+
+    def __init__(self, model: LoadedVideoModel | str | os.PathLike[str], *, fast: bool = False) -> None:
+        self.model = model if isinstance(model, LoadedVideoModel) else load_video(model)
+        self.fast = fast
+        self._network, self._entropy = self.model.network, self.model.entropy
+
+    # -- encoding ------------------------------------------------------------------------------------------
+
+    def encode(
+        self, info: VideoInfo, frames: Iterable[VideoFrame], file: BinaryIO, *, gop: int = 12
+    ) -> Iterator[CodedFrame]:
+        """Write the ``.ltn`` file of a video; a frame is in the file when it is yielded.
+
+        Args:
+            info: of the frames.
+            frames: with rising timestamps.
+            file: opened for writing bytes.
+            gop: every so many frames one can be decoded without others.
+
+        Yields:
+            What became of each frame.
+
+        Raises:
+            VideoError: no frame, frames that do not fit ``info``, or a gop below 1.
+            LimitError: too large for a file.
+            ModelError: the weights give values that are not finite.
+        """
+        if gop < 1:
+            raise VideoError(f"gop must be at least 1, not {gop}")
+        header = ltn.VideoHeader(
+            width=info.width,
+            height=info.height,
+            model=self.model.id,
+            entropy_id=self._entropy.entropy_id[:8],
+            weights_id=self.model.weights_id[:8],
+            skip=_SKIP,
+            chroma=info.chroma,
+            bit_depth=info.bit_depth,
+            colour=ltn.Cicp(*info.colour),
+            time_base=info.time_base.as_integer_ratio(),
+            frame_rate=info.frame_rate.as_integer_ratio(),
+        )
+        writer = ltn.VideoWriter(file, header)
+        reference: Tensor | None = None
+        step = max(round(1 / info.frame_rate / info.time_base), 1)
+        last: VideoFrame | None = None
+        for number, frame in enumerate(frames):
+            key = number % gop == 0
+            with self._inference():
+                picture = self._picture(frame, info)
+                codes, reference = self._encode(picture, None if key else reference, info.bit_depth)
+            checksum = ltn.symbol_checksum(*(a.data for _, d in codes for a in (d.z, d.y)))
+            coded = ltn.Frame(number, frame.timestamp, key, checksum, tuple(stream for stream, _ in codes))
+            writer.add(coded)
+            last = frame
+            yield CodedFrame(number, key, coded.size, self._frame(reference, info, frame))
+        if last is None:
+            raise VideoError("holds no frame")
+        writer.finish(last.timestamp + (last.duration or step))
+
+    def _picture(self, frame: VideoFrame, info: VideoInfo) -> Tensor:
+        """RGB, its border repeated up to the grid."""
+        if tuple(plane.shape for plane in frame.planes) != info.plane_sizes:
+            raise VideoError(
+                f"a frame with planes {[plane.shape for plane in frame.planes]}, where "
+                f"{list(info.plane_sizes)} are expected"
+            )
+        rgb = rgb_from_planes(frame.planes, info.chroma, info.bit_depth, info.colour).clamp_(0, 1)
+        return F.pad(rgb, (0, -info.width % _GRID, 0, -info.height % _GRID), mode="replicate")
+
+    def _encode(
+        self, picture: Tensor, reference: Tensor | None, depth: int
+    ) -> tuple[list[tuple[ltn.Stream, Decoded]], Tensor]:
+        """Streams and symbols, and what the next frame refers to."""
+        network = self._network
+        run = network._transform
+        if reference is None:
+            code = self._code("img", run(network.img_encoder, picture))
+            return [code], self._settled(run(network.img_decoder, code[1].latent), depth)
+        motion = self._code("motion", network._motion(picture, reference))
+        predicted = network._predict(reference, motion[1].latent)
+        residual = self._code("res", run(network.res_encoder, picture - predicted))
+        return [motion, residual], self._settled(
+            network._add(predicted, residual[1].latent, motion[1].latent), depth
+        )
+
+    def _code(self, name: str, y: Tensor) -> tuple[ltn.Stream, Decoded]:
+        prior = self._entropy.parts[name]
+        hyperprior = getattr(self._network, f"{name}_hyperprior")
+        z = prior.quantise_z(_finite(hyperprior.hyper_encoder(_finite(y))), 0)
+        stream, lanes, decoded = prior.encode(z, prior.quantiser(y, 0, _SKIP), 0, _SKIP)
+        return ltn.Stream(lanes, stream), decoded
+
+    # -- decoding ------------------------------------------------------------------------------------------
+
+    def decode(
+        self,
+        reader: ltn.VideoReader,
+        *,
+        on_error: Literal["raise", "conceal"] = "raise",
+        other_weights: bool = False,
+    ) -> Iterator[DecodedFrame]:
+        """The frames of a file.
+
+        Args:
+            reader: of the file, made with the same ``on_error``; its ``problems`` tell what was lost.
+            on_error: "conceal" leaves out frames that are damaged, and those that need them.
+            other_weights: accept other weights for the pixels than the file was made with.
+
+        Raises:
+            WrongWeightsError: the file needs another entropy model or other weights.
+            VersionError: matrix coefficients of colour that are not known.
+            CoderError, ChecksumError: a frame is damaged.
+            FormatError: the file is damaged, or nothing of it can be decoded.
+            ModelError: the weights give values that are not finite.
+        """
+        header = reader.header
+        self._check_identity(header, other_weights)
+        info = info_of(header)
+        reference: Tensor | None = None
+        expected = 0
+        delivered = False
+        for frame in reader.frames():
+            if frame.number != expected:
+                reference = None
+            expected = frame.number + 1
+            if not frame.key and reference is None:
+                reader.problems.append(f"frame {frame.number} needs one that is lost")
+                continue
+            try:
+                with self._inference():
+                    reference = self._decode(frame, None if frame.key else reference, header)
+            except (ChecksumError, CoderError, FormatError) as error:
+                if on_error == "raise":
+                    raise type(error)(f"frame {frame.number}: {error}") from error
+                reader.problems.append(f"frame {frame.number}: {error}")
+                reference = None
+                continue
+            delivered = True
+            found = self._frame(reference, info, VideoFrame((_NONE, _NONE, _NONE), frame.timestamp))
+            yield DecodedFrame(
+                frame.number, frame.key, found, reference[:, :, : header.height, : header.width]
+            )
+        if not delivered:
+            raise FormatError(f"nothing of the video can be saved: {'; '.join(reader.problems)[:500]}")
+
+    def _check_identity(self, header: ltn.VideoHeader, other_weights: bool) -> None:
+        have = self._entropy.entropy_id[:8]
+        if header.entropy_id != have:
+            raise WrongWeightsError(
+                f"the file was made with entropy model {header.entropy_id} of {header.model}, {self.model.id} at hand "
+                f"has {have}; give the weights that the file was made with (--model)"
+            )
+        have = self.model.weights_id[:8]
+        if header.weights_id != have and not other_weights:
+            raise WrongWeightsError(
+                f"the file was made with weights {header.weights_id}, {self.model.id} at hand has {have}; "
+                "use --other-weights (other_weights=True) to accept other pixels"
+            )
+
+    def _decode(self, frame: ltn.Frame, reference: Tensor | None, header: ltn.VideoHeader) -> Tensor:
+        names = PARTS[:1] if frame.key else PARTS[1:]
+        if len(frame.streams) != len(names):
+            raise FormatError(f"expected {len(names)} streams, found {len(frame.streams)}")
+        shape = -(-header.height // _HYPER), -(-header.width // _HYPER)
+        found = [
+            self._entropy.parts[name].decode(stream.data, shape, 0, header.skip, stream.lanes)
+            for name, stream in zip(names, frame.streams, strict=True)
+        ]
+        checksum = ltn.symbol_checksum(*(a.data for d in found for a in (d.z, d.y)))
+        if checksum != frame.checksum:
+            raise ChecksumError(f"its symbols have checksum {checksum:08x}, {frame.checksum:08x} was stored")
+        network = self._network
+        if reference is None:
+            decoded = network._transform(network.img_decoder, found[0].latent)
+        else:
+            motion, residual = (d.latent for d in found)
+            decoded = network._add(network._predict(reference, motion), residual, motion)
+        return self._settled(decoded, header.bit_depth)
+
+    # -- help ----------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _settled(picture: Tensor, depth: int) -> Tensor:
+        """On the grid that both sides round to, so that what they differ in does not add up."""
+        levels = float((1 << depth) - 1)
+        return _finite(picture).clamp(0, 1).mul_(levels).round_().div_(levels)
+
+    @staticmethod
+    def _frame(picture: Tensor, info: VideoInfo, like: VideoFrame) -> VideoFrame:
+        planes = planes_from_rgb(
+            picture[:, :, : info.height, : info.width], info.chroma, info.bit_depth, info.colour
+        )
+        return VideoFrame(planes, like.timestamp, like.duration)
+
+    @contextmanager
+    def _inference(self) -> Iterator[None]:
+        before = self._network.fast
+        self._network.fast = self.fast
+        try:
+            with torch.inference_mode(), torch.autocast("cpu", enabled=False):
+                yield
+        finally:
+            self._network.fast = before
+
+
+_NONE: npt.NDArray[np.uint8] = np.zeros((0, 0), np.uint8)
+
+
+def info_of(header: ltn.VideoHeader) -> VideoInfo:
+    """What a file's header says of its frames."""
+    return VideoInfo(
+        header.width,
+        header.height,
+        header.chroma,
+        header.bit_depth,
+        (header.colour.primaries, header.colour.transfer, header.colour.matrix, header.colour.full_range),
+        Fraction(*header.time_base),
+        Fraction(*header.frame_rate),
+    )
+
+
+def _finite(values: Tensor) -> Tensor:
+    """The values themselves; hostile or damaged weights must not turn into symbols or pixels."""
+    if not torch.isfinite(values.sum()):
+        raise ModelError("the weights of this model give values that are not finite; they cannot be used")
+    return values
