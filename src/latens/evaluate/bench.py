@@ -31,6 +31,7 @@ __all__ = ["Plan", "bench", "file_name"]
 
 _REASON = 500
 _SAVE_SECONDS = 2.0
+_START_SECONDS = 60.0
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -284,11 +285,11 @@ class _Pool:
         """Do all tasks; gives the task, ``"point"`` or ``"failure"``, and the content, as they come."""
         todo = deque((task, _parts(task)) for task in tasks)
         workers = [self._start() for _ in range(min(self._plan.jobs, len(todo)))]
-        # Starting a process and loading a model must not count against the first setting.
-        first = self._plan.time_limit + 60.0
+        # Starting a process and loading a model don't count against the first setting.
+        limit = self._plan.time_limit + _START_SECONDS
         try:
             for worker in workers:
-                worker.give(*todo.popleft(), first)
+                worker.give(*todo.popleft(), limit)
             while busy := [worker for worker in workers if worker.task is not None]:
                 soonest = min(worker.deadline for worker in busy)
                 ready = wait([w.pipe for w in busy], max(0.0, soonest - time.monotonic()))
@@ -303,12 +304,14 @@ class _Pool:
                             reason = _ending(worker.process.exitcode)
                         else:
                             worker.deadline = time.monotonic() + self._plan.time_limit
+                            if kind == "ready":
+                                continue
                             worker.left.popleft()
                             yield worker.task, kind, content
                             if not worker.left:
                                 worker.task = None
                                 if todo:
-                                    worker.give(*todo.popleft(), self._plan.time_limit)
+                                    worker.give(*todo.popleft(), limit)
                             continue
                     elif time.monotonic() >= worker.deadline:
                         reason = f"took longer than {self._plan.time_limit:g} seconds, and was ended"
@@ -319,7 +322,7 @@ class _Pool:
                     workers[place] = self._start()
                     yield task, "failure", {"setting": left.popleft()[1], "reason": reason}
                     if left or todo:
-                        workers[place].give(*((task, left) if left else todo.popleft()), first)
+                        workers[place].give(*((task, left) if left else todo.popleft()), limit)
         finally:
             for worker in workers:
                 worker.end()
@@ -365,36 +368,40 @@ def _work(pipe: Connection, plan: Plan, paths: Mapping[str, Path], files: Path) 
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(plan.threads)
     codec: Codec | None = None
-    image: tuple[str, Pixels] | None = None
     with suppress(EOFError, OSError):
         while True:
             spec, name, parts = pipe.recv()
+            cold = codec is None or codec.spec != spec
+            try:
+                if codec is None or cold:
+                    codec = make_codec(spec, plan.threads, **plan.options.get(spec, {}))
+                    loads(codec)
+                pixels = read_rgb(paths[name])
+            except Exception as error:
+                codec = None
+                for _, value in parts:
+                    pipe.send(("failure", {"setting": value, "reason": _reason(error)}))
+                continue
+            pipe.send(("ready", {}))
             for kind, value in parts:
                 try:
-                    if codec is None or codec.spec != spec:
-                        codec = make_codec(spec, plan.threads, **plan.options.get(spec, {}))
-                        warm = False
-                    if image is None or image[0] != name:
-                        image = name, read_rgb(paths[name])
-                    if not warm:
-                        _once(codec, image[1], codec.dial.points[0])
-                        warm = True
                     matched = {"matched": value} if kind == "match" else {}
-                    setting = closest(codec, image[1], value) if matched else value
-                    point = _measure(codec, image[1], setting, plan)
+                    setting = closest(codec, pixels, value) if matched else value
+                    if cold:  # a first time does not count
+                        code(codec, pixels, setting, 1)
+                        cold = False
+                    point = _measure(codec, pixels, setting, plan)
+                    data = point.pop("data")
                     if plan.keep_files:
-                        _keep(files / file_name(spec, name, setting, codec.suffix), point.pop("data"))
-                    point.pop("data", None)
+                        _keep(files / file_name(spec, name, setting, codec.suffix), data)
                     pipe.send(("point", {"setting": setting, **point, **matched}))
                 except Exception as error:  # whatever a codec raises is its failure, not the harness's
-                    reason = (
-                        f"{error}" if isinstance(error, LatensError) else f"{type(error).__name__}: {error}"
-                    )
-                    pipe.send(("failure", {"setting": value, "reason": reason[:_REASON]}))
+                    pipe.send(("failure", {"setting": value, "reason": _reason(error)}))
 
 
-def _once(codec: Codec, pixels: Pixels, setting: float) -> None:
-    codec.decode(codec.encode(pixels, setting), (pixels.shape[0], pixels.shape[1]), setting)
+def _reason(error: Exception) -> str:
+    text = str(error) if isinstance(error, LatensError) else f"{type(error).__name__}: {error}"
+    return text[:_REASON]
 
 
 def _keep(path: Path, data: bytes) -> None:

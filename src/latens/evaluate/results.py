@@ -20,13 +20,13 @@ from typing import Any
 
 from latens.errors import CurveError, ResultsError
 from latens.io import atomic_write, printable
-from latens.metrics import bd_psnr, bd_rate
 
 __all__ = ["Curve", "Results", "compressai_results", "machine", "read_curves", "table"]
 
 FORMAT = "latens-results"
 VERSION = 1
 _MAX_BYTES = 256 << 20
+_LEAST_POINTS = 4
 _PACKAGES = ("latens", "torch", "numpy", "pillow", "imageio-ffmpeg", "pillow-jxl-plugin")
 
 
@@ -328,6 +328,8 @@ def table(
     Raises:
         ResultsError: no such anchor.
     """
+    from latens.metrics import bd_psnr, bd_rate  # which brings torch, that most workers can do without
+
     if anchor not in curves:
         raise ResultsError(f"no curve {printable(anchor)}; there are {', '.join(map(printable, curves))}")
     base = curves[anchor].rising()
@@ -338,6 +340,8 @@ def table(
             low, high = max(base.quality[0], test.quality[0]), min(base.quality[-1], test.quality[-1])
             if limits is not None:
                 low, high = max(low, limits[0]), min(high, limits[1])
+            if min(len(base.bpp), len(test.bpp)) < _LEAST_POINTS:
+                raise CurveError(f"fewer than {_LEAST_POINTS} points that rise")
             lists = base.bpp, base.quality, test.bpp, test.quality
             found[name] = {
                 "bd_rate": bd_rate(*lists, psnr_range=limits),
