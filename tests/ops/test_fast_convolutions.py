@@ -40,7 +40,7 @@ def test_every_way_is_the_same_convolution(
 ) -> None:
     if small:
         monkeypatch.setattr(fast_convolutions, "_STRIP_BYTES", 2**14)
-        monkeypatch.setattr(fast_convolutions, "_BLOCK_BYTES", 2**18)
+        monkeypatch.setattr(fast_convolutions, "_TILES_AT_ONCE", 40)
     torch.manual_seed(0)
     layer = LAYERS[name]()
     x = torch.randn(size[0], layer.in_channels, *size[1:])

@@ -18,8 +18,8 @@ __all__ = ["FastConvolutions"]
 _STRIP_BYTES = 2**24
 """Output that is computed at once. glibc hands out memory above 32 MiB page by page, which takes its time."""
 
-_BLOCK_BYTES = 3 * 2**22
-"""Products that a Winograd convolution holds at once: they should stay in the cache."""
+_TILES_AT_ONCE = 192
+"""What a Winograd convolution works on at once: it should stay in the cache."""
 
 _MIN_CHANNELS = 32
 _MIN_TILES = 64
@@ -245,30 +245,38 @@ def _winograd(x: Tensor, weight: Tensor, bias: Tensor | None, factor: int) -> Te
     batch, channels, height, width = x.shape
     out_channels = weight.shape[2] // factor**2
     across, down = -(-width // 4), -(-height // 4)
-    tall = max(1, min(down, _BLOCK_BYTES // (36 * across * weight.shape[2] * 4)))
+    tall = max(1, min(down, _TILES_AT_ONCE // across))
     image = x.permute(0, 2, 3, 1)
     out = _empty(batch, 4 * factor * down, 4 * factor * across, out_channels, x.dtype)
     rows = out.permute(0, 2, 3, 1)
     around = x.new_zeros((4 * tall + 2, 4 * across + 2, channels))
     line, pixel = around.stride()[:2]
+    # Memory for all blocks: new memory would have to be fetched into the cache every time.
+    windows, points = (x.new_empty(tall * across * 36 * channels) for _ in range(2))
+    products, tiles = (x.new_empty(tall * across * values * weight.shape[2]) for values in (36, 16))
     for i, first in itertools.product(range(batch), range(0, down, tall)):
         count = min(tall, down - first)
+        number = count * across
         # Rows 4 * first - 1 ... 4 * (first + count), where the image has them.
         top, bottom = max(4 * first - 1, 0), min(4 * (first + count) + 1, height)
         skip = top - (4 * first - 1)
         around[:skip] = 0
         around[skip : skip + bottom - top, 1 : width + 1] = image[i, top:bottom]
         around[skip + bottom - top :] = 0
-        windows = around.as_strided(
-            (count, across, 6, 6, channels), (4 * line, 4 * pixel, line, pixel, 1)
-        ).reshape(-1, 36, channels)
-        products = torch.bmm(torch.matmul(_INPUT_2D, windows).transpose(0, 1), weight)
-        tiles = torch.mm(_OUTPUT_2D, products.view(36, -1))
-        tiles = tiles.view(4, 4, count, across, factor, factor, out_channels)
+        size = (count, across, 6, 6, channels)
+        window = windows[: number * 36 * channels].view(number, 36, channels)
+        window.view(size).copy_(around.as_strided(size, (4 * line, 4 * pixel, line, pixel, 1)))
+        point = points[: number * 36 * channels].view(number, 36, channels)
+        torch.bmm(_INPUT_2D.expand(number, 36, 36), window, out=point)
+        product = products[: number * 36 * weight.shape[2]].view(36, number, -1)
+        torch.bmm(point.transpose(0, 1), weight, out=product)
+        tile = tiles[: number * 16 * weight.shape[2]].view(number, 16, -1)
+        torch.bmm(_OUTPUT_2D.expand(number, 16, 36), product.transpose(0, 1), out=tile)
+        tile = tile.view(count, across, 4, 4, factor, factor, out_channels)
         if bias is not None:
-            tiles += bias
+            tile += bias
         place = rows[i, 4 * factor * first : 4 * factor * (first + count)]
         place = place.view(count, 4, factor, across, 4, factor, out_channels)
-        place.copy_(tiles.permute(2, 0, 4, 3, 1, 5, 6))
+        place.copy_(tile.permute(0, 2, 4, 1, 3, 5, 6))
     cropped = out[:, :, : factor * height, : factor * width]
     return cropped.contiguous(memory_format=torch.channels_last)
