@@ -16,10 +16,17 @@ def _fenced(match: re.Match[str]) -> str:
     return "\n".join(f"{indent}{line}".rstrip() for line in ("```text", *content, "```")) + "\n\n"
 
 
+_DOCTEST = re.compile(r"(?:^>>> .*\n(?:(?!>>> )\S.*\n|\.\.\. .*\n)*)+", re.M)
+
+
+def _example(match: re.Match[str]) -> str:
+    return "```pycon\n" + match[0].replace("  # doctest: +SKIP", "") + "```\n"
+
+
 class SphinxRoles(griffe.Extension):
     """Rewrites roles and directives before docstrings are parsed."""
 
     def on_instance(self, *, obj: griffe.Object, **kwargs: Any) -> None:
         if obj.docstring is not None:
             text = _ROLE.sub(lambda match: f"`{match[1].removeprefix('latens.')}`", obj.docstring.value)
-            obj.docstring.value = _DIRECTIVE.sub(_fenced, text + "\n").rstrip("\n")
+            obj.docstring.value = _DOCTEST.sub(_example, _DIRECTIVE.sub(_fenced, text + "\n")).rstrip("\n")

@@ -105,7 +105,7 @@ def _figure(width: float, height: float, rows: int = 1, columns: int = 1, **opti
 def _png(figure: Any) -> bytes:
     buffer = io.BytesIO()
     # No date and no version inside: the same figures give the same file.
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    figure.savefig(buffer, format="png", bbox_inches="tight", pad_inches=0.08, metadata={"Software": None})
     return buffer.getvalue()
 
 

@@ -442,7 +442,10 @@ def load_subject(
         known = ", ".join([*(c.id for c in cards()), *(e.id for e in entries() if e.media == "image")])
         raise UnknownModelError(f"{printable(name)}: neither a file nor a model; there are {known}")
     try:
-        return LtnSubject(load(path))
+        loaded = load(path)
+        if isinstance(loaded.network, CompressionModel):
+            return ClassicSubject(loaded.id, {1: loaded.network})
+        return LtnSubject(loaded)
     except ModelError as not_latens:
         try:
             state = load_pretrained(read_checkpoint(path))
