@@ -272,7 +272,7 @@ def _bottleneck(bottleneck: EntropyBottleneck) -> tuple[IntegerTables, npt.NDArr
 
 def _factorized(bottleneck: EntropyBottleneck) -> ExactEntropy:
     tables, medians = _bottleneck(bottleneck)
-    return ExactEntropy(tables, medians)
+    return ExactEntropy(tables, medians, levels=[Level((), _UNIT)])
 
 
 # -- hyperpriors -------------------------------------------------------------------------------------------------
