@@ -12,12 +12,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from latens.entropy_coding import CdfTables, LaneDecoder, LaneEncoder, choose_lanes
 from latens.errors import ModelError
 from latens.ops.fixed_point import (
     ACTIVATION_MAX,
     ARITHMETIC_VERSION,
+    EXACT_LIMIT,
     LINEAR,
     IntegerChain,
     IntegerLayer,
@@ -223,7 +225,7 @@ class ExactEntropy:
         channels = self.z_channels
         if not channels or self.medians.ndim != 1 or len(self.z_tables.sizes) % channels:
             raise ModelError(f"entropy model: {len(self.z_tables.sizes)} tables of z for {channels} channels")
-        if not 0 <= self.z_bits <= 16 or np.abs(self.medians).max() > ACTIVATION_MAX:
+        if not 0 <= self.z_bits <= 16 or not _within(self.medians, ACTIVATION_MAX):
             raise ModelError("entropy model: medians of z are out of range")
         longest = self.z_tables.sizes.reshape(-1, channels).max(axis=1).sum(dtype=np.int64)
         padded = int(longest) * channels
@@ -292,14 +294,15 @@ class ExactEntropy:
             ones = all(layer.weight.shape[2] == 1 and layer.scaling == 1 for layer in group.parameters.layers)
             require(ones, "its parameters are not made from 1x1 layers")
             sums = group.parameters.layers[-1].weight.shape[0]
-            last = group.parameters.layers[-1]
-        else:
-            last = self.hyper[-1].layers[-1]
-        require(last.form == (0, LINEAR, 1, last.up, ACTIVATION_MAX), "something follows its sums")
+        for chain in self.hyper if group.parameters is None else [group.parameters]:
+            last = chain.layers[-1]
+            require(last.form == (0, LINEAR, 1, last.up, ACTIVATION_MAX), "something follows its sums")
         require(0 <= group.scale <= sums - group.channels, "channels of its scales")
         if group.mean is not None:
             of_means = self.hyper[-1].layers[-1].weight.shape[0] if len(self.hyper) == 2 else sums
             require(0 <= group.mean <= of_means - group.channels, "channels of its means")
+            apart = len(self.hyper) == 2 or abs(group.mean - group.scale) >= group.channels
+            require(apart, "its scales and its means are the same channels")
 
     @staticmethod
     def _check_mask(group: Group) -> None:
@@ -328,14 +331,16 @@ class ExactEntropy:
         if not 1 <= level.z_step <= ACTIVATION_MAX or not 1 <= level.step <= 1 << 2 * _STEP_BITS:
             raise ModelError(f"entropy model: steps {level.z_step} and {level.step} are out of range")
         if level.offsets is not None and (
-            level.offsets.shape != (tables,) or np.abs(level.offsets).max() > ACTIVATION_MAX
+            level.offsets.shape != (tables,) or not _within(level.offsets, ACTIVATION_MAX)
         ):
             raise ModelError("entropy model: reconstruction offsets are out of range")
         if level.context is not None:
             spatial = [group.spatial for group in self.groups if group.spatial is not None]
             if len(spatial) != 1 or level.context.shape != spatial[0].bias.shape:
                 raise ModelError("entropy model: the context of a rate does not fit")
-            replace(spatial[0], bias=spatial[0].bias + np.clip(level.context, -(2**53), 2**53)).check()
+            if not _within(level.context, EXACT_LIMIT):
+                raise ModelError("entropy model: the context of a rate is out of the exact range")
+            replace(spatial[0], bias=spatial[0].bias + level.context).check()
 
     # -- what it is ----------------------------------------------------------------------------------------
 
@@ -388,6 +393,10 @@ class ExactEntropy:
             raise ModelError("entropy model: it has no tables of y")
         return self.y_tables.tables(0, len(self.y_tables.sizes))
 
+    @cached_property
+    def _windows(self) -> list[_Window | None]:
+        return [None if group.spatial is None else _Window(group.spatial) for group in self.groups]
+
     def _z(self, knot: int) -> CdfTables:
         if knot not in self._z_tables_of:
             if not 0 <= knot < self.knots:
@@ -430,13 +439,13 @@ class ExactEntropy:
         ends = np.cumsum([group.channels for group in self.groups])
         spans = [slice(end - group.channels, end) for end, group in zip(ends, self.groups, strict=True)]
         for k, (group, span) in enumerate(zip(self.groups, spans, strict=True)):
-            parameters = _Parameters(group, sides, level.context)
+            parameters = _Parameters(group, sides)
             if group.channel is not None:
                 seen = torch.cat([values[:, spans[e]] for e in group.earlier], dim=1)
                 parameters.add("channel", group.channel.activations(seen.view(1, height, width, -1)))
-            decoded = _Padded(group, height, width)
+            decoded = _Padded(self._windows[k], level.context, height, width)
             for positions, with_context in _positions(group, height, width):
-                context = decoded.context(positions, level.context) if with_context else None
+                context = decoded.context(positions) if with_context else None
                 scales, means = parameters.at(positions, context)
                 index = level.thresholds[k].count(scales)
                 if means is not None:
@@ -486,7 +495,7 @@ class ExactEntropy:
 
     def _rows(self, y: Tensor) -> Callable[[Pass], Tensor]:
         """For each pass its part ``(P, C)`` of something shaped like y, ``(C_y, H, W)``."""
-        rows = y.permute(1, 2, 0).reshape(-1, y.shape[0])
+        rows = y.permute(1, 2, 0).flatten(0, 1)
         ends = np.cumsum([group.channels for group in self.groups])
 
         def take(part: Pass) -> Tensor:
@@ -606,7 +615,8 @@ class ExactEntropy:
                 array_or_none = getattr(level, name)
                 if array_or_none is not None:
                     arrays[f"levels.{i}.{name}"] = array_or_none
-        return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+        # Copies: who gets them may write to them, and safetensors takes none that share memory.
+        return {name: torch.from_numpy(np.array(array, order="C")) for name, array in arrays.items()}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> ExactEntropy:
@@ -648,7 +658,7 @@ class ExactEntropy:
 class _Parameters:
     """Sums of scales and means of one group, wherever they are asked for."""
 
-    def __init__(self, group: Group, sides: list[Tensor], context: Int64 | None) -> None:
+    def __init__(self, group: Group, sides: list[Tensor]) -> None:
         self.group, self.sides = group, sides
         self.start: Tensor | None = None
         if group.parameters is None:
@@ -658,15 +668,15 @@ class _Parameters:
         spatial = 0 if group.spatial is None else group.spatial.channels
         channel = 0 if group.channel is None else group.channel.outputs
         sizes = {"spatial": spatial, "channel": channel, "side": sides[0].shape[-1]}
-        rows = torch.split(matrix, [sizes[part] for part in group.parts])
-        self.matrices = dict(zip(group.parts, rows, strict=True))
+        columns = torch.split(matrix, [sizes[part] for part in group.parts], dim=1)
+        self.matrices = dict(zip(group.parts, columns, strict=True))
         # What does not depend on the order of positions is multiplied once, for all of them.
         side = sides[0].reshape(-1, sides[0].shape[-1])
-        self.start = torch.addmm(bias, side, self.matrices["side"])
+        self.start = linear(side, self.matrices["side"], bias)
 
     def add(self, part: str, values: Tensor) -> None:
         if self.start is not None:
-            self.start.addmm_(values.reshape(-1, values.shape[-1]), self.matrices[part])
+            self.start.addmm_(values.reshape(-1, values.shape[-1]), self.matrices[part].t())
 
     def at(self, positions: Tensor | None, context: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """``(P, C)`` sums of scales and, where there are means, of means."""
@@ -677,36 +687,48 @@ class _Parameters:
             return _channels(flat[0], group.scale, group.channels), mean
         sums = self.start if positions is None else self.start[positions]
         if context is not None:
-            sums = torch.addmm(sums, context, self.matrices["spatial"])
+            sums = torch.addmm(sums, context, self.matrices["spatial"].t())
         elif positions is None:
             sums = sums.clone()
         layers = group.parameters.layers
         for number in range(1, len(layers)):
             matrix, bias = group.parameters.matrix(number, sums.device)
-            sums = torch.addmm(bias, activate(sums, layers[number - 1]), matrix)
+            sums = linear(activate(sums, layers[number - 1]), matrix, bias)
         mean = None if group.mean is None else _channels(sums, group.mean, group.channels)
         return _channels(sums, group.scale, group.channels), mean
+
+
+class _Window:
+    """A spatial layer as one matrix: its taps that are not zero, and the positions that they look at.
+
+    Attributes:
+        rows, columns: of each tap, from the upper left corner of the kernel.
+        matrix: ``(out, taps * in)`` float64.
+    """
+
+    def __init__(self, layer: IntegerLayer) -> None:
+        self.layer, self.reach = layer, layer.weight.shape[2] // 2
+        weight = layer.weight.reshape(*layer.weight.shape[:2], -1)
+        used = np.flatnonzero(weight.any(axis=(0, 1)))
+        self.rows, self.columns = (torch.from_numpy(a) for a in np.divmod(used, 2 * self.reach + 1))
+        matrix = weight[:, :, used].transpose(0, 2, 1).reshape(weight.shape[0], -1)
+        self.matrix = torch.from_numpy(matrix.astype(np.float64))
 
 
 class _Padded:
     """y of one group as far as it is decoded, with a border of zeros, for its spatial context."""
 
-    def __init__(self, group: Group, height: int, width: int) -> None:
-        self.layer = group.spatial
-        if self.layer is None:
+    def __init__(self, window: _Window | None, context: Int64 | None, height: int, width: int) -> None:
+        self.window = window
+        if window is None:
             return
-        self.width, self.reach = width, self.layer.weight.shape[2] // 2
+        self.width, self.reach = width, window.reach
         self.pitch = width + 2 * self.reach
-        self.latent = torch.zeros(
-            ((height + 2 * self.reach) * self.pitch, group.channels), dtype=torch.float64
-        )
-        weight = self.layer.weight.reshape(*self.layer.weight.shape[:2], -1)
-        used = np.flatnonzero(weight.any(axis=(0, 1)))
-        rows, columns = np.divmod(used, 2 * self.reach + 1)
-        self.taps = torch.from_numpy(rows * self.pitch + columns)
-        matrix = weight[:, :, used].transpose(2, 1, 0).reshape(-1, weight.shape[0])
-        self.matrix = torch.from_numpy(matrix.astype(np.float64))
-        self.bias = self.layer.bias
+        rows, channels = height + 2 * self.reach, window.layer.weight.shape[1]
+        self.latent = torch.zeros((rows * self.pitch, channels), dtype=torch.float64)
+        self.taps = window.rows * self.pitch + window.columns
+        bias = window.layer.bias if context is None else window.layer.bias + context
+        self.bias = torch.from_numpy(bias.astype(np.float64))
 
     def _corner(self, positions: Tensor) -> Tensor:
         """Where the window of each position begins."""
@@ -714,17 +736,16 @@ class _Padded:
         corner: Tensor = positions + rows * 2 * self.reach
         return corner
 
-    def context(self, positions: Tensor | None, added: Int64 | None) -> Tensor:
+    def context(self, positions: Tensor | None) -> Tensor:
         """Activations of the spatial context ``(P, out)``."""
-        if self.layer is None or positions is None:
+        if self.window is None or positions is None:
             raise ModelError("entropy model: a pass over all positions has no spatial context")
-        bias = torch.from_numpy((self.bias if added is None else self.bias + added).astype(np.float64))
         places = (self._corner(positions)[:, None] + self.taps).view(-1)
-        windows = self.latent.index_select(0, places).view(len(positions), -1)
-        return activate(torch.addmm(bias, windows, self.matrix), self.layer)
+        seen = self.latent.index_select(0, places).view(len(positions), -1)
+        return activate(linear(seen, self.window.matrix, self.bias), self.window.layer)
 
     def put(self, positions: Tensor | None, values: Tensor) -> None:
-        if self.layer is not None and positions is not None:
+        if self.window is not None and positions is not None:
             self.latent[self._corner(positions) + self.reach * (self.pitch + 1)] = values
 
 
@@ -739,7 +760,9 @@ def _positions(group: Group, height: int, width: int) -> Iterator[tuple[Tensor |
     if group.order == "checkerboard":
         odd = (rows + columns) % 2 == 1
         for number, half in enumerate((odd, ~odd) if group.odd_first else (~odd, odd)):
-            yield torch.nonzero(half)[:, 0], number == 1
+            # A single position has no other half.
+            if half.any():
+                yield torch.nonzero(half)[:, 0], number == 1
         return
     # Positions that are coded together see only positions of smaller times.
     reach = group.spatial.weight.shape[2] // 2
@@ -748,6 +771,11 @@ def _positions(group: Group, height: int, width: int) -> Iterator[tuple[Tensor |
     counts = torch.bincount(times)
     for positions in torch.split(order, counts[counts > 0].tolist()):
         yield positions, True
+
+
+def _within(values: Int64, limit: int) -> bool:
+    """Not by magnitudes: that of the smallest integer is negative."""
+    return bool(values.min() >= -limit and values.max() <= limit)
 
 
 def _channels(sums: Tensor, start: int, count: int) -> Tensor:
@@ -782,9 +810,16 @@ class _Store:
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self.tensors = tensors
         self.used: set[str] = set()
+        self.prefixes = {
+            name[: i + 1]
+            for name in tensors
+            for i in range(len(name))
+            if name[i] == "." or i + 1 == len(name)
+        }
 
-    def has(self, prefix: str) -> bool:
-        return any(name.startswith(prefix) for name in self.tensors)
+    def has(self, name: str) -> bool:
+        """Whether there is a tensor of this name, or below it if it ends in a dot."""
+        return name in self.prefixes
 
     def get(
         self, name: str, dtype: type[np.generic], ndim: int, size: int | None = None, *, empty: bool = False
