@@ -206,7 +206,8 @@ def test_threads_autocast_layout_and_size_of_pieces_do_not_matter(
 
 
 def test_a_chain_can_be_used_again_and_leaves_its_input_alone() -> None:
-    chain = IntegerChain([IntegerLayer(np.ones((2, 2, 1, 1), np.int64), np.array([1, 2]), 1, LEAKY)])
+    weight = np.arange(6).reshape(3, 2, 1, 1)
+    chain = IntegerChain([IntegerLayer(weight, np.array([1, 2, -7]), 1, LEAKY)])
     a = given_to(np.array([[[5]], [[-900]]]))
     before = a.clone()
     first = chain.activations(a)
@@ -214,7 +215,7 @@ def test_a_chain_can_be_used_again_and_leaves_its_input_alone() -> None:
     assert torch.equal(chain.activations(a), first)
     assert chain.scaling == 1
     matrix, bias = chain.matrix(0, torch.device("cpu"))
-    assert torch.equal(a @ matrix + bias, chain.sums(a))
+    assert torch.equal(a @ matrix.T + bias, chain.sums(a))
     with pytest.raises(ModelError, match="1x1"):
         IntegerChain([plain(k=3)]).matrix(0, torch.device("cpu"))
 
