@@ -232,3 +232,25 @@ def test_targets_that_make_no_sense_are_refused() -> None:
     for metric, target in (("beauty", 1.0), ("psnr", -1.0), ("psnr", float("nan")), ("ms-ssim", 0.9)):
         with pytest.raises(TargetError):
             find_closest(codec, pixels, metric, target)
+
+
+def test_frozen_weights_of_an_architecture_are_a_codec_of_one_rate(checkpoint: Any, tmp_path: Path) -> None:
+    from latens.cli import app
+
+    path = tmp_path / "frozen.safetensors"
+    command = [
+        "update-model",
+        str(checkpoint("mean")),
+        "-a",
+        "mbt2018-mean",
+        "-o",
+        str(path),
+        "--name",
+        "mine",
+    ]
+    assert app.run(command) == 0
+    codec = make_codec(str(path))
+    assert codec.dial.points == (0.0,)
+    pixels = tiny.picture(70, 50)
+    assert codec.decode(codec.encode(pixels, 0.0), (70, 50), 0.0).shape == (70, 50, 3)
+    assert "mine" in codec.version()

@@ -252,9 +252,20 @@ class _Progress:
 
 
 def update_model(
-    checkpoint: Annotated[Path, typer.Argument(help="checkpoint.pt of a run of 'latens train'.")],
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(
+            help="checkpoint.pt of a run of 'latens train', or any checkpoint of an architecture."
+        ),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Weights file to write (.safetensors).")],
     name: Annotated[str, typer.Option("--name", help="Identifier that files made with these weights carry.")],
+    architecture: Annotated[
+        str | None,
+        typer.Option(
+            "--architecture", "-a", help="Of a checkpoint from elsewhere; see 'latens models --published'."
+        ),
+    ] = None,
     notes: Annotated[str, typer.Option("--notes", help="Stored with the weights.")] = "",
     force: Annotated[bool, typer.Option("--force", "-f", help="Replace an existing file.")] = False,
 ) -> None:
@@ -264,12 +275,26 @@ def update_model(
     the integer networks and tables that files depend on, made from them once and for all. That of a published
     architecture is its state_dict, for latens.models.
 
-    Example:
+    With --architecture it is a checkpoint from elsewhere, such as one of CompressAI, that becomes a weights file: with
+    quantiles and tables up to date, and for encode and decode.
+
+    Examples:
 
       latens update-model final/checkpoint.pt -o mine.safetensors --name mine-1
+
+      latens update-model theirs.pth.tar -a mbt2018-mean -o theirs.safetensors --name theirs-1
     """
     check_output(output, force=force, inputs=[checkpoint])
-    from latens.train import save_weights
+    if architecture is None:
+        from latens.train import save_weights
 
-    save_weights(checkpoint, output, name, notes, force=force)
+        save_weights(checkpoint, output, name, notes, force=force)
+    else:
+        from latens.zoo import entry, load_pretrained, save
+        from latens.zoo.pretrained import read_checkpoint
+
+        model_class = entry(architecture).model_class()
+        model = model_class.from_state_dict(load_pretrained(read_checkpoint(checkpoint))).eval()
+        model.update(update_quantiles=True)
+        save(model, output, name, notes, force=force)
     say(f"{printable(output)}: {output.stat().st_size:,} bytes, {name}")

@@ -43,7 +43,6 @@ class LatensCodec(Codec):
     """``.ltn`` files of a released model or of a weights file."""
 
     suffix = ".ltn"
-    dial = Dial("quality", 0, 100, 0.05, _QUALITY)
     defaults: ClassVar = {"model": DEFAULT_MODEL, "fast": "no"}
     colour = "RGB, learned"
 
@@ -58,11 +57,27 @@ class LatensCodec(Codec):
         _use_threads(self.threads)
         return ImageCodec(self.options["model"], fast=self._fast)
 
+    @cached_property
+    def dial(self) -> Dial:  # type: ignore[override]
+        """The default model has all qualities; weights of a published architecture have one, or a few."""
+        if self.options["model"] in {card.id for card in cards()} or self._rates is None:
+            return Dial("quality", 0, 100, 0.05, _QUALITY)
+        points = tuple(100.0 * i / max(1, self._rates - 1) for i in range(self._rates))
+        return Dial("quality", 0, points[-1], points[1] if self._rates > 1 else 1, points)
+
+    @cached_property
+    def _rates(self) -> int | None:
+        """How many rates the model has; None for all."""
+        from latens.models.latens_base import LatensBase
+
+        network = self._codec.model.network
+        return None if isinstance(network, LatensBase) else int(getattr(network, "levels", 1))
+
     def version(self) -> str:
         return f"{self._codec.model.id}, weights {self._codec.model.weights_id[:16]}, Latens {latens.__version__}"
 
     def encode(self, pixels: Pixels, setting: float) -> bytes:
-        return self._codec.encode(Image(pixels), setting)
+        return self._codec.encode(Image(pixels), None if self._rates == 1 else setting)
 
     def decode(self, data: bytes, size: tuple[int, int], setting: float) -> Pixels:
         limits = ltn.Limits(max_pixels=size[0] * size[1])
