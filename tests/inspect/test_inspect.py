@@ -26,7 +26,7 @@ from latens.errors import (
     UnknownModelError,
 )
 from latens.inspect import Anatomy, ClassicSubject, LtnSubject
-from latens.zoo import LoadedModel
+from latens.zoo import LoadedModel, save
 
 PIXELS = tiny.picture(150, 200)
 
@@ -286,6 +286,9 @@ def test_gaussian_pmf_is_scipys() -> None:
 def test_models_are_recognised(tmp_path: Path, tiny_weights: Path) -> None:
     assert isinstance(inspect.load_subject(tiny_weights), LtnSubject)
     assert inspect.load_subject("latens-base-1").name == "latens-base-1"
+    save(alive(models.ScaleHyperprior(8, 12)), tmp_path / "classic.safetensors", "classic-1")
+    frozen = inspect.load_subject(tmp_path / "classic.safetensors")
+    assert (type(frozen), frozen.name) == (ClassicSubject, "classic-1")
     subject = inspect.load_subject("mbt2018-mean")  # nothing is downloaded yet
     assert subject.qualities == tuple(range(1, 9))
     for make, sizes in ((models.ScaleHyperprior, (8, 12)), (models.Cheng2020GMM, (8,))):
