@@ -116,6 +116,60 @@ def test_options_override_the_configuration(latens: Run, config: str, work: Path
     assert saved == want
 
 
+def test_a_published_architecture_from_flags(latens: Run, config: str, work: Path) -> None:
+    """Trained, validated with real strings, kept apart from test images, and turned into weights."""
+    for folder, seed in (("tests", 1), ("val", 5)):
+        (work / folder).mkdir()
+        Image.fromarray(tiny.picture(90, 100, seed=seed)).save(work / folder / "x.png")
+    arguments = [
+        "train",
+        "run",
+        "--data",
+        "photos",
+        "-a",
+        "bmshj2018-factorized",
+        "-q",
+        "3",
+        "--lmbda",
+        "0.02",
+    ]
+    options = ["--set", "sizes=[8,12]", "--set", "batch=1", "--set", "crop=64", "--set", "schedule=linear"]
+    folders = ["--validation", "val", "--exclude-like", "tests", "--device", "cpu"]
+    result = latens(*arguments, *options, *folders, "--steps", "2")
+    assert result.code == 0, result.err
+    lines = result.err.splitlines()
+    assert lines[2:5] == [
+        "1 photographs show the same as a test image and are left out:",
+        "  1.png (x.png, 1.00)",
+        "1 photographs, starting at step 0",
+    ]
+    assert re.fullmatch(r"step 2: \d+\.\d+ bpp \d+\.\d+ dB", lines[5])
+    assert lines[6:] == ["run: finished at step 2"]
+    saved = TrainConfig.load(work / "run/config.json")
+    want = TrainConfig.for_architecture("bmshj2018-factorized")
+    want = replace(
+        want, data=str(work / "photos"), validation=str(work / "val"), exclude_like=str(work / "tests"), quality=3,
+        lmbda=0.02, sizes=(8, 12), batch=1, crop=64, schedule="linear", steps=2, device="cpu",
+    )  # fmt: skip
+    assert saved == want
+    result = latens("train", "run", "--steps", "3", "--set", "learning_rate=0.001")
+    assert "from here on with learning_rate: 0.0001 -> 0.001" in result.err.splitlines()
+    assert "from here on with steps: 2 -> 3" in result.err.splitlines()
+    assert "1 photographs, resuming at step 2" in result.err.splitlines()
+
+    result = latens("update-model", "run/checkpoint.pt", "-o", "f.safetensors", "--name", "f")
+    assert result.code == 0, result.err
+    from latens.models import FactorizedPrior
+    from latens.zoo.pretrained import read_checkpoint
+
+    model = FactorizedPrior.from_state_dict(read_checkpoint(work / "f.safetensors")).eval()
+    x = torch.rand(1, 3, 64, 64)
+    code = model.compress(x)
+    torch.testing.assert_close(
+        model.decompress(code["strings"], code["shape"])["x_hat"], model(x)["x_hat"].clamp(0, 1)
+    )
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_after_its_step(
     number: signal.Signals, latens: Run, config: str, work: Path, monkeypatch: pytest.MonkeyPatch
@@ -193,6 +247,23 @@ def test_a_second_signal_ends_it_at_once(
         (("run", "--data", "photos", "--decay-steps", "0"), "--decay-steps"),
         (("run", "--data", "photos", "--threads", "0"), "--threads"),
         (("run", "--data", "photos", "--seed", "4294967296"), "seed: expected at least 0"),
+        (
+            ("run", "--data", "photos", "-a", "nothing"),
+            "unknown architecture 'nothing'; there are latens-base",
+        ),
+        (("run", "--data", "photos", "-a", "mbt2018"), "mbt2018: expected a quality from 1 to 8, or sizes"),
+        (("run", "--data", "photos", "-a", "mbt2018", "-q", "9"), "--quality"),
+        (("run", "--data", "photos", "--metric", "vmaf"), "metric: expected mse or ms-ssim"),
+        (("run", "--data", "photos", "--metric", "ms-ssim"), "trained for mse only"),
+        (("run", "--data", "photos", "--lmbda", "-1"), "lmbda: expected at least 0"),
+        (("run", "--data", "photos", "--set", "batch"), "batch: expected OPTION=VALUE, such as batch=16"),
+        (("run", "--data", "photos", "--set", "size=3"), "size=3: expected OPTION=VALUE"),
+        (("run", "--data", "photos", "--set", "batch=many"), "batch: expected at least 1, whole, got 'many'"),
+        (("run", "--data", "photos", "--set", "model.N=0"), "a size is out of range"),
+        (("run", "--data", "photos", "--device", "toaster"), "device 'toaster': expected cpu"),
+        (("run", "--data", "photos", "--validation", "empty"), "empty: no image in it that can be read"),
+        (("run", "--data", "photos", "--exclude-like", "missing"), "missing: expected a folder of images"),
+        (("run", "--data", "photos", "--exclude-like", "photos"), "photos: no image is left for training"),
     ],
     ids=lambda a: a if isinstance(a, str) else " ".join(a),
 )

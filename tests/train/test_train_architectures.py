@@ -152,9 +152,14 @@ def test_quantiles_need_no_ritual(make: Make) -> None:
     assert trainer.model.aux_loss() < 0.1 * away
 
 
-@pytest.mark.parametrize("optimiser", ["adamw", "soap"])
 @pytest.mark.parametrize(
-    "architecture", ["bmshj2018-factorized", "mbt2018-mean", "mbt2018-mean-vbr", "latens-base"]
+    ("architecture", "optimiser"),
+    [
+        ("bmshj2018-factorized", "adamw"),
+        ("mbt2018-mean", "soap"),
+        ("mbt2018-mean-vbr", "adamw"),
+        ("latens-base", "soap"),
+    ],
 )
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(
     architecture: str, optimiser: str, make: Make

@@ -118,6 +118,24 @@ def test_learning_rate_warms_up_stays_and_falls() -> None:
     assert not trunk.is_hard(10**6)
 
 
+def test_the_rate_falls_like_a_cosine_if_asked() -> None:
+    config = TrainConfig(learning_rate=2.0, warmup=0, decay_start=10, steps=30, schedule="cosine")
+    rates = [config.learning_rate_at(step) for step in range(31)]
+    assert rates[:10] == [2.0] * 10
+    np.testing.assert_allclose(rates[10:], 1 + np.cos(np.pi * np.arange(21) / 20), atol=1e-12)
+
+
+def test_the_last_crops_are_larger_and_fewer(make: Make) -> None:
+    config = TrainConfig(batch=8, crop=256, large_crop=384, large_fraction=0.2, decay_start=100, steps=200)
+    assert [config.crops_at(step) for step in (0, 179, 180, 199)] == [(8, 256), (8, 256), (4, 384), (4, 384)]
+    assert replace(config, batch=1, large_crop=512).crops_at(190) == (1, 512)
+    assert replace(config, batch=12, parts=3, large_crop=512).crops_at(190) == (3, 512)
+    assert replace(config, steps=0, decay_start=0).crops_at(10**6) == (8, 256)
+    trainer = make(batch=5, large_crop=128, large_fraction=0.5, steps=2)
+    assert [tuple(trainer.crops(step).shape) for step in (0, 1)] == [(5, 3, 64, 64), (1, 3, 128, 128)]
+    steps(trainer, 2)
+
+
 def test_the_last_part_of_a_decay_freezes_the_analysis(make: Make) -> None:
     trainer = make(steps=4, hard_fraction=0.5)
     steps(trainer, 2)
@@ -395,6 +413,13 @@ def test_configuration_round_trip(tmp_path: Path) -> None:
     config = TrainConfig(data="a b/ü", crop=128, betas=(0.8, 0.9), model=tiny.CONFIG)
     assert TrainConfig.from_json(config.to_json()) == config
     assert TrainConfig.from_json("{}") == TrainConfig()
+    changed = config.changed(
+        ["batch=16", "schedule=cosine", "betas=[0.5,0.6]", "model.N=24", "amp=false", "lmbda=1e-2"]
+    )
+    want = replace(config, batch=16, schedule="cosine", betas=(0.5, 0.6), amp=False, lmbda=0.01)
+    assert changed == replace(want, model=replace(tiny.CONFIG, N=24))
+    assert config.differences(changed)[0] == "lmbda: 0.0 -> 0.01"
+    assert len(config.differences(changed)) == 6
     (tmp_path / "c.json").write_text('{"batch": 3, "model": {"N": 32}}')
     loaded = TrainConfig.load(tmp_path / "c.json")
     assert (loaded.batch, loaded.crop, loaded.model.N, loaded.model.M) == (3, 256, 32, TrainConfig().model.M)
@@ -408,6 +433,10 @@ def test_configuration_round_trip(tmp_path: Path) -> None:
         '{"crop": 0}', '{"learning_rate": 0}', '{"learning_rate": NaN}', '{"learning_rate": "1"}',
         '{"betas": [0.9]}', '{"betas": [0.9, 1]}', '{"betas": 0.9}', '{"betas": ["a", "b"]}', '{"clip": -1}',
         '{"warmup": -1}', '{"steps": -5}', '{"ema": 2}', '{"hard_fraction": -0.1}', '{"seed": -1}',
+        '{"quality": 9}', '{"sizes": [0]}', '{"sizes": [1, 2, 3, 4, 5]}', '{"sizes": 3}', '{"metric": "psnr"}',
+        '{"optimiser": "sgd"}', '{"schedule": "step"}', '{"large_crop": 100}', '{"parts": 9}', '{"amp": 1}',
+        '{"lmbda": -1}', '{"min_slope": NaN}', '{"architecture": 5}', '{"holdout": "a", "validation": "b"}',
+        '{"refresh": 0}', '{"device": null}', '{"validate_images": 0}', '{"tensorboard": "yes"}',
         '{"seed": 4294967296}', '{"threads": 0}', '{"checkpoint_seconds": 0}', '{"data": 5}', "[" * 100000,
     ],
     ids=lambda t: t[:30],

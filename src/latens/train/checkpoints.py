@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save as to_safetensors
 from torch import nn
 
 from latens import zoo
-from latens.errors import LatensError, ModelError, TrainingError
-from latens.io import atomic_write, check_output, printable
+from latens.errors import LatensError, TrainingError
+from latens.io import check_output, printable
 from latens.models import CompressionModel
 from latens.models.latens_base import LatensBase
-from latens.train.objectives import model_of, save_tensors
+from latens.train.objectives import model_of
 
 __all__ = ["load_average", "read_checkpoint", "save_weights", "write_checkpoint"]
 
@@ -91,9 +89,7 @@ def load_average(path: Path) -> nn.Module:
 def save_weights(checkpoint: Path, output: Path, name: str, notes: str = "", *, force: bool = False) -> None:
     """Write the weights file (safetensors) of a run's averaged weights.
 
-    That of the default model is what :func:`latens.zoo.load` takes. Those of published architectures hold the
-    ``state_dict`` with up-to-date quantiles and tables: ``from_state_dict(read_checkpoint(path))`` makes the
-    model (:func:`latens.zoo.pretrained.read_checkpoint`).
+    It is what :func:`latens.zoo.load` takes, and what files are coded with.
 
     Args:
         checkpoint: ``checkpoint.pt`` of a run.
@@ -104,21 +100,11 @@ def save_weights(checkpoint: Path, output: Path, name: str, notes: str = "", *, 
 
     Raises:
         TrainingError: the file is not a checkpoint of a training run.
-        ModelError: a bad name, or weights that are not finite.
+        ModelError: a bad name, or weights that are not finite or cannot be made exact.
         OutputError: the file cannot be written.
     """
     check_output(output, force=force, inputs=[checkpoint])
     model = load_average(checkpoint)
-    if isinstance(model, LatensBase):
-        zoo.save(model, output, name, notes, force=force)
-        return
-    if output.suffix != ".safetensors":
-        raise ModelError(f"{printable(output)}: the name of a weights file must end in .safetensors")
-    if not isinstance(model, CompressionModel):
+    if not isinstance(model, LatensBase | CompressionModel):
         raise TrainingError(f"{printable(checkpoint)}: {type(model).__name__} has no weights file")
-    for key, value in model.state_dict().items():
-        if not torch.isfinite(value).all():
-            raise ModelError(f"{name}: {printable(key)} has values that are not finite")
-    architecture = read_checkpoint(checkpoint)["architecture"]
-    metadata = {"name": name, "architecture": json.dumps(architecture), "notes": notes}
-    atomic_write(output, to_safetensors(save_tensors(model), metadata), force=force)
+    zoo.save(model, output, name, notes, force=force)
