@@ -11,7 +11,17 @@ import pytest
 
 from latens.cli import app
 
-COMMANDS: dict[str, Any] = app._command().commands
+
+def leaves(command: Any, path: str = "") -> dict[str, Any]:
+    """All commands, also those of groups, by what is typed after ``latens``."""
+    found: dict[str, Any] = {}
+    for name, child in command.commands.items():
+        inner = f"{path} {name}".strip()
+        found |= leaves(child, inner) if hasattr(child, "commands") else {inner: child}
+    return found
+
+
+COMMANDS = leaves(app._command())
 
 
 def examples(text: str) -> list[str]:
@@ -32,8 +42,11 @@ def test_every_command_has_examples_that_exist(name: str) -> None:
     for line in lines:
         words = shlex.split(line)
         assert words[0] == "latens"
-        assert words[1] in COMMANDS, line
-        if words[1] == name:
+        other = (
+            " ".join(words[1 : 3 if f"{words[1]} {words[2]}" in COMMANDS else 2]) if words[2:] else words[1]
+        )
+        assert other in COMMANDS, line
+        if other == name:
             used = {word.split("=")[0] for word in words[2:] if word.startswith("-") and word != "-"}
             assert used <= options, line
 
@@ -43,7 +56,7 @@ def test_every_parameter_is_explained(name: str) -> None:
     command = COMMANDS[name]
     summary = command.help.strip().splitlines()[0]
     assert summary.endswith(".")
-    assert len(summary) < 90
+    assert len(summary) <= 100
     for parameter in command.params:
         assert parameter.help, parameter.name
         assert parameter.help.endswith((".", ")")), parameter.help
@@ -69,7 +82,7 @@ def complete(line: str) -> set[str]:
 
 
 def test_the_shell_completes_commands_and_options() -> None:
-    assert complete("latens ") >= set(COMMANDS)
+    assert complete("latens ") >= {name.split()[0] for name in COMMANDS}
     assert complete("latens deco") == {"decode"}
     assert complete("latens encode --target-p") == {"--target-psnr"}
 
