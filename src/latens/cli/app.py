@@ -191,7 +191,7 @@ def encode(
         size = target_size if target_bpp is None else target_bpp * width * height / 8
         with files.named(job.source):
             if size is None and target_psnr is None:
-                data = codec.encode(image, 50.0 if quality is None else quality)
+                data = codec.encode(image, quality)
             else:
                 data = codec.encode_to(image, Target(size, target_psnr))
         files.write(job, data, force)

@@ -211,7 +211,10 @@ class IntegerChain:
             layer = self.layers[number]
             # With rows of weights side by side, a product with few positions takes half the time.
             matrix = torch.from_numpy(layer.weight[:, :, 0, 0].astype(np.float64)).to(device)
-            self._matrices[number, device] = matrix, torch.from_numpy(layer.bias.astype(np.float64)).to(device)
+            self._matrices[number, device] = (
+                matrix,
+                torch.from_numpy(layer.bias.astype(np.float64)).to(device),
+            )
         return self._matrices[number, device]
 
     @torch.no_grad()

@@ -277,11 +277,6 @@ def model_of(architecture: dict[str, Any]) -> nn.Module:
     return _zoo_model(config)
 
 
-def save_tensors(model: CompressionModel) -> dict[str, Tensor]:
-    """Weights and tables of a trained model, ready for a file: contiguous, on the CPU."""
-    return {name: value.cpu().contiguous() for name, value in _with_tables(model).state_dict().items()}
-
-
 def _model_class(architecture: str) -> Any:
     known = {entry.id: entry for entry in zoo.entries()}
     if architecture in known:

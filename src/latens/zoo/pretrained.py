@@ -25,6 +25,9 @@ _LIST = re.compile(r"entropy_bottleneck\._(?:(bias)es|(matri)ces|(factor)s)\.(\d
 _SINGULAR = {"bias": "_bias", "matri": "_matrix", "factor": "_factor"}
 
 
+_NETWORK = "network."  # before names of weights in weights files of Latens
+
+
 def rename_key(key: str) -> str:
     """The name that a weight of an old checkpoint has today.
 
@@ -51,7 +54,8 @@ def load_pretrained(state_dict: Mapping[str, V]) -> dict[str, V]:
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Weights from a file of ``torch.save`` or safetensors. Code in the file is not run, but refused.
 
-    A training checkpoint, with the weights under ``state_dict`` or ``network``, is fine, too.
+    A training checkpoint, with the weights under ``state_dict`` or ``network``, is fine, too, and so is a weights file of
+    Latens, whose integers are left out.
 
     Raises:
         ModelError: it cannot be read, holds anything but tensors, or values that are not finite.
@@ -72,6 +76,9 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     if isinstance(content, dict):
         for key in ("state_dict", "network"):
             content = content[key] if isinstance(content.get(key), dict) else content
+        networks = {k: v for k, v in content.items() if isinstance(k, str) and k.startswith(_NETWORK)}
+        if networks:
+            content = {k.removeprefix(_NETWORK): v for k, v in networks.items()}
     return _checked(content, shown)
 
 
