@@ -2,6 +2,7 @@
 # make test        the test suite (make test-fast: its quick part; make test-all: everything)
 # make check       style, types, layers
 # make docs        the documentation site, in build/site
+# make evidence    measure the default model on the Kodak set (KODAK=folder): table and plot of the README
 # make wheel-test  build sdist and wheel, install the wheel into a clean environment, code a photograph
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +11,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 NATIVE := $(wildcard native/*.cpp native/*.hpp bindings/*.cpp) CMakeLists.txt
 CPP := $(wildcard native/*.cpp native/*.hpp native/fuzz/*.cpp bindings/*.cpp)
 
-.PHONY: demo install test test-fast test-all check format docs wheel-test clean
+.PHONY: demo install test test-fast test-all check format docs evidence wheel-test clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
@@ -56,6 +57,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt $(NATIVE) | $(BIN)/python
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) -e ".[dev]"
 	touch $@
+
+evidence: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/kodak.py $(KODAK) --write
 
 clean:
 	rm -rf $(VENV) build demo
