@@ -52,14 +52,28 @@ _ELSEWHERE = {
 _OUT_OF_SCOPE = {
     "point clouds": (
         "datasets.pointcloud",
+        "datasets.utils",
         "layers.pointcloud",
         "losses.pointcloud",
+        "losses.utils",
         "models.pointcloud",
         "transforms.point",
+        "zoo.pointcloud",
     ),
     "export to SADL": ("sadl_codec",),
     "CompressAI's command-line tools (the command 'latens' takes their place)": ("utils",),
 }
+
+_POINT_CLOUDS = {
+    "datasets": "ModelNetDataset S3disDataset SemanticKittiDataset ShapeNetCorePartDataset",
+    "losses": "ChamferPccRateDistortionLoss RateDistortionLoss_hrtzxf2022 chamfer_distance",
+    "models": "DensityPreservingReconstructionPccModel PointNet2SsgReconstructionPccModel "
+    "PointNetReconstructionPccModel",
+    "transforms": "GeneratePositionNormals NormalizeScaleV2 RandomPermutation RandomRotateFull RandomSample "
+    "SamplePointsV2 ToDict",
+    "zoo": "pointcloud_models",
+}
+"""Names within packages that Latens has otherwise."""
 
 _TOP_LEVEL = ("available_entropy_coders", "get_entropy_coder", "set_entropy_coder")
 
@@ -92,7 +106,9 @@ def uninstall() -> None:
     sys.meta_path.remove(_finder)
     registry._replace_duplicates = False
     for name in [name for name in sys.modules if f"{name}.".startswith(f"{_ROOT}.")]:
-        del sys.modules[name]
+        missing = vars(sys.modules.pop(name)).get("__getattr__")
+        if isinstance(missing, _Missing):
+            missing.remove()
 
 
 class _Package(ModuleType):
@@ -132,6 +148,29 @@ class _TopLevel(ModuleType):
             return import_module(f"{_ROOT}.{name}")
         except ModuleNotFoundError as error:
             raise AttributeError(f"module {_ROOT!r} has no attribute {name!r}") from error
+
+
+class _Missing:
+    """``__getattr__`` of a package that Latens has only a part of."""
+
+    def __init__(self, module: ModuleType, name: str) -> None:
+        self.module, self.name = module, name
+        self.before = vars(module).get("__getattr__")
+
+    def __call__(self, attribute: str) -> Any:
+        if attribute in _POINT_CLOUDS[self.name].split():
+            raise OutOfScopeError(
+                f"{_ROOT}.{self.name}.{attribute}: Latens does not have point clouds; it is out of its scope"
+            )
+        if self.before is not None:
+            return self.before(attribute)
+        raise AttributeError(f"module {self.module.__name__!r} has no attribute {attribute!r}")
+
+    def remove(self) -> None:
+        if self.before is None:
+            del self.module.__dict__["__getattr__"]
+        else:
+            self.module.__dict__["__getattr__"] = self.before
 
 
 class _Loader(Loader):
@@ -184,6 +223,8 @@ def _find(name: str) -> ModuleType:
         raise ModuleNotFoundError(
             f"{_ROOT}.{name}: Latens has no such module", name=f"{_ROOT}.{name}"
         ) from error
+    if name in _POINT_CLOUDS and not isinstance(vars(module).get("__getattr__"), _Missing):
+        module.__dict__["__getattr__"] = _Missing(module, name)
     if not hasattr(module, "__path__") and any(other.startswith(f"{name}.") for other in _ELSEWHERE):
         return _Package(f"{_ROOT}.{name}", module)
     return module

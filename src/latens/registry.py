@@ -67,6 +67,7 @@ _BUILT_IN: dict[str, dict[str, str]] = {
         "cheng2020-anchor": "latens.models:Cheng2020Anchor",
         "cheng2020-anchor-checkerboard": "latens.models:Cheng2020AnchorCheckerboard",
         "cheng2020-attn": "latens.models:Cheng2020Attention",
+        "cheng2020-gmm": "latens.models:Cheng2020GMM",
         "elic2022-chandelier": "latens.models:Elic2022Chandelier",
         "elic2022-official": "latens.models:Elic2022Official",
         "mbt2018": "latens.models:JointAutoregressiveHierarchicalPriors",

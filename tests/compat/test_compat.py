@@ -98,7 +98,8 @@ NAMES = {
     "compressai.losses": "RateDistortionLoss",
     "compressai.models": "Cheng2020Anchor Cheng2020AnchorCheckerboard Cheng2020Attention CompressionModel "
     "Elic2022Chandelier Elic2022Official FactorizedPrior FactorizedPriorReLU JointAutoregressiveHierarchicalPriors "
-    "MeanScaleHyperprior ScaleHyperprior SimpleVAECompressionModel",
+    "MeanScaleHyperprior ScaleHyperprior SimpleVAECompressionModel get_scale_table SCALES_LEVELS SCALES_MAX "
+    "SCALES_MIN",
     "compressai.models.base": "CompressionModel SimpleVAECompressionModel SCALES_LEVELS SCALES_MAX SCALES_MIN "
     "get_scale_table",
     "compressai.models.google": "CompressionModel EntropyBottleneck GaussianConditional GDN conv deconv "
@@ -106,9 +107,10 @@ NAMES = {
     "compressai.models.priors": "CompressionModel GaussianConditional get_scale_table MeanScaleHyperprior",
     "compressai.models.sensetime": "Cheng2020AnchorCheckerboard Elic2022Chandelier Elic2022Official "
     "ResidualBottleneckBlock",
-    "compressai.models.utils": "conv deconv remap_old_keys update_registered_buffers",
+    "compressai.models.utils": "conv deconv find_named_buffer find_named_module remap_old_keys "
+    "update_registered_buffers",
     "compressai.models.waseda": "Cheng2020Anchor Cheng2020Attention",
-    "compressai.ops": "LowerBound NonNegativeParametrizer compute_padding quantize_ste",
+    "compressai.ops": "LowerBound NonNegativeParametrizer compute_padding quantize_ste ste_round",
     "compressai.ops.bound_ops": "LowerBound",
     "compressai.ops.parametrizers": "NonNegativeParametrizer",
     "compressai.optimizers": "net_aux_optimizer net_optimizer",
@@ -122,7 +124,7 @@ NAMES = {
     "compressai.zoo": "bmshj2018_factorized bmshj2018_factorized_relu bmshj2018_hyperprior cheng2020_anchor "
     "cheng2020_attn mbt2018 mbt2018_mean bmshj2018_hyperprior_vbr mbt2018_mean_vbr mbt2018_vbr ssf2020 image_models "
     "video_models models load_state_dict",
-    "compressai.zoo.image": "model_architectures model_urls cfgs mbt2018_mean",
+    "compressai.zoo.image": "model_architectures model_urls root_url cfgs mbt2018_mean",
     "compressai.zoo.image_vbr": "model_architectures mbt2018_mean_vbr",
     "compressai.zoo.pretrained": "load_pretrained rename_key",
     "compressai.zoo.video": "ssf2020",
@@ -190,11 +192,32 @@ class TestModules:
             "compressai.transforms.point",
             "compressai.sadl_codec.extract_codec",
             "compressai.utils.bench.codecs",
+            "compressai.datasets.utils",
         ],
     )
     def test_out_of_scope(self, name):
         with pytest.raises(OutOfScopeError, match="out of its scope"):
             importlib.import_module(name)
+
+    @pytest.mark.parametrize(
+        ("module", "name"),
+        [
+            ("datasets", "ModelNetDataset"),
+            ("losses", "chamfer_distance"),
+            ("models", "PointNetReconstructionPccModel"),
+            ("transforms", "SamplePointsV2"),
+            ("zoo", "pointcloud_models"),
+        ],
+    )
+    def test_names_out_of_scope(self, module, name):
+        with pytest.raises(OutOfScopeError, match=rf"compressai\.{module}\.{name}: .*out of its scope"):
+            exec(f"from compressai.{module} import {name}")
+        with pytest.raises(ImportError, match="cannot import name 'nothing'"):
+            exec(f"from compressai.{module} import nothing")
+        ours = importlib.import_module(f"latens.{module}")
+        compat.uninstall()
+        with pytest.raises(AttributeError, match=f"has no attribute '{name}'"):
+            getattr(ours, name)
 
     def test_an_optional_import_of_point_clouds_may_fail(self):
         try:

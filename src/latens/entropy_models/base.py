@@ -134,6 +134,20 @@ class EntropyModel(nn.Module):
             return inputs.to(dtype)
         return inputs.to(means.dtype) + means
 
+    # What entropy models of other people, derived from these, call.
+
+    def _quantize(self, inputs: Tensor, mode: str, means: Tensor | None = None) -> Tensor:
+        return self.quantize(inputs, mode, means)
+
+    @classmethod
+    def _dequantize(cls, inputs: Tensor, means: Tensor | None = None) -> Tensor:
+        return cls.dequantize(inputs, means)
+
+    def _check_cdf_size(self) -> None:
+        self._tables()
+
+    _check_cdf_length = _check_offsets_size = _check_cdf_size
+
     # -- tables ---------------------------------------------------------------------------------------------
 
     def _table_source(self) -> Tensor | None:

@@ -240,6 +240,17 @@ class EntropyBottleneck(EntropyModel):
         channels = torch.arange(self.channels, dtype=torch.int32, device=self.quantiles.device)
         return channels.view(1, -1, *(1 for _ in size)).expand(batch, self.channels, *size)
 
+    @staticmethod
+    def _build_indexes(size: Sequence[int]) -> Tensor:
+        """Table of every element of a latent of this size, batch and channels included; for derived models."""
+        channels = torch.arange(size[1], dtype=torch.int32)
+        return channels.view(1, -1, *(1 for _ in size[2:])).repeat(size[0], 1, *size[2:])
+
+    @staticmethod
+    def _extend_ndims(tensor: Tensor, n: int) -> Tensor:
+        """All values along the first dimension, followed by ``n`` dimensions of size 1; for derived models."""
+        return tensor.reshape(-1, *(1 for _ in range(n)))
+
     def _expanded_medians(self, batch: int, size: Sequence[int]) -> Tensor:
         medians = self._get_medians().detach().view(1, -1, *(1 for _ in size))
         return medians.expand(batch, *medians.shape[1:])

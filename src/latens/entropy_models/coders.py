@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from latens.ans import RansDecoder, RansEncoder
 from latens.entropy_coding import CdfTables, Decoder, Encoder
 from latens.entropy_models.rangecoder import RangeCoder
 from latens.errors import ModelError
@@ -76,6 +77,16 @@ class _AnsCoder:
 
     def decoder(self, data: bytes) -> Decoder:
         return Decoder(data)
+
+    # What entropy models written for CompressAI call.
+
+    def encode_with_indexes(self, *args: Any) -> bytes:
+        """See :meth:`latens.ans.RansEncoder.encode_with_indexes`."""
+        return RansEncoder().encode_with_indexes(*args)
+
+    def decode_with_indexes(self, *args: Any) -> list[int]:
+        """See :meth:`latens.ans.RansDecoder.decode_with_indexes`."""
+        return RansDecoder().decode_with_indexes(*args)
 
 
 _CODERS: dict[str, Callable[[], EntropyCoder]] = {"ans": _AnsCoder, "rangecoder": RangeCoder}

@@ -78,6 +78,10 @@ class GaussianConditional(EntropyModel):
         # erfc keeps its precision in the tail, where erf is 1 minus nothing.
         return 0.5 * torch.erfc(-(2**-0.5) * inputs)
 
+    @staticmethod
+    def _standardized_quantile(quantile: float) -> float:
+        return NormalDist().inv_cdf(quantile)
+
     def _likelihood(self, inputs: Tensor, scales: Tensor, means: Tensor | None = None) -> Tensor:
         """Probability of the unit interval around ``inputs``."""
         # The density is symmetric, and in the left tail the difference of the two ends loses nothing.
@@ -137,7 +141,7 @@ class GaussianConditional(EntropyModel):
             TableError: there is no valid scale table, or it asks for tables too large to code with.
         """
         table = _checked_scale_table(self.scale_table)
-        multiplier = -NormalDist().inv_cdf(self.tail_mass / 2)
+        multiplier = -self._standardized_quantile(self.tail_mass / 2)
         check_table_size(len(table), 2 * math.ceil(table[-1].item() * multiplier) + 1)
         reach = torch.ceil(table * multiplier).int()
         lengths = 2 * reach + 1

@@ -1,6 +1,13 @@
 """Compression models, one file per family."""
 
-from latens.models.base import CompressionModel, SimpleVAECompressionModel
+from latens.models.base import (
+    SCALES_LEVELS,
+    SCALES_MAX,
+    SCALES_MIN,
+    CompressionModel,
+    SimpleVAECompressionModel,
+    get_scale_table,
+)
 from latens.models.google import (
     FactorizedPrior,
     FactorizedPriorReLU,
@@ -18,6 +25,9 @@ from latens.models.video import ScaleSpaceFlow
 from latens.models.waseda import Cheng2020Anchor, Cheng2020Attention, Cheng2020GMM
 
 __all__ = [
+    "SCALES_LEVELS",
+    "SCALES_MAX",
+    "SCALES_MIN",
     "Cheng2020Anchor",
     "Cheng2020AnchorCheckerboard",
     "Cheng2020Attention",
@@ -35,4 +45,5 @@ __all__ = [
     "ScaleHyperpriorVbr",
     "ScaleSpaceFlow",
     "SimpleVAECompressionModel",
+    "get_scale_table",
 ]

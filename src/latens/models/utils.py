@@ -12,7 +12,15 @@ from torch import Tensor, nn
 from latens.entropy_models.bottleneck import rename_old_keys
 from latens.errors import ModelError
 
-__all__ = ["conv", "deconv", "remap_old_keys", "rename_to_fit", "update_registered_buffers"]
+__all__ = [
+    "conv",
+    "deconv",
+    "find_named_buffer",
+    "find_named_module",
+    "remap_old_keys",
+    "rename_to_fit",
+    "update_registered_buffers",
+]
 
 
 def conv(in_channels: int, out_channels: int, kernel_size: int = 5, stride: int = 2) -> nn.Conv2d:
@@ -30,6 +38,16 @@ def deconv(in_channels: int, out_channels: int, kernel_size: int = 5, stride: in
         padding=kernel_size // 2,
         output_padding=stride - 1,
     )
+
+
+def find_named_module(module: nn.Module, query: str) -> nn.Module | None:
+    """The sub-module that has this name (with dots, seen from ``module``), or None."""
+    return dict(module.named_modules()).get(query)
+
+
+def find_named_buffer(module: nn.Module, query: str) -> Tensor | None:
+    """The buffer that has this name (with dots, seen from ``module``), or None."""
+    return dict(module.named_buffers()).get(query)
 
 
 def remap_old_keys(module_name: str, state_dict: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -128,6 +128,25 @@ class ScaleHyperpriorVbr(ScaleHyperprior):
         if "gayn2zqstep.0.weight" in state_dict:
             arguments["vr_entbttlnck"] = True
         return arguments
+
+    @classmethod
+    def from_state_dict(cls, state_dict: Mapping[str, Any], vr_entbttlnck: bool | None = None) -> Self:
+        """See :meth:`CompressionModel.from_state_dict`.
+
+        Args:
+            state_dict: the weights.
+            vr_entbttlnck: what the weights should be made for; None takes what they are made for.
+
+        Raises:
+            ModelError: they are not.
+        """
+        found = "gayn2zqstep.0.weight" in {key.removeprefix("module.") for key in state_dict}
+        if vr_entbttlnck is not None and bool(vr_entbttlnck) != found:
+            raise ModelError(
+                f"vr_entbttlnck={vr_entbttlnck} was asked for, but these weights "
+                f"{'have' if found else 'lack'} the network (gayn2zqstep) for it; leave the argument out"
+            )
+        return super().from_state_dict(state_dict)
 
     # -- gains ----------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from latens.errors import ShapeError
 
-__all__ = ["compute_padding", "quantize_ste"]
+__all__ = ["compute_padding", "quantize_ste", "ste_round"]
 
 Padding = tuple[int, int, int, int]
 
@@ -30,6 +30,10 @@ def quantize_ste(x: Tensor) -> Tensor:
     Theis, Shi, Cunningham, Huszár, "Lossy image compression with compressive autoencoders", ICLR 2017.
     """
     return _RoundStraightThrough.apply(x)  # type: ignore[no-any-return,no-untyped-call]
+
+
+ste_round = quantize_ste
+"""The name that models of some years ago import."""
 
 
 def compute_padding(

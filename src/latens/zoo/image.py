@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from latens.errors import UnavailableError
+from latens.zoo.architectures import ROOT_URL as root_url  # noqa: F401, N811  (see _load_model)
 from latens.zoo.architectures import (
     ModelEntry,
     _load_model,  # noqa: F401  (scripts written for CompressAI look for it here)
@@ -24,6 +25,7 @@ __all__ = [
     "cheng2020_anchor",
     "cheng2020_anchor_checkerboard",
     "cheng2020_attn",
+    "cheng2020_gmm",
     "elic2022_chandelier",
     "elic2022_official",
     "mbt2018",
@@ -195,6 +197,17 @@ def cheng2020_attn() -> ModelEntry:
                 "cheng2020_attn-ms-ssim", "c5381d91 5dad201d 5c9be841 8b2f647e 5ca1f34c 216423ec"
             ),
         },
+    )
+
+
+@register_entry
+def cheng2020_gmm() -> ModelEntry:
+    """The whole model of the paper: attention, mixtures of three Gaussians. Qualities 1 to 6; no weights yet."""
+    return ModelEntry(
+        id="cheng2020-gmm",
+        architecture="Cheng2020GMM",
+        sizes=_sizes((3, (128,)), (3, (192,))),
+        paper=_CHENG,
     )
 
 
