@@ -320,6 +320,20 @@ class TestThirdParty:
         assert torch.nn.functional.pad(x, unpad).shape == (1, 3, 50, 70)
         codes_what_it_promises(module.GroupModel())
 
+    def test_entropy_models_of_ones_own(self):
+        module = third_party("own_entropy")
+        model = module.LaplacianHyperprior()
+        codes_what_it_promises(model, size=(64, 96), batch=2)
+        # Tables longer than those of a Gaussian, because the tails are.
+        gaussian = latens.entropy_models.GaussianConditional(model.gaussian_conditional.scale_table)
+        gaussian.update()
+        assert (model.gaussian_conditional.cdf_length > gaussian.cdf_length).all()
+
+    def test_slices_and_checkerboards_with_attention(self):
+        module = third_party("context_slices")
+        assert registry.MODELS["context-slices"] is module.ContextSlices
+        codes_what_it_promises(module.ContextSlices(), size=(64, 128))
+
     def test_position_by_position_in_lists(self):
         def latens_decodes(model, x):
             # In this model, the forward pass rounds other values than the coder.
