@@ -47,7 +47,9 @@ def train(
     ] = None,
     architecture: Annotated[
         str | None,
-        typer.Option("--architecture", "-a", help="latens-base, or one that 'latens models --all' lists."),
+        typer.Option(
+            "--architecture", "-a", help="latens-base, or one that 'latens models --published' lists."
+        ),
     ] = None,
     quality: Annotated[
         int | None,
@@ -141,6 +143,7 @@ def train(
         with progress:
             progress.start(trainer)
             trainer.run(seconds)
+            progress.end(trainer.step)
     finally:
         trainer.processes.leave()
     ended = 0 < trainer.config.steps <= trainer.step
@@ -235,6 +238,11 @@ class _Progress:
 
         signal.signal(signal.SIGINT, stop)
         signal.signal(signal.SIGTERM, stop)
+
+    def end(self, step: int) -> None:
+        """Show the last step; records come but now and then."""
+        if self._task is not None:
+            self._bar.update(self._task, completed=step)
 
     def show(self, record: dict[str, Any]) -> None:
         """Called by the trainer with each line of its log."""
