@@ -51,7 +51,7 @@ def read(data: bytes, **options: Any) -> tuple[list[Frame], VideoReader]:
 def test_bytes_of_the_smallest_file() -> None:
     # By hand from docs/format.md, section 11.
     header = VideoHeader(width=1, height=1, model="t", entropy_id="01020304", weights_id="05060708")
-    expected = bytearray.fromhex("4C544E00 01 01 01 01010100 F4 01020304 05060708 0000 00 01 19 19 01")
+    expected = bytearray.fromhex("4C544E01 01 01 01 01010100 F4 01020304 05060708 0000 00 01 19 19 01")
     expected += zlib.crc32(expected).to_bytes(4, "little")
     key = len(expected)
     for kind, payload in ((b"F", "00 00 01 00000000 00"), (b"n", f"01 01 01 00 00 {key:02X} 10000000")):
@@ -323,11 +323,11 @@ def test_what_is_a_video() -> None:
     data = written(frames_of(1))
     assert is_video(data)
     assert not is_video(data[:4])
-    assert not is_video(b"LTN\0\4")
+    assert not is_video(b"LTN\1\4")
     with pytest.raises(FormatError, match=r"not a \.ltn file"):
         read(b"RIFF....")
     with pytest.raises(FormatError, match="an image"):
-        read(b"LTN\0\4\1\1")
+        read(b"LTN\1\4\1\1")
     with pytest.raises(VersionError, match="format version 9"):
         read(b"LTN\x09\1")
     assert HEADER.colour == BT709

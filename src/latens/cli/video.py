@@ -340,13 +340,13 @@ def _evaluate(
     from latens.evaluate.video import evaluate_ffmpeg, evaluate_model
 
     found: list[dict[str, Any]] = []
-    if not as_json:
-        _print(
-            f"{'clip':<24} {'codec':<16} {'q':>3} {'frames':>6} {'bytes':>11} {'bpp':>8} {'kbit/s':>9} {'Y dB':>6} "
-            f"{'YUV dB':>6} {'MS-SSIM':>8} {'enc/s':>7} {'dec/s':>7}"
-        )
 
     def report(clip: str, result: VideoResult) -> None:
+        if not found and not as_json:
+            _print(
+                f"{'clip':<24} {'codec':<16} {'q':>3} {'frames':>6} {'bytes':>11} {'bpp':>8} {'kbit/s':>9} {'Y dB':>6} "
+                f"{'YUV dB':>6} {'MS-SSIM':>8} {'enc/s':>7} {'dec/s':>7}"
+            )
         found.append({"clip": clip, "gop": gop, **result.as_dict()})
         if not as_json:
             structural = "-" if result.ms_ssim is None else f"{result.ms_ssim:.5f}"

@@ -164,7 +164,7 @@ class VideoCodec:
         run = network._transform
         if reference is None:
             code = self._code("img", run(network.img_encoder, picture))
-            return [code], self._settled(run(network.img_decoder, code[1].latent), depth)
+            return [code], self._settled(network._picture(code[1].latent), depth)
         motion = self._code("motion", network._motion(picture, reference))
         predicted = network._predict(reference, motion[1].latent)
         residual = self._code("res", run(network.res_encoder, picture - predicted))
@@ -260,7 +260,7 @@ class VideoCodec:
             raise ChecksumError(f"its symbols have checksum {checksum:08x}, {frame.checksum:08x} was stored")
         network = self._network
         if reference is None:
-            decoded = network._transform(network.img_decoder, found[0].latent)
+            decoded = network._picture(found[0].latent)
         else:
             motion, residual = (d.latent for d in found)
             decoded = network._add(network._predict(reference, motion), residual, motion)

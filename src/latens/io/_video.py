@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 import sys
@@ -55,6 +56,7 @@ _MAX_PIXELS = 1 << 28
 # A tick of less than 1/240,000 s would let timestamps of long films run out of range.
 _FINEST = 240_000
 _UNSPECIFIED = 2
+_SIGNS_OF_A_CUT = ("ended prematurely", "partial file")
 _MATRICES = (1, 4, 5, 6, 7, 9)
 
 
@@ -143,7 +145,10 @@ def _av() -> Any:
         raise UnavailableError(
             "video files need PyAV: pip install 'latens[video]' (raw .yuv and .y4m output work without)"
         ) from error
-    av.logging.set_level(None)
+    # Nothing is printed: what is captured is looked at where it matters.
+    logging.getLogger("libav").setLevel(logging.CRITICAL + 1)
+    av.logging.set_level(av.logging.ERROR)
+    av.logging.set_libav_level(av.logging.ERROR)
     return av
 
 
@@ -266,20 +271,36 @@ class VideoSource:
         return self._converted(av, stream, first, decoded)
 
     def _pictures(self, av: Any, stream: Any) -> Iterator[Any]:
-        count = 0
+        count = end = 0
+        packets = self._container.demux(stream)
         try:
-            for picture in self._container.decode(stream):
-                if picture.is_corrupt:
-                    raise VideoError(f"frame {count} is damaged, or the file is cut there")
-                yield picture
-                count += 1
+            while True:
+                # That a file ends too early, FFmpeg only mentions.
+                with av.logging.Capture() as said:
+                    packet = next(packets, None)
+                if packet is None:
+                    break
+                if packet.is_corrupt or any(sign in text for _, _, text in said for sign in _SIGNS_OF_A_CUT):
+                    raise VideoError(f"is damaged, or cut, after frame {count}")
+                if packet.size and packet.pos is not None:
+                    end = packet.pos + packet.size
+                for picture in packet.decode():
+                    if picture.is_corrupt:
+                        raise VideoError(f"frame {count} is damaged, or the file is cut there")
+                    yield picture
+                    count += 1
         except (av.FFmpegError, OSError) as error:
             raise VideoError(
                 f"cannot be decoded after frame {count} ({printable(_reason(error))})"
             ) from error
-        announced = stream.frames
-        if 0 < count < announced and stream.duration:
-            raise VideoError(f"is cut: it announces {announced} frames, and {count} can be decoded")
+        if 0 < count < stream.frames and stream.duration:
+            raise VideoError(f"is cut: it announces {stream.frames} frames, and {count} can be decoded")
+        if (
+            self._container.format.name == "yuv4mpegpipe"
+            and self._file.seekable()
+            and end < self._file.seek(0, 2)
+        ):
+            raise VideoError(f"is cut within frame {count}")
 
     def _converted(self, av: Any, stream: Any, first: Any, rest: Iterator[Any]) -> Iterator[VideoFrame]:
         info = self.info

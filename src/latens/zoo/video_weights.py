@@ -83,7 +83,8 @@ def _frozen(model: ScaleSpaceFlow, name: str, notes: str = "") -> bytes:
             raise ModelError(f"{name}: {printable(key)} has values that are not finite")
     entropy = ExactLatents.freeze(model)
     # Freezing makes the tables that a model lacks.
-    tensors = {f"network.{k}": v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    # Scale tables may be one tensor, which a file cannot say.
+    tensors = {f"network.{k}": v.detach().cpu().clone().contiguous() for k, v in model.state_dict().items()}
     tensors |= {f"entropy.{k}": v for k, v in entropy.tensors().items()}
     config = {"num_levels": model.num_levels, "sigma0": model.sigma0, "flow_unit": model.flow_unit}
     metadata = {

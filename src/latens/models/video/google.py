@@ -339,7 +339,7 @@ class ScaleSpaceFlow(CompressionModel):
     def forward_keyframe(self, x: Tensor) -> tuple[Tensor, dict[str, Any]]:
         """The decoded first frame, and its likelihoods as in :meth:`forward`."""
         y_hat, likelihoods = self.img_hyperprior(self._transform(self.img_encoder, x))
-        return self._transform(self.img_decoder, y_hat), {"keyframe": likelihoods}
+        return self._picture(y_hat), {"keyframe": likelihoods}
 
     def forward_inter(self, x_cur: Tensor, x_ref: Tensor) -> tuple[Tensor, dict[str, Any]]:
         """A decoded further frame, and its likelihoods as in :meth:`forward`."""
@@ -370,7 +370,7 @@ class ScaleSpaceFlow(CompressionModel):
         """
         self._check_image(x, self.img_encoder, 16, 8)
         y_hat, code = self.img_hyperprior.compress(self._transform(self.img_encoder, x))
-        return self._transform(self.img_decoder, y_hat), code
+        return self._picture(y_hat), code
 
     @torch.no_grad()
     def decode_keyframe(self, strings: Sequence[Sequence[bytes]], shape: Sequence[int]) -> Tensor:
@@ -380,7 +380,7 @@ class ScaleSpaceFlow(CompressionModel):
             ShapeError: another number of strings, or another shape.
             CoderError: a damaged string.
         """
-        return self._transform(self.img_decoder, self.img_hyperprior.decompress(strings, shape))
+        return self._picture(self.img_hyperprior.decompress(strings, shape))
 
     @torch.no_grad()
     def encode_inter(self, x_cur: Tensor, x_ref: Tensor) -> tuple[Tensor, dict[str, Any]]:
@@ -481,14 +481,19 @@ class ScaleSpaceFlow(CompressionModel):
 
     # -- parts ----------------------------------------------------------------------------------------------
 
+    def _picture(self, y_hat: Tensor) -> Tensor:
+        return self._transform(self.img_decoder, y_hat, to_pixels=True)
+
     def _motion(self, x_cur: Tensor, x_ref: Tensor) -> Tensor:
         return self._transform(self.motion_encoder, torch.cat((x_cur, x_ref), 1))
 
     def _predict(self, x_ref: Tensor, motion_hat: Tensor) -> Tensor:
-        return self.forward_prediction(x_ref, self._transform(self.motion_decoder, motion_hat))
+        return self.forward_prediction(
+            x_ref, self._transform(self.motion_decoder, motion_hat, to_pixels=True)
+        )
 
     def _add(self, x_pred: Tensor, res_hat: Tensor, motion_hat: Tensor) -> Tensor:
-        return x_pred + self._transform(self.res_decoder, torch.cat((res_hat, motion_hat), 1))
+        return x_pred + self._transform(self.res_decoder, torch.cat((res_hat, motion_hat), 1), to_pixels=True)
 
     def _check_frames(self, frames: Sequence[Tensor]) -> None:
         if not isinstance(frames, (list, tuple)) or not frames:
