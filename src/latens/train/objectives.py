@@ -130,7 +130,10 @@ class DefaultObjective(Objective):
         return average.requires_grad_(False)
 
     def start(self, patches: Callable[[int], Tensor]) -> None:
-        self.model.initialise_from_patches(patches(40_000))
+        # On the CPU, so that a run starts alike on every device.
+        fresh = LatensBase(self.model.config)
+        fresh.initialise_from_patches(patches(40_000))
+        self.model.load_state_dict(fresh.state_dict())
 
     def prepare(self, step: int, *, hard: bool) -> None:
         for part in (self.model.g_a, self.model.h_a):
