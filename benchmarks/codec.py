@@ -29,8 +29,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from common import Peer, closest, latens_codec, machine, read_rgb
+from common import Peer, machine
 from latens.codec import ImageCodec
+from latens.evaluate import find_closest, make_codec, read_rgb
 from latens.format import read
 from latens.io import Image
 
@@ -120,9 +121,9 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
 
-    photo = read_rgb(args.photo).crop((0, 0, *SIZE))
-    quality, data = closest(latens_codec(), photo, BITS_PER_PIXEL * SIZE[0] * SIZE[1] / 8)
-    image = Image(np.array(photo))
+    pixels = np.ascontiguousarray(read_rgb(args.photo)[: SIZE[1], : SIZE[0]])
+    found = find_closest(make_codec("latens", args.threads), pixels, "bpp", BITS_PER_PIXEL)
+    quality, data, image = found.setting, found.data, Image(pixels)
     exact, fast = ImageCodec(), ImageCodec(fast=True)
     sides: dict[str, Callable[[], dict[str, float]]] = {
         "Latens": lambda: ours(exact, image, quality),

@@ -7,17 +7,19 @@ Prints a table; writes the four files and ``side-by-side.png`` to ``demo/``.
 
 from __future__ import annotations
 
-import sys
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 from rich.table import Table
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
-
-from common import CLASSICAL, Codec, closest, latens_codec, machine, median_ms, psnr, read_rgb, similarity
+from latens.evaluate import Codec, find_closest, make_codec, measure, read_rgb
+from latens.evaluate.bench import code
+from latens.evaluate.codecs import Pixels
+from latens.evaluate.results import machine
 
 PHOTO = Path(__file__).with_name("blossom.png")
 OUTPUT = Path("demo")
@@ -25,42 +27,50 @@ BITS_PER_PIXEL = 0.25
 CROP = (325, 35, 450, 160)  # shown enlarged: fine twigs, petals and a blurred background
 
 
+CODECS = {"Latens": "latens", "JPEG": "jpeg", "WebP": "webp", "AVIF": "avif"}
+
+
 @dataclass
 class Result:
+    name: str
     codec: Codec
     data: bytes
-    decoded: Image.Image
+    decoded: Pixels
     psnr: float
     ms_ssim: float
     encode_ms: float
     decode_ms: float
 
     def bits_per_pixel(self) -> float:
-        return 8 * len(self.data) / (self.decoded.width * self.decoded.height)
+        return 8 * len(self.data) / (self.decoded.shape[0] * self.decoded.shape[1])
 
 
-def run(codec: Codec, photo: Image.Image, size: float) -> Result:
-    quality, data = closest(codec, photo, size)
-    decoded = codec.decode(data)
+def run(name: str, photo: Pixels, size: float) -> Result:
+    codec = make_codec(CODECS[name], os.cpu_count() or 1)
+    setting = find_closest(codec, photo, "bytes", size).setting
+    data, decoded, encode_s, decode_s = code(codec, photo, setting, 6)
+    quality = measure(photo, decoded, ("psnr_rgb", "ms_ssim"))
     return Result(
+        name,
         codec,
         data,
         decoded,
-        psnr(photo, decoded),
-        similarity(photo, decoded),
-        median_ms(lambda: codec.encode(photo, quality)),
-        median_ms(lambda: codec.decode(data)),
+        quality["psnr_rgb"] or 0.0,
+        quality["ms_ssim"] or 0.0,
+        1000 * median(encode_s[1:]),
+        1000 * median(decode_s[1:]),
     )
 
 
-def table(results: list[Result], photo: Image.Image) -> Table:
-    result = Table(title=f"{PHOTO.name}, {photo.width}x{photo.height}", title_justify="left")
+def table(results: list[Result]) -> Table:
+    height, width = results[0].decoded.shape[:2]
+    result = Table(title=f"{PHOTO.name}, {width}x{height}", title_justify="left")
     result.add_column("codec")
     for heading in ("bytes", "bpp", "PSNR dB", "MS-SSIM", "encode ms", "decode ms"):
         result.add_column(heading, justify="right")
     for r in results:
         result.add_row(
-            r.codec.name,
+            r.name,
             f"{len(r.data):,}",
             f"{r.bits_per_pixel():.3f}",
             f"{r.psnr:.2f}",
@@ -76,7 +86,9 @@ def side_by_side(results: list[Result], photo: Image.Image) -> Image.Image:
     """One column for the original and for each codec: label, the whole picture, an enlarged part."""
     side, gap, label = 500, 12, 64
     columns = [("Original", f"{PHOTO.stat().st_size:,} bytes as PNG", photo)]
-    columns += [(r.codec.name, f"{len(r.data):,} bytes, {r.psnr:.2f} dB", r.decoded) for r in results]
+    columns += [
+        (r.name, f"{len(r.data):,} bytes, {r.psnr:.2f} dB", Image.fromarray(r.decoded)) for r in results
+    ]
     height = round(side * photo.height / photo.width)
     canvas = Image.new("RGB", (len(columns) * (side + gap) + gap, label + height + side + 3 * gap), "white")
     draw = ImageDraw.Draw(canvas)
@@ -100,17 +112,18 @@ def side_by_side(results: list[Result], photo: Image.Image) -> Image.Image:
 def main() -> None:
     console = Console(highlight=False)
     photo = read_rgb(PHOTO)
-    size = BITS_PER_PIXEL * photo.width * photo.height / 8
-    results = [run(latens_codec(), photo, size)]
-    results += [run(codec, photo, len(results[0].data)) for codec in CLASSICAL]
-    console.print(table(results, photo))
-    console.print(f"Medians of 5 runs after warming up. {machine()}", style="dim")
+    first, *others = CODECS
+    results = [run(first, photo, BITS_PER_PIXEL * photo.shape[0] * photo.shape[1] / 8)]
+    results += [run(name, photo, len(results[0].data)) for name in others]
+    console.print(table(results))
+    about = ", ".join(str(value) for value in machine().values())
+    console.print(f"Medians of 5 runs after a first that does not count. {about}", style="dim")
 
     OUTPUT.mkdir(exist_ok=True)
     for r in results:
         (OUTPUT / (PHOTO.stem + r.codec.suffix)).write_bytes(r.data)
-    results[0].decoded.save(OUTPUT / f"{PHOTO.stem}-decoded.png")
-    side_by_side(results, photo).save(OUTPUT / "side-by-side.png", optimize=True)
+    Image.fromarray(results[0].decoded).save(OUTPUT / f"{PHOTO.stem}-decoded.png")
+    side_by_side(results, Image.fromarray(photo)).save(OUTPUT / "side-by-side.png", optimize=True)
     console.print(f"Written to {OUTPUT.name}/: side-by-side.png and the files.")
 
 
