@@ -60,7 +60,9 @@ def test_code_blocks_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     # Drawing is tested elsewhere, and takes its time.
-    drawn = dict.fromkeys(("original", "reconstruction", "difference"), b"\x89PNG\r\n")
+    drawn = dict.fromkeys(
+        ("original", "reconstruction", "difference"), (ROOT / "examples/blossom.png").read_bytes()
+    )
     monkeypatch.setattr("latens.inspect.report.figures", lambda *_: drawn)
     patches = Trainer._patches
     monkeypatch.setattr(Trainer, "_patches", lambda self, count: patches(self, 2000))

@@ -25,7 +25,7 @@ from latens.errors import (
     UnavailableError,
     UnknownModelError,
 )
-from latens.inspect import Anatomy, ClassicSubject, LtnSubject
+from latens.inspect import Anatomy, ClassicSubject, LtnSubject, report
 from latens.zoo import LoadedModel, save
 
 PIXELS = tiny.picture(150, 200)
@@ -417,6 +417,15 @@ def test_models_with_less_give_fewer_pictures(tmp_path: Path) -> None:
     assert "All qualities" not in page.read_text()
     with Image.open(BytesIO((tmp_path / "channels.png").read_bytes())) as image:
         assert image.size[0] > 1000
+
+
+def test_pages_carry_large_pictures_reduced(ltn: Anatomy, monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer = BytesIO()
+    Image.fromarray(ltn.original).save(buffer, "PNG")
+    assert report._reduced(buffer.getvalue()) == buffer.getvalue()
+    monkeypatch.setattr(report, "_PAGE_SIDE", 100)
+    with Image.open(BytesIO(report._reduced(buffer.getvalue()))) as image:
+        assert image.size == (100, 75)
 
 
 def test_without_matplotlib_it_says_what_to_install(

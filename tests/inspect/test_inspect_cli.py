@@ -15,7 +15,7 @@ from latens.inspect import report
 
 pytest.importorskip("matplotlib")
 
-PNG = b"\x89PNG\r\n"
+PNG = (Path(__file__).parents[2] / "examples" / "blossom.png").read_bytes()
 
 
 @pytest.fixture

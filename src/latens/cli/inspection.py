@@ -46,7 +46,7 @@ def inspect(
     ] = None,
     max_pixels: Annotated[
         int, typer.Option("--max-pixels", min=1, help="Refuse images with more pixels than this.")
-    ] = 1 << 25,
+    ] = 1 << 24,
 ) -> None:
     """Show where the bits of a picture go.
 

@@ -90,7 +90,7 @@ def figures(anatomy: Anatomy, curve: Sequence[RatePoint] = ()) -> dict[str, byte
         ("difference", anatomy.difference()),
     ):
         buffer = io.BytesIO()
-        PilImage.fromarray(pixels).save(buffer, "PNG", optimize=True)
+        PilImage.fromarray(pixels).save(buffer, "PNG")
         pngs[name] = buffer.getvalue()
     return pngs
 

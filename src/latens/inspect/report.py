@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 import html
+import io
 import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
+
+from PIL import Image as PilImage
 
 from latens.errors import OutputError
 from latens.inspect.anatomy import Anatomy, RatePoint
@@ -19,6 +22,7 @@ __all__ = ["write_report"]
 
 PAGE = "index.html"
 FIGURES = "inspection.json"
+_PAGE_SIDE = 1600
 
 _SECTIONS = (
     (
@@ -172,11 +176,14 @@ def _page(anatomy: Anatomy, curve: Sequence[RatePoint], pngs: Mapping[str, bytes
     ]
     names = ("original", "reconstruction", "difference")
     labels = ("Original", f"{anatomy.size:,} bytes", "Difference, 8x")
+    note = (
+        "" if max(height, width) <= _PAGE_SIDE else "<p>Reduced here; the files beside this page are not.</p>"
+    )
     viewer = "".join(
         f'<input type="radio" name="see" id="see-{i}"{" checked" if i == 1 else ""}>'
         f'<label for="see-{i}">{label}</label>'
         for i, label in enumerate(labels)
-    ) + "".join(_image(pngs[name], f"see-{i}", name) for i, name in enumerate(names))
+    ) + "".join(_image(_reduced(pngs[name]), f"see-{i}", name) for i, name in enumerate(names))
     sections = []
     for heading, pictures, text in _SECTIONS:
         shown = [name for name in pictures if name in pngs]
@@ -221,9 +228,20 @@ def _page(anatomy: Anatomy, curve: Sequence[RatePoint], pngs: Mapping[str, bytes
         tiles="".join(
             f'<div class="tile"><b>{value}</b><span>{label}</span></div>' for value, label in tiles
         ),
-        viewer=viewer,
+        viewer=viewer + note,
         sections="\n".join(sections),
     )
+
+
+def _reduced(png: bytes) -> bytes:
+    """A picture no larger than pages should carry; pixel by pixel, it is a file of its own."""
+    with PilImage.open(io.BytesIO(png)) as image:
+        if max(image.size) <= _PAGE_SIDE:
+            return png
+        image.thumbnail((_PAGE_SIDE, _PAGE_SIDE), PilImage.Resampling.LANCZOS)
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def _theory(anatomy: Anatomy) -> float:
