@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from latens.entropy_models import EntropyBottleneck, EntropyModel, GaussianConditional
-from latens.errors import ModelError
+from latens.errors import CoderError, ModelError
 from latens.latent_codecs import (
     ChannelGroupsLatentCodec,
     CheckerboardLatentCodec,
@@ -31,7 +31,7 @@ from latens.latent_codecs import (
     RasterScanLatentCodec,
 )
 from latens.latent_codecs.exact import LATENT_BITS, ExactEntropy, Group, IntegerTables, Level
-from latens.models.base import CompressionModel, SimpleVAECompressionModel
+from latens.models.base import CompressionModel, SimpleVAECompressionModel, check_code
 from latens.models.google import (
     FactorizedPrior,
     JointAutoregressiveHierarchicalPriors,
@@ -52,7 +52,7 @@ from latens.ops.fixed_point import (
     steps_of,
 )
 
-__all__ = ["exact_entropy", "gaussian_hyperprior"]
+__all__ = ["compress", "decompress", "exact_entropy", "gaussian_hyperprior", "hyper_analysis"]
 
 _UNIT = 1 << LATENT_BITS
 _SAMPLE = (16, 16)  # positions of z that ranges are found with
@@ -93,6 +93,93 @@ def exact_entropy(model: CompressionModel) -> ExactEntropy:
         f"{type(model).__name__} cannot be made exact: it is neither one of the published hyperpriors nor a "
         "SimpleVAECompressionModel with codecs of latens.latent_codecs"
     )
+
+
+def hyper_analysis(model: CompressionModel, y: Tensor) -> Tensor:
+    """z of y, for a model with a hyperprior.
+
+    Raises:
+        ModelError: it has none that is known here.
+    """
+    if isinstance(model, ScaleHyperprior):
+        return model._hyper_analysis(y)
+    if isinstance(model, SimpleVAECompressionModel) and isinstance(model.latent_codec, HyperpriorLatentCodec):
+        return cast(Tensor, cast(nn.Module, model.latent_codec.hyper.h_a)(y))
+    raise ModelError(f"{type(model).__name__} has no hyperprior that can be made exact")
+
+
+def _cached(model: CompressionModel) -> ExactEntropy:
+    """:func:`exact_entropy`, made again when weights or tables have changed."""
+
+    def state() -> list[tuple[int, int]]:
+        return [(id(t), t._version) for named in (model.parameters(), model.buffers()) for t in named]
+
+    known = model.__dict__.get("_exact_entropy")
+    if known is None or known[0] != state():
+        entropy = exact_entropy(model)
+        # Conversion makes tables that are missing, so the state is taken after it.
+        known = model.__dict__["_exact_entropy"] = (state(), entropy)
+    return cast(ExactEntropy, known[1])
+
+
+@torch.no_grad()
+def compress(model: CompressionModel, x: Tensor, level: int = 0) -> dict[str, Any]:
+    """Code images so that every machine decodes the same latent: ``model.compress(x, exact=True)``.
+
+    Args:
+        model: of a published architecture.
+        x: ``(B, 3, H, W)`` in 0..1; H and W multiples of what the model asks for.
+        level: rate of a model of variable rate.
+
+    Returns:
+        ``strings``: one list with a string per image, a byte with the number of lanes before the stream of a tile;
+        ``shape``: height and width of z.
+
+    Raises:
+        ModelError: the model cannot be made exact.
+        ShapeError: the size does not fit.
+        CoderError: a latent is not finite.
+    """
+    entropy = _cached(model)
+    model._check_image(x, cast(nn.Module, model.g_a), 16, entropy.upscale)
+    strings, shape = [], (0, 0)
+    for image in x:
+        y = model._transform(cast(nn.Module, model.g_a), image[None])
+        z = hyper_analysis(model, y) if entropy.groups else y
+        if not (torch.isfinite(y).all() and torch.isfinite(z).all()):
+            raise CoderError("latents are not finite: look for NaN in the image or in the weights")
+        symbols = entropy.quantise_z(z, level)
+        stream, lanes, _ = entropy.encode(symbols, entropy.quantiser(y, level, 0), level, 0)
+        strings.append(bytes([lanes]) + stream)
+        shape = (symbols.shape[1], symbols.shape[2])
+    return {"strings": [strings], "shape": shape}
+
+
+@torch.no_grad()
+def decompress(
+    model: CompressionModel, strings: Sequence[Sequence[bytes]], shape: Sequence[int], level: int = 0
+) -> dict[str, Any]:
+    """Undo :func:`compress`: ``model.decompress(strings, shape, exact=True)``.
+
+    Returns:
+        ``x_hat``, values in 0..1.
+
+    Raises:
+        ModelError: the model cannot be made exact.
+        ShapeError: another number of strings or sizes.
+        CoderError: a damaged string.
+    """
+    size = check_code(strings, shape, 1)
+    entropy = _cached(model)
+    latents = []
+    for string in strings[0]:
+        if not string or string[0] not in (1, 2, 4, 8):
+            raise CoderError(
+                "the string is damaged: it must start with the number of its lanes, 1, 2, 4 or 8"
+            )
+        latents.append(entropy.decode(string[1:], size, level, 0, string[0]).latent)
+    y_hat = torch.cat(latents).to(next(model.parameters()))
+    return {"x_hat": model._reconstruct(cast(nn.Module, model.g_s), y_hat)}
 
 
 # -- what a model consists of ------------------------------------------------------------------------------------
@@ -189,10 +276,12 @@ def _group_plan(codec: ChannelGroupsLatentCodec, k: int) -> _Contexts:
 def _order_of(merge: Callable[..., Tensor], count: int) -> tuple[int, ...]:
     """Which of its arguments a function puts side by side, in what order: asked of it with marked arguments."""
     size = 3
-    marked = [torch.full((1, size, 1, 1), float(i)) for i in range(count)]
-    merged = merge(*marked).flatten()
-    order = tuple(int(i) for i in merged[::size])
-    if not torch.equal(merged, torch.tensor(order, dtype=merged.dtype).repeat_interleave(size)):
+    # Numbers that have nothing to do with each other: no sum or mean of some is another.
+    marked = torch.from_numpy(draw_bits(count * size, seed=0)).float().view(count, 1, size, 1, 1)
+    merged = merge(*marked)
+    parts = merged.flatten().split(size)
+    order = tuple(i for part in parts for i in range(count) if torch.equal(part, marked[i].flatten()))
+    if len(order) != len(parts):
         raise ModelError("this model merges contexts in a way that cannot be made exact")
     return order
 
@@ -213,6 +302,11 @@ def _rates(model: ScaleHyperprior) -> list[_Rate]:
         if not 2**-8 <= gain <= 2**8:
             raise ModelError(f"{type(model).__name__}: a gain of {gain:g} cannot be made exact")
         moved = [-_perceptron(model.QuantABCD, (scale, gain)) for scale in scales]
+        if not all(abs(m) * _UNIT <= 1 << 20 for m in moved):
+            raise ModelError(
+                f"{type(model).__name__}: reconstruction offsets (QuantABCD) of {max(map(abs, moved)):g} steps cannot "
+                "be made exact"
+            )
         offsets = np.array([round(m * _UNIT) for m in moved], np.int64)
         added = None
         if context is not None:
@@ -231,13 +325,13 @@ def _perceptron(network: nn.Module, inputs: Sequence[float]) -> float:
             continue
         if not isinstance(layer, nn.Linear):
             raise ModelError(f"{type(layer).__name__} cannot be made exact")
+        if not (torch.isfinite(layer.weight).all() and torch.isfinite(layer.bias).all()):
+            raise ModelError("the weights of the reconstruction offsets (QuantABCD) are not finite")
         rows, biases = layer.weight.detach().double().tolist(), layer.bias.detach().double().tolist()
         values = [
             math.fsum([bias, *(w * v for w, v in zip(row, values, strict=True))])
             for row, bias in zip(rows, biases, strict=True)
         ]
-    if not math.isfinite(values[0]):
-        raise ModelError("the reconstruction offsets of this model are not finite")
     return values[0]
 
 
@@ -433,8 +527,11 @@ def _convert_group(
         channel, values["channel"] = made.chain, made.samples[0]
         parts["channel"] = Part(made.chain.outputs, made.exponent)
     steps = steps_of(cast(nn.Module, plan.parameters), f"{label}, parameters")
-    if any(step.weight.shape[2] != 1 or step.up != 1 or step.shuffle != 1 for step in steps):
-        raise ModelError(f"{label}: parameter networks must be 1x1 convolutions to be made exact")
+    for number, step in enumerate(steps):
+        if step.weight.shape[2] != 1 or step.up != 1 or step.shuffle != 1:
+            raise ModelError(
+                f"{label}, parameters, layer {number}: it must be a 1x1 convolution to be made exact"
+            )
     channels = steps[-1].weight.shape[0] // len(plan.chunks)
     height, width = side.samples[0].shape[1:3]
     y = torch.zeros((1, height, width, channels), dtype=torch.float64)
