@@ -116,7 +116,8 @@ def _frozen(model: LatensBase | CompressionModel, name: str, notes: str = "") ->
         entropy = exact_entropy(model)
         # Conversion makes the tables that a model lacks.
         state = {k: v.detach().cpu() for k, v in model.state_dict().items()}
-    tensors = {f"network.{k}": v.contiguous() for k, v in state.items()}
+    # Groups of channels may share a scale table, and safetensors takes no tensors that share memory.
+    tensors = {f"network.{k}": v.clone(memory_format=torch.contiguous_format) for k, v in state.items()}
     tensors |= {f"entropy.{k}": v for k, v in entropy.tensors().items()}
     metadata = {
         "format": _FORMAT,
