@@ -14,6 +14,7 @@ from latens.format._wire import Reader, varint
 
 SIGNATURE = b"LTN"
 VERSION = 1
+_VIDEO = 1  # profile
 MAX_HEADER_SIZE = 128
 MAX_SIDE = 65535
 
@@ -300,6 +301,9 @@ def unpack_header(data: memoryview, limits: Limits) -> tuple[Header, int]:
             f"format version {version}; this release of Latens reads version {VERSION}: update it, "
             "unless the file is damaged"
         )
+    if data[reader.pos : reader.pos + 1] and data[reader.pos] & 3 == _VIDEO:
+        # Its header is another; see _video.py.
+        raise VersionError("profile 1: a video, which 'latens video' reads, unless the file is damaged")
     # Two passes: codes are interpreted only after the CRC has proved them.
     codes: list[tuple[_Bits, int]] = []
     values: dict[str, Any] = {"colour": SRGB}
