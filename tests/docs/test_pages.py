@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 import tiny
 from latens.cli import app
+from latens.models import MeanScaleHyperprior
 from latens.train import Trainer
 
 sybil = pytest.importorskip("sybil")
@@ -71,6 +73,8 @@ def test_code_blocks_run(
     Path("photos").mkdir()
     for seed in range(2):
         Image.fromarray(tiny.picture(90, 100, seed=seed)).save(f"photos/{seed}.png")
+    # What the training page has made by then.
+    save_file(MeanScaleHyperprior(8, 12).eval().state_dict(), "mean-3.safetensors")
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     modules, threads = set(sys.modules), torch.get_num_threads()
     path_hooks = list(sys.meta_path)
