@@ -2,8 +2,6 @@
 
 import copy
 import dataclasses
-import hashlib
-import json
 import math
 import resource
 import threading
@@ -16,7 +14,6 @@ import numpy.typing as npt
 import pytest
 import torch
 from PIL import Image as PilImage
-from safetensors.torch import load_file
 
 import latens
 import tiny
@@ -40,8 +37,6 @@ from latens.io import Image
 from latens.latent_codecs import ExactEntropy
 from latens.models.latens_base import LatensBase
 from latens.zoo import DEFAULT_MODEL, LoadedModel, card
-
-VECTORS = Path(__file__).parents[1] / "vectors" / "ltn"
 
 
 @pytest.fixture(scope="module")
@@ -497,34 +492,6 @@ def test_python_decode_is_limited(tiny_weights: Path) -> None:
     assert latens.decode(data, model=str(tiny_weights), max_pixels=2000).size == (50, 40)
     with pytest.raises(FormatError):
         latens.decode(b"", model=str(tiny_weights))
-
-
-# ---- for ever
-
-
-def test_a_file_of_the_first_day_decodes_to_the_same_symbols() -> None:
-    """Frozen by tests/vectors/make_ltn.py. If this fails, files that people have do not decode any more."""
-    expected = json.loads((VECTORS / "expected.json").read_text())
-    entropy = ExactEntropy.from_tensors(load_file(VECTORS / "entropy.safetensors"))
-    assert entropy.entropy_id == expected["entropy_id"]
-    container = ltn.read((VECTORS / "picture.ltn").read_bytes())
-    header = container.header
-    assert header.entropy_id == entropy.entropy_id[:8]
-    assert (header.width, header.height, header.tile_count) == (150, 70, 6)
-    digest = hashlib.sha256()
-    for tile, rect in zip(container.tiles, header.tiles(), strict=True):
-        assert tile is not None
-        width, height = ltn.coded_size(rect.width, rect.height)
-        z, y, indexes, _ = entropy.decode(
-            tile.stream, (height // 64, width // 64), expected["knot"], header.skip, header.lanes
-        )
-        assert ltn.symbol_checksum(z.data, y.data) == tile.checksum
-        assert len(np.unique(indexes)) > 10
-        digest.update(z.astype("<i2").tobytes() + y.astype("<i2").tobytes())
-        again, *_ = entropy.encode(z, entropy.replay(y), expected["knot"], header.skip, header.lanes)
-        assert again == tile.stream
-    assert digest.hexdigest() == expected["symbols"]
-    assert container.icc == b"profile"
 
 
 # ---- the shipped model
