@@ -164,6 +164,9 @@ def report(
         str, typer.Option("--rates", help="Bits per pixel at which pictures are shown, as in 0.3,0.8.")
     ] = "",
     megabytes: Annotated[float, typer.Option("--max-megabytes", min=0.5, help="Limit for the page.")] = 12.0,
+    pictures: Annotated[
+        int, typer.Option("--pictures", min=1, help="Of how many images there are pictures.")
+    ] = 12,
     title: Annotated[str, typer.Option("--title", help="Of the page.")] = "",
     encoder_path: EncoderPath = None,
     decoder_path: DecoderPath = None,
@@ -194,6 +197,7 @@ def report(
         limits=limits,
         rates=_numbers(rates, "--rates"),
         megabytes=megabytes,
+        shown=pictures,
         options=_programs(specs, encoder_path, decoder_path, config),
         title=title,
         force=force,

@@ -12,7 +12,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
@@ -35,7 +35,8 @@ METRICS = ("psnr_rgb", "psnr_y", "ms_ssim", "ms_ssim_db", "lpips")
 RATES = (0.25, 0.75)
 _SIDES = (1024, 768, 640, 512, 448, 384, 320, 256, 192, 128)
 _QUALITY = 90
-_MOST_PICTURES = 24
+_SMALLER = 0.55
+"""About what the picture of a reconstruction takes beside that of its original."""
 
 
 def report(
@@ -47,6 +48,7 @@ def report(
     limits: tuple[float, float] | None = None,
     rates: Sequence[float] = (),
     megabytes: float = 12.0,
+    shown: int = 12,
     options: Mapping[str, Mapping[str, str]] | None = None,
     title: str = "",
     force: bool = False,
@@ -62,6 +64,7 @@ def report(
         rates: bits per pixel at which pictures are shown; those that ``latens bench --match`` was asked for, else
             0.25 and 0.75.
         megabytes: size that the page must stay below. Pictures are cropped until they fit.
+        shown: of how many images there are pictures.
         options: for codecs, by specification, that are needed to decode (paths of programs).
         title: of the page.
         force: replace an existing page.
@@ -90,7 +93,7 @@ def report(
         tuple(rates) or tuple(sorted({p["matched"] for p in results.points if p.get("matched")})) or RATES
     )
     folder = images or Path(os.fsdecode(results.folder))
-    pictures, notes = _Pictures(results, places, folder, options or {}).make(wanted, room)
+    pictures, notes = _Pictures(results, places, folder, options or {}).make(wanted, room, shown)
     data["picture_notes"] = notes
     atomic_write(output, _page(data | {"pictures": pictures}), force=force, inputs=paths)
     return data
@@ -180,20 +183,21 @@ class _Pictures:
         self._codecs: dict[str, Codec] = {}
         self._notes: dict[str, None] = {}
 
-    def make(self, rates: Sequence[float], room: int) -> tuple[list[dict[str, Any]], list[str]]:
-        """Pictures for the page, in at most ``room`` bytes, and remarks on what is missing."""
+    def make(self, rates: Sequence[float], room: int, most: int) -> tuple[list[dict[str, Any]], list[str]]:
+        """Pictures of ``most`` images, in at most ``room`` bytes, and remarks on what is missing."""
         names = [name for name in self._results.images if any(self._points(name))]
         if not any(place and place.is_dir() for place in self._places):
             return [], ["The coded files were not kept, so there are no pictures."]
-        if len(names) > _MOST_PICTURES:
-            self._notes[f"Pictures of the first {_MOST_PICTURES} images only."] = None
-        names = names[:_MOST_PICTURES]
-        share = room // max(1, len(names) * (1 + len(rates) * len(self._results.codecs)))
+        if len(names) > most:
+            self._notes[f"Pictures of {most} of the {len(names)} images."] = None
+            names = [names[i * len(names) // most] for i in range(most)]
         found = []
-        for name in names:
-            picture = self._of(name, rates, share)
+        for place, name in enumerate(names):
+            # What one image leaves over is for those after it.
+            picture = self._of(name, rates, room // (len(names) - place))
             if picture is not None:
                 found.append(picture)
+                room -= _size(picture)
         return found, list(self._notes)
 
     def _points(self, name: str) -> list[dict[str, Any]]:
@@ -209,23 +213,40 @@ class _Pictures:
         if hashlib.sha256(original.tobytes()).hexdigest() != about.get("sha256"):
             self._notes[f"{printable(name)} is not the image that was measured."] = None
             return None
-        box, data = _fit(original, share)
-        sets = []
+        rows: list[tuple[float, dict[str, Any], Pixels]] = []
         for rate in rates:
-            shown = []
             for codec in self._results.codecs:
                 point = self._nearest(name, codec, rate)
                 pixels = None if point is None else self._decode(point, original.shape[:2])
                 if point is not None and pixels is not None:
-                    keys = ("codec", "setting", "bytes", "bpp", "psnr_rgb", "psnr_y", "ms_ssim", "lpips")
-                    shown.append(
-                        {k: point[k] for k in keys if k in point} | {"src": _webp(_cut(pixels, box))}
-                    )
-            if shown:
-                sets.append({"rate": rate, "shown": shown})
-        if not sets:
+                    rows.append((rate, point, pixels))
+        if not rows:
             return None
-        return {"image": name, "box": box, "size": original.shape[1::-1], "original": data, "sets": sets}
+        for box in _boxes(original, share / (1 + _SMALLER * len(rows))):
+            picture = self._picture(name, original, rows, box)
+            if _size(picture) <= share:
+                break
+        return picture
+
+    def _picture(
+        self,
+        name: str,
+        original: Pixels,
+        rows: Sequence[tuple[float, dict[str, Any], Pixels]],
+        box: Sequence[int],
+    ) -> dict[str, Any]:
+        keys = ("codec", "setting", "bytes", "bpp", "psnr_rgb", "psnr_y", "ms_ssim", "lpips")
+        sets: dict[float, list[dict[str, Any]]] = {}
+        for rate, point, pixels in rows:
+            about = {key: point[key] for key in keys if key in point}
+            sets.setdefault(rate, []).append(about | {"src": _uri(_encode(_cut(pixels, box)))})
+        return {
+            "image": name,
+            "box": box,
+            "size": original.shape[1::-1],
+            "original": _uri(_encode(_cut(original, box))),
+            "sets": [{"rate": rate, "shown": shown} for rate, shown in sets.items()],
+        }
 
     def _nearest(self, name: str, codec: str, rate: float) -> dict[str, Any] | None:
         points = [p for p in self._points(name) if p["codec"] == codec and p["bytes"] > 0]
@@ -254,30 +275,28 @@ def _cut(pixels: Pixels, box: Sequence[int]) -> Pixels:
     return pixels[y : y + height, x : x + width]
 
 
-def _fit(pixels: Pixels, share: int) -> tuple[list[int], str]:
-    """The largest middle part of an image that takes no more than its share, and its picture."""
+def _boxes(pixels: Pixels, share: float) -> Iterator[list[int]]:
+    """Middle parts of an image, from the first whose picture takes no more than a share to the smallest."""
     height, width = pixels.shape[:2]
-    box: list[int] = []
-    data = b""
+    fits = False
     for side in _SIDES:
         w, h = min(side, width), min(side, height)
-        if [w, h] == box[2:]:
-            continue
         box = [(width - w) // 2, (height - h) // 2, w, h]
-        data = _encode(_cut(pixels, box))
-        if len(data) <= share:
-            break
-    return box, _uri(data)
+        fits = fits or side == _SIDES[-1] or len(_encode(_cut(pixels, box))) <= share
+        if fits:
+            yield box
+
+
+def _size(picture: Mapping[str, Any]) -> int:
+    """Bytes of all that a picture of the page holds, before base64."""
+    uris = [picture["original"], *(s["src"] for one in picture["sets"] for s in one["shown"])]
+    return sum(map(len, uris)) * 3 // 4
 
 
 def _encode(pixels: Pixels) -> bytes:
     file = io.BytesIO()
     PilImage.fromarray(pixels).save(file, "WEBP", quality=_QUALITY, method=3)
     return file.getvalue()
-
-
-def _webp(pixels: Pixels) -> str:
-    return _uri(_encode(pixels))
 
 
 def _uri(data: bytes) -> str:

@@ -46,12 +46,14 @@
   // ---- charts
   const ticks = (low, high, log, room) => {
     if (log) {
-      const found = [];
-      for (let e = Math.floor(Math.log10(low)); e <= Math.ceil(Math.log10(high)); e++)
-        for (const m of [1, 1.5, 2, 3, 5, 7]) { const v = m * 10 ** e; if (v >= low * 0.999 && v <= high * 1.001) found.push(v); }
-      if (found.length <= room) return found;
-      const coarse = found.filter((v) => [1, 2, 5].includes(Math.round(v / 10 ** Math.floor(Math.log10(v) + 1e-9))));
-      return coarse.length >= 2 && coarse.length <= room ? coarse : found.filter((v) => Math.abs(Math.log10(v) - Math.round(Math.log10(v))) < 1e-6);
+      let found = [];
+      for (const steps of [[1, 1.5, 2, 3, 5, 7], [1, 2, 5], [1, 3], [1]]) {
+        found = [];
+        for (let e = Math.floor(Math.log10(low)); e <= Math.ceil(Math.log10(high)); e++)
+          for (const m of steps) { const v = m * 10 ** e; if (v >= low * 0.999 && v <= high * 1.001) found.push(v); }
+        if (found.length <= room + 1) break;
+      }
+      return found;
     }
     const raw = (high - low) / Math.max(2, room), power = 10 ** Math.floor(Math.log10(raw));
     const step = power * [1, 2, 2.5, 5, 10].find((m) => m * power >= raw);
