@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from latens import format as ltn
 from latens.errors import ModelError
-from latens.latent_codecs import ExactEntropy, HyperpriorLatentCodec
+from latens.latent_codecs import ExactEntropy
 from latens.latent_codecs.exact import Pass
-from latens.models.base import CompressionModel, SimpleVAECompressionModel
-from latens.models.google import ScaleHyperprior
+from latens.models.base import CompressionModel
+from latens.models.exact import hyper_analysis
 from latens.models.latens_base import LatensBase, first_step_mask
 from latens.zoo import LoadedModel
 
@@ -247,7 +247,7 @@ class _Classic:
         self.g_a, self.g_s = cast(nn.Module, network.g_a), cast(nn.Module, network.g_s)
         with torch.inference_mode(), torch.device("cpu"):
             y = self.g_a(torch.zeros((1, 3, ltn.GRID, ltn.GRID), dtype=torch.float32))
-            z = self._hyper_analysis(y) if entropy.groups else y
+            z = hyper_analysis(network, y) if entropy.groups else y
         side = ltn.GRID // LATENT
         if y.shape[2:] != (side, side) or y.shape[1] != (entropy.y_channels or entropy.z_channels):
             raise ModelError(
@@ -255,16 +255,6 @@ class _Classic:
             )
         if z.shape[1:] != (entropy.z_channels, side // entropy.upscale, side // entropy.upscale):
             raise ModelError(f"z {tuple(z.shape)} of {ltn.GRID} pixels does not fit the integer networks")
-
-    def _hyper_analysis(self, y: Tensor) -> Tensor:
-        network = self.network
-        if isinstance(network, ScaleHyperprior):
-            return network._hyper_analysis(y)
-        if isinstance(network, SimpleVAECompressionModel) and isinstance(
-            network.latent_codec, HyperpriorLatentCodec
-        ):
-            return cast(Tensor, cast(nn.Module, network.latent_codec.hyper.h_a)(y))
-        raise ModelError(f"{type(network).__name__} cannot be used for files")
 
     def analyse(self, x: Tensor) -> Tensor:
         return cast(Tensor, self.g_a(x))
@@ -278,7 +268,7 @@ class _Classic:
             stream, lanes, decoded = entropy.encode(z_symbols, _nothing, knot, self.skip, lanes)
             return stream, lanes, z_symbols, decoded.y
         with fast:
-            z = finite(self._hyper_analysis(features).float())
+            z = finite(hyper_analysis(self.network, features).float())
         z_symbols = entropy.quantise_z(z, knot)
         quantise = entropy.quantiser(features, knot, self.skip)
         stream, lanes, decoded = entropy.encode(z_symbols, quantise, knot, self.skip, lanes)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from operator import index
 from typing import Any, Self, cast
 
 import torch
@@ -99,6 +101,16 @@ class CompressionModel(nn.Module):
                 updated |= module.update_scale_table(scale_table, force=force)
         return updated
 
+    def export(self, folder: str | os.PathLike[str]) -> None:
+        """Write the model for ONNX Runtime: :func:`latens.export.export`, whose errors it raises.
+
+        Args:
+            folder: to be made; it must not exist.
+        """
+        from latens.export import export
+
+        export(self, folder)
+
     # -- checkpoints ----------------------------------------------------------------------------------------
 
     def load_state_dict(
@@ -110,6 +122,7 @@ class CompressionModel(nn.Module):
             ModelError: the weights belong to another model.
             TableError: their tables are not valid.
         """
+        _check_weights(state_dict)
         renamed = rename_to_fit(self.state_dict_names(), state_dict)
         try:
             return super().load_state_dict(renamed, strict=strict, assign=assign)
@@ -133,6 +146,7 @@ class CompressionModel(nn.Module):
             ModelError: the weights belong to another architecture. Found out before any memory is taken.
             TableError: their tables are not valid.
         """
+        _check_weights(state_dict)
         try:
             arguments = cls._arguments({k.removeprefix("module."): v for k, v in state_dict.items()})
         except (KeyError, IndexError) as error:
@@ -198,6 +212,10 @@ class CompressionModel(nn.Module):
         """
         weight = next(transform.parameters())
         channels = weight.shape[1]
+        if not isinstance(x, Tensor):
+            raise ShapeError(
+                f"expected images as a tensor (batch, {channels}, height, width), not {type(x).__name__}"
+            )
         if x.dim() != 4 or x.shape[1] != channels or 0 in x.shape:
             raise ShapeError(f"expected images (batch, {channels}, height, width), but got {tuple(x.shape)}")
         if not x.is_floating_point() or (
@@ -248,8 +266,13 @@ class SimpleVAECompressionModel(CompressionModel):
         return {"x_hat": self._transform(self.g_s, out["y_hat"]), "likelihoods": out["likelihoods"]}
 
     @torch.no_grad()
-    def compress(self, x: Tensor) -> dict[str, Any]:
+    def compress(self, x: Tensor, *, exact: bool = False) -> dict[str, Any]:
         """Code images.
+
+        Args:
+            x: images.
+            exact: choose tables by integers, so that every machine decodes the same latent; strings are of another
+                form then: see :func:`latens.models.exact.compress`.
 
         Returns:
             ``strings`` and ``shape`` for :meth:`decompress`, and ``y_hat``, the latent that it will have.
@@ -258,11 +281,15 @@ class SimpleVAECompressionModel(CompressionModel):
             ShapeError: images of another type or size than the model takes.
             CoderError: NaN in the image or in the weights.
         """
+        if exact:
+            return coded_exactly(self, x)
         self._check_image(x, self.g_a, self._step, self._multiple)
         return self.latent_codec.compress(self._transform(self.g_a, x))
 
     @torch.no_grad()
-    def decompress(self, strings: Sequence[Sequence[bytes]], shape: Any, **kwargs: Any) -> dict[str, Any]:
+    def decompress(
+        self, strings: Sequence[Sequence[bytes]], shape: Any, *, exact: bool = False, **kwargs: Any
+    ) -> dict[str, Any]:
         """Undo :meth:`compress`.
 
         Returns:
@@ -272,8 +299,36 @@ class SimpleVAECompressionModel(CompressionModel):
             ShapeError: another number of strings, or another shape.
             CoderError: a damaged string.
         """
+        if exact:
+            return decoded_exactly(self, strings, shape)
         out = self.latent_codec.decompress(strings, shape, **kwargs)
         return {"x_hat": self._reconstruct(self.g_s, out["y_hat"])}
+
+
+def coded_exactly(model: CompressionModel, x: Tensor, level: int = 0) -> dict[str, Any]:
+    """See :func:`latens.models.exact.compress`."""
+    # That module knows the architectures, which are made from what is here.
+    from latens.models import exact
+
+    return exact.compress(model, x, level)
+
+
+def decoded_exactly(
+    model: CompressionModel, strings: Sequence[Sequence[bytes]], shape: Sequence[int], level: int = 0
+) -> dict[str, Any]:
+    """See :func:`latens.models.exact.decompress`."""
+    from latens.models import exact
+
+    return exact.decompress(model, strings, shape, level)
+
+
+def _check_weights(state_dict: object) -> None:
+    """Raises ModelError for what is no mapping from names."""
+    if not isinstance(state_dict, Mapping) or not all(isinstance(key, str) for key in state_dict):
+        raise ModelError(
+            f"weights must be a dictionary from names to tensors, as state_dict() returns it, not "
+            f"{type(state_dict).__name__}"
+        )
 
 
 def check_code(strings: object, shape: Sequence[int], parts: int) -> tuple[int, int]:
@@ -289,7 +344,19 @@ def check_code(strings: object, shape: Sequence[int], parts: int) -> tuple[int, 
         check_strings(part, len(strings[0]))
     if len(strings[0]) == 0:
         raise ShapeError("there are no strings to decode")
-    size = tuple(int(s) for s in shape)
-    if len(size) != 2 or min(size) < 1:
-        raise ShapeError(f"shape must be a height and a width of at least 1, not {size}")
-    return size
+    return _positive_pair(shape)
+
+
+def _positive_pair(shape: object) -> tuple[int, int]:
+    wrong = ShapeError(
+        f"shape must be a height and a width of at least 1, as compress returns it, not {shape!r}"
+    )
+    if not isinstance(shape, (list, tuple)) or len(shape) != 2:
+        raise wrong
+    try:
+        height, width = (index(size) for size in shape)
+    except (TypeError, ValueError):
+        raise wrong from None
+    if min(height, width) < 1:
+        raise wrong
+    return height, width

@@ -17,6 +17,8 @@ from latens.models.base import (
     SCALES_MIN,
     CompressionModel,
     check_code,
+    coded_exactly,
+    decoded_exactly,
     get_scale_table,
 )
 from latens.models.utils import conv, deconv
@@ -113,8 +115,13 @@ class FactorizedPrior(CompressionModel):
         return {"x_hat": self._transform(self.g_s, y_hat), "likelihoods": {"y": y_likelihoods}}
 
     @torch.no_grad()
-    def compress(self, x: Tensor) -> dict[str, Any]:
+    def compress(self, x: Tensor, *, exact: bool = False) -> dict[str, Any]:
         """Code images.
+
+        Args:
+            x: images.
+            exact: choose tables by integers, so that every machine decodes the same latent; strings are of another
+                form then: see :func:`latens.models.exact.compress`.
 
         Returns:
             ``strings``: one list with a string per image; ``shape``: height and width of the latent.
@@ -123,12 +130,16 @@ class FactorizedPrior(CompressionModel):
             ShapeError: ``x`` is not ``(B, 3, H, W)`` of the type of the weights.
             CoderError: NaN in the image or in the weights.
         """
+        if exact:
+            return coded_exactly(self, x)
         self._check_image(x, self.g_a, 16)
         y = self._transform(self.g_a, x)
         return {"strings": [self.entropy_bottleneck.compress(y)], "shape": y.shape[-2:]}
 
     @torch.no_grad()
-    def decompress(self, strings: Sequence[Sequence[bytes]], shape: Sequence[int]) -> dict[str, Any]:
+    def decompress(
+        self, strings: Sequence[Sequence[bytes]], shape: Sequence[int], *, exact: bool = False
+    ) -> dict[str, Any]:
         """Undo :meth:`compress`.
 
         Returns:
@@ -138,6 +149,8 @@ class FactorizedPrior(CompressionModel):
             ShapeError: another number of strings or sizes.
             CoderError: a damaged string.
         """
+        if exact:
+            return decoded_exactly(self, strings, shape)
         size = check_code(strings, shape, 1)
         y_hat = self.entropy_bottleneck.decompress(strings[0], size)
         return {"x_hat": self._reconstruct(self.g_s, y_hat)}
@@ -263,8 +276,13 @@ class ScaleHyperprior(CompressionModel):
         }
 
     @torch.no_grad()
-    def compress(self, x: Tensor) -> dict[str, Any]:
+    def compress(self, x: Tensor, *, exact: bool = False) -> dict[str, Any]:
         """Code images.
+
+        Args:
+            x: images.
+            exact: choose tables by integers, so that every machine decodes the same latent; strings are of another
+                form then: see :func:`latens.models.exact.compress`.
 
         Returns:
             ``strings``: for y and for z, a list with a string per image; ``shape``: height and width of z.
@@ -273,6 +291,8 @@ class ScaleHyperprior(CompressionModel):
             ShapeError: ``x`` is not ``(B, 3, H, W)`` of the type of the weights, or its size does not fit.
             CoderError: NaN in the image or in the weights.
         """
+        if exact:
+            return coded_exactly(self, x)
         self._check_image(x, self.g_a, 16, 4)
         y = self._transform(self.g_a, x)
         z = self._hyper_analysis(y)
@@ -283,7 +303,9 @@ class ScaleHyperprior(CompressionModel):
         return {"strings": [y_strings, z_strings], "shape": z.shape[-2:]}
 
     @torch.no_grad()
-    def decompress(self, strings: Sequence[Sequence[bytes]], shape: Sequence[int]) -> dict[str, Any]:
+    def decompress(
+        self, strings: Sequence[Sequence[bytes]], shape: Sequence[int], *, exact: bool = False
+    ) -> dict[str, Any]:
         """Undo :meth:`compress`.
 
         Returns:
@@ -293,6 +315,8 @@ class ScaleHyperprior(CompressionModel):
             ShapeError: another number of strings or sizes.
             CoderError: a damaged string.
         """
+        if exact:
+            return decoded_exactly(self, strings, shape)
         size = check_code(strings, shape, 2)
         z_hat = self.entropy_bottleneck.decompress(strings[1], size)
         scales, means = self._parameters_of(z_hat)
@@ -420,8 +444,10 @@ class JointAutoregressiveHierarchicalPriors(MeanScaleHyperprior):
         }
 
     @torch.no_grad()
-    def compress(self, x: Tensor) -> dict[str, Any]:
+    def compress(self, x: Tensor, *, exact: bool = False) -> dict[str, Any]:
         """See :meth:`ScaleHyperprior.compress`."""
+        if exact:
+            return coded_exactly(self, x)
         return self._compress_with(self._scan(), x)
 
     def _compress_with(self, scan: RasterScan, x: Tensor) -> dict[str, Any]:
@@ -433,8 +459,12 @@ class JointAutoregressiveHierarchicalPriors(MeanScaleHyperprior):
         return {"strings": [y_strings, z_strings], "shape": z.shape[-2:]}
 
     @torch.no_grad()
-    def decompress(self, strings: Sequence[Sequence[bytes]], shape: Sequence[int]) -> dict[str, Any]:
+    def decompress(
+        self, strings: Sequence[Sequence[bytes]], shape: Sequence[int], *, exact: bool = False
+    ) -> dict[str, Any]:
         """See :meth:`ScaleHyperprior.decompress`."""
+        if exact:
+            return decoded_exactly(self, strings, shape)
         return self._decompress_with(self._scan(), strings, shape)
 
     def _decompress_with(

@@ -13,7 +13,7 @@ from latens.entropy_models import EntropyBottleneckVbr, GaussianConditional
 from latens.entropy_models.gaussian import get_scale_table
 from latens.errors import ModelError
 from latens.latent_codecs.rasterscan import PositionCodec, RasterScan
-from latens.models.base import check_code
+from latens.models.base import check_code, coded_exactly, decoded_exactly
 from latens.models.google import JointAutoregressiveHierarchicalPriors, MeanScaleHyperprior, ScaleHyperprior
 from latens.ops import LowerBound, quantize_ste
 
@@ -140,13 +140,13 @@ class ScaleHyperpriorVbr(ScaleHyperprior):
         Raises:
             ModelError: they are not.
         """
-        found = "gayn2zqstep.0.weight" in {key.removeprefix("module.") for key in state_dict}
-        if vr_entbttlnck is not None and bool(vr_entbttlnck) != found:
+        model = super().from_state_dict(state_dict)
+        if vr_entbttlnck is not None and bool(vr_entbttlnck) != model.vr_entbttlnck:
             raise ModelError(
                 f"vr_entbttlnck={vr_entbttlnck} was asked for, but these weights "
-                f"{'have' if found else 'lack'} the network (gayn2zqstep) for it; leave the argument out"
+                f"{'have' if model.vr_entbttlnck else 'lack'} the network (gayn2zqstep) for it; leave the argument out"
             )
-        return super().from_state_dict(state_dict)
+        return model
 
     # -- gains ----------------------------------------------------------------------------------------------
 
@@ -170,6 +170,15 @@ class ScaleHyperpriorVbr(ScaleHyperprior):
         if s not in range(self.levels):
             raise ModelError(f"s must be a quality from 0 to {self.levels - 1}, not {s}")
         return self._given_gain(self.Gain[s].abs())
+
+    def _exact_level(self, stage: int, s: int, inputscale: Tensor | float) -> int:
+        """The quality for integer coding, which knows the learned gains only."""
+        if stage != 2 or inputscale != 0 or s not in range(self.levels):
+            raise ModelError(
+                f"exact coding takes stage 2 and a quality s from 0 to {self.levels - 1}, and no inputscale; got stage "
+                f"{stage}, s {s}, inputscale {inputscale}"
+            )
+        return s
 
     def _quantizer(self, gain: Tensor) -> _GainQuantizer:
         return _GainQuantizer(self.gaussian_conditional, self.QuantABCD, gain)
@@ -273,7 +282,7 @@ class ScaleHyperpriorVbr(ScaleHyperprior):
 
     @torch.no_grad()
     def compress(
-        self, x: Tensor, stage: int = 2, s: int = 1, inputscale: Tensor | float = 0
+        self, x: Tensor, stage: int = 2, s: int = 1, inputscale: Tensor | float = 0, *, exact: bool = False
     ) -> dict[str, Any]:
         """Code images.
 
@@ -291,6 +300,8 @@ class ScaleHyperpriorVbr(ScaleHyperprior):
             CoderError: NaN in the image or in the weights.
             ModelError: another stage or quality, or no valid gain.
         """
+        if exact:
+            return coded_exactly(self, x, self._exact_level(stage, s, inputscale))
         _check_stage(stage)
         gain = self._coding_gain(s, inputscale)
         if stage == 1:
@@ -317,6 +328,8 @@ class ScaleHyperpriorVbr(ScaleHyperprior):
         stage: int = 2,
         s: int = 1,
         inputscale: Tensor | float = 0,
+        *,
+        exact: bool = False,
     ) -> dict[str, Any]:
         """Undo :meth:`compress`, with its options.
 
@@ -328,6 +341,8 @@ class ScaleHyperpriorVbr(ScaleHyperprior):
             CoderError: a damaged string.
             ModelError: another stage or quality, or no valid gain.
         """
+        if exact:
+            return decoded_exactly(self, strings, shape, self._exact_level(stage, s, inputscale))
         _check_stage(stage)
         gain = self._coding_gain(s, inputscale)
         if stage == 1:
@@ -418,9 +433,11 @@ class JointAutoregressiveHierarchicalPriorsVbr(ScaleHyperpriorVbr, JointAutoregr
 
     @torch.no_grad()
     def compress(
-        self, x: Tensor, stage: int = 2, s: int = 1, inputscale: Tensor | float = 0
+        self, x: Tensor, stage: int = 2, s: int = 1, inputscale: Tensor | float = 0, *, exact: bool = False
     ) -> dict[str, Any]:
         """See :meth:`ScaleHyperpriorVbr.compress`."""
+        if exact:
+            return coded_exactly(self, x, self._exact_level(stage, s, inputscale))
         return self._compress_with(self._scan_for(stage, self._coding_gain(s, inputscale)), x)
 
     @torch.no_grad()
@@ -431,8 +448,12 @@ class JointAutoregressiveHierarchicalPriorsVbr(ScaleHyperpriorVbr, JointAutoregr
         stage: int = 2,
         s: int = 1,
         inputscale: Tensor | float = 0,
+        *,
+        exact: bool = False,
     ) -> dict[str, Any]:
         """See :meth:`ScaleHyperpriorVbr.decompress`."""
+        if exact:
+            return decoded_exactly(self, strings, shape, self._exact_level(stage, s, inputscale))
         return self._decompress_with(self._scan_for(stage, self._coding_gain(s, inputscale)), strings, shape)
 
 
