@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import latens.models
 from latens.entropy_models import EntropyBottleneck
-from latens.errors import CoderError, LatensError, ModelError, ShapeError, TableError
+from latens.errors import CoderError, LatensError, LimitError, ModelError, ShapeError, TableError
 from latens.models import CompressionModel, FactorizedPrior, MeanScaleHyperprior, ScaleHyperprior
 from latens.models.utils import remap_old_keys, update_registered_buffers
 
@@ -320,3 +320,54 @@ def test_layout_and_gradient_mode_do_not_change_the_image(monkeypatch: pytest.Mo
     model.h_a.register_forward_pre_hook(check)
     code = model.compress(x.contiguous(memory_format=torch.channels_last))
     model.decompress(code["strings"], code["shape"])
+
+
+@ALL
+@pytest.mark.parametrize("training", [False, True])
+def test_coding_changes_no_parameter(name: str, training: bool) -> None:
+    model = make(name).train(training)
+    before = {key: value.clone() for key, value in model.named_parameters()}
+    model.compress(image(1, 64, 64))
+    model.eval().state_dict()
+    assert all(torch.equal(value, before[key]) for key, value in model.named_parameters())
+
+
+@ALL
+def test_things_that_are_something_else(name: str) -> None:
+    model = make(name)
+    code = model.compress(image(1, 64, 64))
+    for thing in (None, 5, "x"):
+        with pytest.raises(ShapeError, match="tensor"):
+            model.compress(thing)
+    for thing in (None, 5, "ab", [None, None], ("a", "b"), (1.5, 2.0), (1, 2, 3), {}):
+        with pytest.raises(ShapeError):
+            model.decompress(code["strings"], thing)
+    for thing in (None, 5, [], {1: 2}):
+        with pytest.raises(ModelError, match="dictionary"):
+            model.load_state_dict(thing)
+        with pytest.raises(ModelError, match="dictionary"):
+            type(model).from_state_dict(thing)
+
+
+@ALL
+@pytest.mark.parametrize("size", [2**20, 2**40])
+def test_sizes_that_no_string_can_hold(name: str, size: int) -> None:
+    model = make(name)
+    code = model.compress(image(1, 64, 64))
+    shape = (size, size) if name not in LATENT_CODECS else {**code["shape"], "hyper": (size, size)}
+    with pytest.raises(LimitError, match="cannot hold"):
+        model.decompress(code["strings"], shape)
+
+
+@ALL
+@pytest.mark.parametrize("value", [1e9, float("nan"), float("inf")])
+def test_absurd_quantiles(name: str, value: float) -> None:
+    model = make(name)
+    bottleneck = next(m for m in model.modules() if isinstance(m, EntropyBottleneck))
+    bottleneck.quantiles.data[0, 0, 2] = value
+    with pytest.raises(TableError, match="quantiles"):
+        model.update(force=True)
+    bottleneck.quantiles.data[0, 0, 1] = value
+    with pytest.raises(LatensError) as caught:
+        model.compress(image(1, 64, 64))
+    assert isinstance(caught.value, ValueError)

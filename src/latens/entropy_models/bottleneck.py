@@ -6,6 +6,7 @@ import itertools
 import math
 import re
 from collections.abc import MutableMapping, Sequence
+from operator import index
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from latens.entropy_models.base import EntropyModel, check_strings, check_table_size
-from latens.errors import ShapeError, TableError
+from latens.errors import LimitError, ShapeError, TableError
 
 __all__ = ["EntropyBottleneck"]
 
@@ -25,6 +26,9 @@ _SEARCH_STEPS = 64
 
 _MAX_REACH = 2.0**13
 """Tables reach no further than this from the median; symbols beyond it are escaped."""
+
+_MAX_VALUES_PER_BYTE = 2**20
+"""The surest symbol has a probability of 1 - 2^-16, so that a byte holds up to 363,409 of them."""
 
 _NEW_NAME = {"matrix": "matrices", "bias": "biases", "factor": "factors"}
 _OLD_KEY = re.compile(r"_?(?:(matrix|bias|factor)|(matrices|biases|factors))\.?(\d+)")
@@ -43,7 +47,8 @@ class EntropyBottleneck(EntropyModel):
 
     ``quantiles`` of shape ``(channels, 1, 3)`` holds each channel's lower tail, median and upper tail, in
     units of the latent. Rounding happens around the median and the tables reach from tail to tail. They
-    are either trained with :meth:`loss`, or solved for when tables are made without anybody asking.
+    are trained with :meth:`loss`, or solved for by ``update(update_quantiles=True)``. Tables that are made without
+    anybody asking keep the medians and reach as far as the density asks for.
 
     Args:
         channels: number of channels.
@@ -162,11 +167,12 @@ class EntropyBottleneck(EntropyModel):
         """Make the coding tables from the present weights and quantiles.
 
         Nobody has to call this. Tables that are missing are made by the first call of :meth:`compress` or
-        :meth:`decompress`, from quantiles solved on the spot; this method keeps the trained quantiles.
+        :meth:`decompress`. They go as far as the density asks for, whatever the quantiles say, and no parameter
+        changes. This method makes them as far as the trained quantiles say.
 
         Args:
             force: make them even if there are tables of these weights already.
-            update_quantiles: solve for the quantiles first.
+            update_quantiles: first solve for the quantiles, and set the parameter ``quantiles`` to them.
 
         Returns:
             Whether tables were made.
@@ -178,7 +184,7 @@ class EntropyBottleneck(EntropyModel):
             return False
         if update_quantiles:
             self._update_quantiles()
-        self._tables_from_quantiles()
+        self._tables_from_quantiles(self.quantiles.detach())
         return True
 
     def _weights(self) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
@@ -194,11 +200,20 @@ class EntropyBottleneck(EntropyModel):
             raise TableError("the weights or quantiles of this EntropyBottleneck hold NaN or infinite values")
 
     def _make_tables(self) -> None:
-        self._update_quantiles()
-        self._tables_from_quantiles()
+        self._tables_from_quantiles(self._table_ends())
+
+    def _table_ends(self) -> Tensor:
+        """Quantiles as the density has them, but around the present medians, which latents are rounded around."""
+        # Coding must not change what is trained, so these are not written into the parameter.
+        solved, present = self._solved_quantiles(), self.quantiles.detach()
+        return torch.cat((solved[..., :1], present[..., 1:2], solved[..., 2:]), dim=-1)
 
     @torch.no_grad()
     def _update_quantiles(self) -> None:
+        self.quantiles.copy_(self._solved_quantiles())
+
+    @torch.no_grad()
+    def _solved_quantiles(self) -> Tensor:
         """Solve ``logits(quantile) = target`` by bisection; the logits rise with the quantile."""
         self._require_finite()
         low = torch.full_like(self.quantiles, -_SEARCH_REACH)
@@ -211,13 +226,12 @@ class EntropyBottleneck(EntropyModel):
                 high = torch.where(above, middle, high)
                 low = torch.where(above, low, middle)
         medians = high[:, :, 1:2]
-        self.quantiles.copy_(torch.clamp(high, medians - _MAX_REACH, medians + _MAX_REACH))
+        return torch.clamp(high, medians - _MAX_REACH, medians + _MAX_REACH)
 
     @torch.no_grad()
-    def _tables_from_quantiles(self, step: Tensor | float = 1.0) -> None:
-        """Make tables for symbols that are ``step`` apart."""
-        self._require_finite(self.quantiles)
-        quantiles = self.quantiles.detach()
+    def _tables_from_quantiles(self, quantiles: Tensor, step: Tensor | float = 1.0) -> None:
+        """Make tables for symbols that are ``step`` apart, from the median to both sides."""
+        self._require_finite(quantiles)
         medians = quantiles[:, 0, 1]
         minima = torch.ceil((medians - quantiles[:, 0, 0]) / step).clamp(min=0)
         maxima = torch.ceil((quantiles[:, 0, 2] - medians) / step).clamp(min=0)
@@ -264,8 +278,6 @@ class EntropyBottleneck(EntropyModel):
             TableError: no valid tables can be made from the weights.
         """
         self._check_channels(x)
-        # Making tables may move the medians, so they come first.
-        self._tables()
         batch, _, *size = x.shape
         return super().compress(x, self._indexes(batch, size), self._expanded_medians(batch, size))
 
@@ -281,22 +293,35 @@ class EntropyBottleneck(EntropyModel):
 
         Raises:
             ShapeError: ``strings`` is not a list of bytes, or a size is negative.
+            LimitError: so many values do not fit into the strings; found out before any memory is taken.
             CoderError: a damaged string.
         """
-        check_strings(strings)
-        size = tuple(int(s) for s in size)
-        if min(size, default=0) < 0:
-            raise ShapeError(f"sizes cannot be negative: {size}")
+        size = self._checked_size(strings, size)
         self._tables()
         batch = len(strings)
         medians = self._expanded_medians(batch, size)
         return super().decompress(strings, self._indexes(batch, size), medians.dtype, medians)
 
-    def dequantized(self, x: Tensor) -> Tensor:
-        """What :meth:`decompress` will return for ``x``, without coding it: both are integers plus medians.
+    def _checked_size(self, strings: Sequence[bytes], size: Sequence[int]) -> tuple[int, ...]:
+        """``size`` as integers; raises what :meth:`decompress` raises for wrong ones."""
+        check_strings(strings)
+        try:
+            sizes = tuple(index(s) for s in size)
+        except TypeError:
+            raise ShapeError(f"expected the sizes of the latents as whole numbers, not {size!r}") from None
+        if min(sizes, default=0) < 0:
+            raise ShapeError(f"sizes cannot be negative: {sizes}")
+        values = math.prod((self.channels, *sizes))
+        for string in strings:
+            if values > _MAX_VALUES_PER_BYTE * (len(string) + 8):
+                raise LimitError(
+                    f"a string of {len(string)} bytes cannot hold {self.channels} channels of size {sizes}; "
+                    "give the size that it was coded with"
+                )
+        return sizes
 
-        To be called after :meth:`compress`, which may make tables and with them the medians.
-        """
+    def dequantized(self, x: Tensor) -> Tensor:
+        """What :meth:`decompress` will return for ``x``, without coding it: both are integers plus medians."""
         return self.quantize(x, "dequantize", self._expanded_medians(x.shape[0], x.shape[2:]))
 
     # -- loading --------------------------------------------------------------------------------------------

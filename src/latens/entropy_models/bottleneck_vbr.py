@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latens.entropy_models.base import EntropyModel, check_strings
+from latens.entropy_models.base import EntropyModel
 from latens.entropy_models.bottleneck import EntropyBottleneck, rename_old_keys
-from latens.errors import ModelError, ShapeError
+from latens.errors import ModelError
 from latens.ops import quantize_ste
 
 __all__ = ["EntropyBottleneckVbr"]
@@ -143,18 +143,20 @@ class EntropyBottleneckVbr(EntropyBottleneck):
         step = self._step(qs)
         if self._quantized_cdf.numel() > 0 and not force and not self._tables_are_stale():
             return False
-        self._tables_from_quantiles(step.detach())
+        self._tables_from_quantiles(self.quantiles.detach(), step.detach())
         self._own_step = None
         return True
 
     def _tables_for(self, step: Tensor) -> None:
         """See to it that there are tables to code with, if possible of this step."""
         if self._quantized_cdf.numel() == 0:
-            self._update_quantiles()
+            quantiles = self._table_ends()
         elif self._own_step in (None, float(step)) or self._tables_are_stale():
             self._tables()
             return
-        self._tables_from_quantiles(step)
+        else:
+            quantiles = self.quantiles.detach()
+        self._tables_from_quantiles(quantiles, step)
         self._own_step = float(step)
 
     # -- coding ---------------------------------------------------------------------------------------------
@@ -192,13 +194,11 @@ class EntropyBottleneckVbr(EntropyBottleneck):
 
         Raises:
             ShapeError: ``strings`` is not a list of bytes, or a size is negative.
+            LimitError: so many values do not fit into the strings.
             CoderError: a damaged string.
             ModelError: the step is no positive number.
         """
-        check_strings(strings)
-        size = tuple(int(s) for s in size)
-        if min(size, default=0) < 0:
-            raise ShapeError(f"sizes cannot be negative: {size}")
+        size = self._checked_size(strings, size)
         step = self._step(qs)
         self._tables_for(step)
         batch = len(strings)
