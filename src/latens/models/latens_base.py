@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from latens.entropy_coding import pmfs_to_quantized_cdfs
 from latens.entropy_models import GaussianConditional
@@ -348,8 +349,9 @@ class LatensBase(nn.Module):
         Args:
             x: ``(B, 3, H, W)`` in 0..1, H and W multiples of 64.
             quality: ``(B,)`` in 0..1.
-            noise: rate from uniform noise in place of rounding (what enters g_s, context and hyper-synthesis is
-                always rounded, with straight-through gradients).
+            noise: gradients of the rate reach latents and means through uniform noise in place of rounding. What
+                predicts probabilities always learns from rounded latents, and these are what is returned. (What
+                enters g_s, context and hyper-synthesis is rounded, with straight-through gradients.)
             autocast: run the networks in bfloat16, except for the last layers of those that predict means and
                 scales. Latents, means, scales and likelihoods stay in float32.
 
@@ -364,7 +366,12 @@ class LatensBase(nn.Module):
             index = _in_float32(self.h_scale[-1], self.h_scale[:-1](z_hat))
             features = self.means(z_hat)
         knot = self.nearest_knot(quality)
-        z_likelihoods = self.prior(z + torch.empty_like(z).uniform_(-0.5, 0.5) if noise else z_hat, knot)
+        z_likelihoods = self.prior(z_hat.detach() if noise else z_hat, knot)
+        if noise:
+            frozen = {name: parameter.detach() for name, parameter in self.prior.named_parameters()}
+            z_likelihoods = _with_gradient_of(
+                z_likelihoods, functional_call(self.prior, frozen, (z + _noise(z), knot))
+            )
 
         bounded: Tensor = _Bounded.apply(index, SCALES_LEVELS - 1.0)  # type: ignore[no-untyped-call]
         log_scale = bounded * _LOG_SCALE_STEP + math.log(SCALES_MIN)
@@ -376,11 +383,25 @@ class LatensBase(nn.Module):
         mean = torch.where(first, mean, second)
         residual = y - mean
         y_hat = quantize_ste(residual) + mean
-        value = residual + torch.empty_like(y).uniform_(-0.5, 0.5) if noise else torch.round(residual)
-        y_likelihoods = gaussian_likelihood(value, log_scale)
+        y_likelihoods = gaussian_likelihood(torch.round(residual).detach(), log_scale)
+        if noise:
+            y_likelihoods = _with_gradient_of(
+                y_likelihoods, gaussian_likelihood(residual + _noise(y), log_scale.detach())
+            )
         with low_precision:
             x_hat = self.synthesise(y_hat, quality)
         return {"x_hat": x_hat, "likelihoods": {"y": y_likelihoods, "z": z_likelihoods}}
+
+
+def _noise(x: Tensor) -> Tensor:
+    """Uniform noise of a quantiser's width, shaped like x."""
+    return torch.empty_like(x).uniform_(-0.5, 0.5)
+
+
+def _with_gradient_of(likelihoods: Tensor, noisy: Tensor) -> Tensor:
+    """``likelihoods``, whose logarithm has its own gradient and that of ``noisy`` besides."""
+    log = torch.log(noisy)
+    return likelihoods * torch.exp(log - log.detach())
 
 
 def _in_float32(layer: nn.Module, x: Tensor) -> Tensor:
