@@ -353,7 +353,7 @@ def models(
 
       latens models --published
 
-      latens models --exact latens-base-1
+      latens models --exact latens-base-2
     """
     from dataclasses import asdict
 

@@ -11,7 +11,7 @@ from latens.errors import UnknownModelError
 
 __all__ = ["DEFAULT_MODEL", "ModelCard", "card", "cards", "register_card"]
 
-DEFAULT_MODEL = "latens-base-1"
+DEFAULT_MODEL = "latens-base-2"
 
 
 @dataclass(frozen=True)

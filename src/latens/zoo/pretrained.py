@@ -54,8 +54,8 @@ def load_pretrained(state_dict: Mapping[str, V]) -> dict[str, V]:
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Weights from a file of ``torch.save`` or safetensors. Code in the file is not run, but refused.
 
-    A training checkpoint, with the weights under ``state_dict`` or ``network``, is fine, too, and so is a weights file of
-    Latens, whose integers are left out.
+    A training checkpoint, with the weights under ``state_dict`` or ``network``, is fine, too, and so is a weights
+    file of Latens, whose integers are left out.
 
     Raises:
         ModelError: it cannot be read, holds anything but tensors, or values that are not finite.

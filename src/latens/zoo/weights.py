@@ -277,9 +277,7 @@ def _parse(data: bytes, shown: str) -> LoadedModel:
     network.eval().requires_grad_(False)
     try:
         entropy = ExactEntropy.from_tensors(
-            _first_layout(
-                {k.removeprefix("entropy."): v for k, v in tensors.items() if k.startswith("entropy.")}
-            )
+            {k.removeprefix("entropy."): v for k, v in tensors.items() if k.startswith("entropy.")}
         )
     except (ModelError, TableError) as error:
         raise type(error)(f"{shown}: {error}") from error
@@ -303,25 +301,3 @@ def _network(
         network = LatensBase(shape)
     network.load_state_dict(state)
     return network
-
-
-def _first_layout(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of latens-base-1, whose layout knew one hyper-synthesis only, in today's."""
-    if "thresholds" not in tensors:
-        return tensors
-    renamed: dict[str, Tensor] = {}
-    for key, value in tensors.items():
-        if key.endswith(".form"):
-            up_and_top = torch.tensor([1, 1 << 20], dtype=value.dtype)
-            value = torch.cat([value[:3], up_and_top])
-        key = "levels.0.thresholds.0" if key == "thresholds" else key
-        renamed[key.replace("layers.", "hyper.0.")] = value
-    channels = renamed["hyper.0.0.weight"].shape[1]
-    groups = sum(1 for key in renamed if key.startswith("hyper.0.") and key.endswith(".weight"))
-    outputs = renamed[f"hyper.0.{groups - 1}.weight"].shape[0]
-    renamed["medians"] = torch.zeros(channels, dtype=torch.int64)
-    renamed["z.bits"] = torch.zeros(1, dtype=torch.int32)
-    renamed["levels.0.steps"] = torch.tensor([1, 1 << 16])
-    renamed["groups.0.form"] = torch.tensor([outputs, 0, 0, -1, 0, 0], dtype=torch.int32)
-    renamed["groups.0.parts"] = renamed["groups.0.earlier"] = torch.zeros(0, dtype=torch.int32)
-    return renamed
