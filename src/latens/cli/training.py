@@ -279,9 +279,8 @@ def update_model(
 ) -> None:
     """Make a weights file from a checkpoint.
 
-    It holds the averaged weights of the run. Encode and decode take that of the default model with --model: with
-    the integer networks and tables that files depend on, made from them once and for all. That of a published
-    architecture is its state_dict, for latens.models.
+    It holds the averaged weights of the run, and the integer networks and tables that files depend on, made from
+    them once and for all. Encode and decode take it with --model.
 
     With --architecture it is a checkpoint from elsewhere, such as one of CompressAI, that becomes a weights file: with
     quantiles and tables up to date, and for encode and decode.

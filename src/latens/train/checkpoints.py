@@ -107,4 +107,7 @@ def save_weights(checkpoint: Path, output: Path, name: str, notes: str = "", *, 
     model = load_average(checkpoint)
     if not isinstance(model, LatensBase | CompressionModel):
         raise TrainingError(f"{printable(checkpoint)}: {type(model).__name__} has no weights file")
+    if isinstance(model, CompressionModel):
+        # Quantiles are no weights; an average of them says little.
+        model.update(force=True, update_quantiles=True)
     zoo.save(model, output, name, notes, force=force)
