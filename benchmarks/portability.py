@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import pickle
 import subprocess
 import sys
 import tempfile
@@ -58,7 +57,11 @@ def configurations(other_python: str | None) -> list[Configuration]:
             Configuration(f"oneDNN up to {level}", {"ONEDNN_MAX_CPU_ISA": level})
             for level in ("SSE41", "AVX2", "AVX512_CORE")
         ),
-        Configuration("oneDNN off, 1 thread, plain kernels", {"ATEN_CPU_CAPABILITY": "default"}, ("mkldnn=0", "threads=1")),
+        Configuration(
+            "oneDNN off, 1 thread, plain kernels",
+            {"ATEN_CPU_CAPABILITY": "default"},
+            ("mkldnn=0", "threads=1"),
+        ),
         Configuration("channels_last", options=("channels_last",)),
         Configuration("bfloat16 synthesis", options=("fast",)),
         Configuration("deterministic algorithms", options=("deterministic",)),
@@ -66,7 +69,10 @@ def configurations(other_python: str | None) -> list[Configuration]:
     if other_python:
         found.append(Configuration("another PyTorch", python=other_python))
     if torch.cuda.is_available():
-        found += [Configuration(f"CUDA, TF32 {'on' if on else 'off'}", options=("cuda", f"tf32={on}")) for on in (0, 1)]
+        found += [
+            Configuration(f"CUDA, TF32 {'on' if on else 'off'}", options=("cuda", f"tf32={on}"))
+            for on in (0, 1)
+        ]
     return found
 
 
@@ -117,7 +123,9 @@ def decode(folder: Path, count: int, weights: Path, options: set[str]) -> dict[s
 
     def note(path: str, want: list[np.ndarray[Any, Any]], got: list[np.ndarray[Any, Any]] | None) -> None:
         symbols = sum(a.size for a in want)
-        wrong = symbols if got is None else sum(int((np.abs(a - b) > 0.25).sum()) for a, b in zip(want, got, strict=True))
+        wrong = symbols
+        if got is not None:
+            wrong = sum(int((np.abs(a - b) > 0.25).sum()) for a, b in zip(want, got, strict=True))
         for i, value in enumerate((wrong > 0, 1, wrong, symbols)):
             lost[path][i] += int(value)
 

@@ -279,7 +279,7 @@ def _order_of(merge: Callable[..., Tensor], count: int) -> tuple[int, ...]:
     # Numbers that have nothing to do with each other: no sum or mean of some is another.
     marked = torch.from_numpy(draw_bits(count * size, seed=0)).float().view(count, 1, size, 1, 1)
     merged = merge(*marked)
-    parts = merged.flatten().split(size)
+    parts = torch.split(merged.flatten(), size)
     order = tuple(i for part in parts for i in range(count) if torch.equal(part, marked[i].flatten()))
     if len(order) != len(parts):
         raise ModelError("this model merges contexts in a way that cannot be made exact")
