@@ -38,6 +38,7 @@ _SUBMODULES = frozenset(
         "entropy_coding",
         "entropy_models",
         "errors",
+        "export",
         "format",
         "inspect",
         "io",

@@ -1,0 +1,240 @@
+"""Writes a model as ONNX graphs, tables and a description."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from latens import format as ltn
+from latens.codec.models import FileModel
+from latens.errors import ModelError, OutputError
+from latens.export.runner import FORMAT
+from latens.io import printable
+from latens.latent_codecs import ExactEntropy, HyperpriorLatentCodec
+from latens.models.base import CompressionModel, SimpleVAECompressionModel
+from latens.models.exact import exact_entropy
+from latens.models.google import ScaleHyperprior
+from latens.models.latens_base import LatensBase, freeze
+from latens.zoo import LoadedModel
+
+__all__ = ["export", "write_entropy"]
+
+_TABLES = ("medians", "z.entries", "z.sizes", "z.offsets", "y.entries", "y.sizes", "y.offsets")
+
+
+def export(model: LoadedModel | LatensBase | CompressionModel, folder: str | os.PathLike[str]) -> None:
+    """Write a model for ONNX Runtime, as :class:`latens.export.Runner` takes it.
+
+    Files: ``encoder.onnx`` (g_a and h_a), ``synthesis.onnx`` (g_s), graphs in integer arithmetic from z to the tables
+    and means of y, ``tables.safetensors`` and ``model.json``; for the default model also ``means.onnx`` and
+    ``context.onnx``, which refine the mean of y. Images and latents are ``(1, C, H, W)``, of any multiple of 64 pixels.
+
+    Args:
+        model: a loaded model, or a trained one, whose entropy model is made exact first.
+        folder: to be made; it must not exist.
+
+    Raises:
+        ModelError: a model that cannot be made exact, or a layer that ONNX does not have.
+        OutputError: the folder exists or cannot be written, or the package ``onnx`` is not installed.
+    """
+    path = Path(folder)
+    _check_folder(path)
+    with torch.inference_mode(False), torch.enable_grad(), torch.device("cpu"):
+        network = copy.deepcopy(model.network if isinstance(model, LoadedModel) else model)
+        # Where parameters ask for gradients, or where there are none at all, modules take ways that ONNX does not know.
+        network = network.cpu().float().eval().requires_grad_(False)
+        if isinstance(model, LoadedModel):
+            entropy = model.entropy
+        else:
+            entropy = freeze(network) if isinstance(network, LatensBase) else exact_entropy(network)
+        # It checks that networks and integers fit.
+        checked = FileModel(LoadedModel(type(network).__name__, network, entropy, ""), fast=False)
+        continuous = isinstance(network, LatensBase)
+        files = write_entropy(entropy, checked.skip, continuous=continuous)
+        try:
+            files |= _base(network) if isinstance(network, LatensBase) else _classic(network, entropy)
+        except (RuntimeError, TypeError) as error:
+            raise ModelError(f"{type(network).__name__} cannot be exported: {str(error)[:300]}") from error
+    _write(path, files)
+
+
+def write_entropy(entropy: ExactEntropy, skip: int, *, continuous: bool) -> dict[str, bytes]:
+    """What :class:`latens.export.EntropyRunner` reads, by name of file."""
+    try:
+        from latens.export.graphs import entropy_graphs, taps_of
+    except ImportError as error:
+        raise OutputError("exporting models needs onnx: pip install 'latens[export]'") from error
+    tensors = entropy.tensors()
+    kept = {
+        name: tensor
+        for name, tensor in tensors.items()
+        if name in _TABLES or (name.startswith("levels.") and name.endswith((".steps", ".offsets")))
+    }
+    groups = [
+        {
+            "channels": group.channels,
+            "order": group.order,
+            "odd_first": group.odd_first,
+            "earlier": group.earlier,
+            "taps": None if group.spatial is None else taps_of(group.spatial),
+            "reach": 0 if group.spatial is None else group.spatial.weight.shape[2] // 2,
+        }
+        for group in entropy.groups
+    ]
+    description = {
+        "format": FORMAT,
+        "entropy_id": entropy.entropy_id,
+        "skip": skip,
+        "z_bits": entropy.z_bits,
+        "upscale": entropy.upscale,
+        "continuous": continuous,
+        "contexts": any(group.parameters is not None for group in entropy.groups),
+        "groups": groups,
+    }
+    return {
+        **{f"{name}.onnx": data for name, data in entropy_graphs(entropy).items()},
+        "tables.safetensors": save(kept),
+        "model.json": json.dumps(description, indent=1).encode(),
+    }
+
+
+# -- the folder --------------------------------------------------------------------------------------------------
+
+
+def _check_folder(path: Path) -> None:
+    shown = printable(path)
+    if os.path.lexists(path):
+        raise OutputError(f"{shown}: exists already; name a folder that does not")
+    if not path.parent.is_dir():
+        raise OutputError(f"{shown}: the folder {printable(path.parent)} does not exist")
+    if not os.access(path.parent, os.W_OK):
+        raise OutputError(f"{shown}: the folder {printable(path.parent)} is not writable")
+
+
+def _write(path: Path, files: Mapping[str, bytes]) -> None:
+    """The folder appears with all of its files or not at all."""
+    try:
+        temporary = Path(tempfile.mkdtemp(prefix=".latens-", dir=path.parent))
+        try:
+            inner = temporary / "model"  # with the permissions of any new folder
+            inner.mkdir()
+            for name, data in files.items():
+                (inner / name).write_bytes(data)
+            inner.rename(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise OutputError(f"{printable(path)}: cannot be written ({error.strerror})") from error
+
+
+# -- float networks ----------------------------------------------------------------------------------------------
+
+
+class _Encoder(nn.Module):
+    def __init__(self, network: CompressionModel, hyper: bool) -> None:
+        super().__init__()
+        self.network, self.hyper = network, hyper
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        network = self.network
+        y: Tensor = cast(nn.Module, network.g_a)(x)
+        if not self.hyper:
+            return (y,)
+        if isinstance(network, ScaleHyperprior):
+            return y, network._hyper_analysis(y)
+        codec = cast(HyperpriorLatentCodec, cast(SimpleVAECompressionModel, network).latent_codec)
+        return y, cast(nn.Module, codec.hyper.h_a)(y)
+
+
+class _Call(nn.Module):
+    """A method as a module."""
+
+    def __init__(self, network: LatensBase, method: Any) -> None:
+        super().__init__()
+        self.network, self.method = network, method
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.method(*inputs)
+
+
+def _classic(network: CompressionModel, entropy: ExactEntropy) -> dict[str, bytes]:
+    x = torch.zeros(1, 3, ltn.GRID, 2 * ltn.GRID)
+    side = ltn.GRID // 16
+    y_hat = torch.zeros(1, entropy.y_channels or entropy.z_channels, side, 2 * side)
+    outputs = ["y", "z"] if entropy.groups else ["y"]
+    return {
+        "encoder.onnx": _onnx(_Encoder(network, bool(entropy.groups)), {"x": x}, outputs),
+        "synthesis.onnx": _onnx(cast(nn.Module, network.g_s), {"y_hat": y_hat}, ["x_hat"]),
+    }
+
+
+def _base(network: LatensBase) -> dict[str, bytes]:
+    config, side = network.config, ltn.GRID // 16
+
+    def encoder(x: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
+        y = network.analyse(x, quality)
+        return y, network.hyper_analyse(y, quality)
+
+    def means(z: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
+        features = network.means(z)
+        return features, network.first_mean(features, quality)
+
+    quality = torch.full((1,), 0.5)
+    x = torch.zeros(1, 3, ltn.GRID, 2 * ltn.GRID)
+    z = torch.zeros(1, config.hyper, 1, 2)
+    y = torch.zeros(1, config.M, side, 2 * side)
+    features = torch.zeros(1, config.inner, side, 2 * side)
+    known = {"features": features, "y_first": y, "quality": quality}
+    return {
+        "encoder.onnx": _onnx(_Call(network, encoder), {"x": x, "quality": quality}, ["y", "z"]),
+        "means.onnx": _onnx(_Call(network, means), {"z": z, "quality": quality}, ["features", "mean"]),
+        "context.onnx": _onnx(_Call(network, network.second_mean), known, ["mean"]),
+        "synthesis.onnx": _onnx(
+            _Call(network, network.synthesise), {"y_hat": y, "quality": quality}, ["x_hat"]
+        ),
+    }
+
+
+def _onnx(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> bytes:
+    """The file of a float network, for any height and width."""
+    from latens.export.graphs import OPSET
+
+    axes = {
+        name: {2: f"{name}_height", 3: f"{name}_width"} for name in (*inputs, *outputs) if name != "quality"
+    }
+    file = io.BytesIO()
+    torch.onnx.register_custom_op_symbolic("aten::copysign", _copysign, OPSET)  # type: ignore[attr-defined]
+    try:
+        with warnings.catch_warnings():
+            # Tracing warns of every check of a shape, and of a newer exporter that needs more packages.
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                module,
+                tuple(inputs.values()),
+                cast(Any, file),
+                input_names=list(inputs),
+                output_names=list(outputs),
+                dynamic_axes=axes,
+                opset_version=OPSET,
+                dynamo=False,
+            )
+    finally:
+        torch.onnx.unregister_custom_op_symbolic("aten::copysign", OPSET)  # type: ignore[attr-defined]
+    return file.getvalue()
+
+
+def _copysign(graph: Any, magnitude: Any, sign: Any) -> Any:
+    """Which ONNX does not have. Where the sign is of zero, so is the magnitude in all our uses."""
+    return graph.op("Mul", graph.op("Abs", magnitude), graph.op("Sign", sign))

@@ -1,0 +1,374 @@
+"""Exported models in ONNX Runtime: the integers of PyTorch bit for bit, streams in both directions, bad input."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "latent_codecs"))
+
+from test_exact_entropy import SYMBOL, models, oracle
+
+import published
+import tiny
+from latens import export as exported
+from latens import format as ltn
+from latens.codec import ImageCodec
+from latens.codec.models import CodedTile, FileModel
+from latens.errors import CoderError, LatensError, LimitError, ModelError, OutputError, ShapeError
+from latens.export import EntropyRunner, Runner, export
+from latens.export.writer import write_entropy
+from latens.io import from_pil
+from latens.latent_codecs import ExactEntropy
+from latens.latent_codecs.exact import Pass
+from latens.models import CompressionModel
+from latens.models.exact import exact_entropy
+from latens.zoo import LoadedModel
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+BASE = "LatensBase"
+NAMES = [*published.FAMILIES.values(), BASE]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("onnx")
+
+
+@pytest.fixture(scope="module")
+def written(folder: Path, tiny_model: LoadedModel) -> Callable[[str], tuple[Path, FileModel]]:
+    """An exported model by name, and the same in PyTorch."""
+
+    @lru_cache
+    def write(name: str) -> tuple[Path, FileModel]:
+        model = tiny_model
+        if name != BASE:
+            network = published.make(name)
+            model = LoadedModel(name, network, exact_entropy(network), "")
+        export(model, folder / name)
+        return folder / name, FileModel(model, fast=False)
+
+    return write
+
+
+def pixels(height: int, width: int) -> npt.NDArray[np.float32]:
+    return tiny.picture(height, width, seed=3).transpose(2, 0, 1) / np.float32(255.0)
+
+
+def tensor(x: npt.NDArray[np.float32]) -> Tensor:
+    """Padded by repetition, one image."""
+    missing = [(0, 0), *((0, -size % 64) for size in x.shape[1:])]
+    return torch.from_numpy(np.pad(x, missing, mode="edge"))[None]
+
+
+@torch.inference_mode()
+def coded(model: FileModel, x: npt.NDArray[np.float32], quality: float) -> CodedTile:
+    return model.encode(model.analyse(tensor(x)), model.level(quality), 8)
+
+
+# ---- integers
+
+
+@given(models(), st.data())
+@settings(max_examples=20)
+def test_integers_are_those_of_pytorch(model: ExactEntropy, data: st.DataObject) -> None:
+    """Tables, means and values of random networks, most of which saturate; also against plain Python integers."""
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    shape = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 4))
+    knot, skip = data.draw(st.integers(0, model.knots - 1)), data.draw(st.integers(0, 3))
+    z = rng.choice(SYMBOL, (model.z_channels, *shape)).astype(np.int16)
+    size = [model.upscale * side for side in shape]
+    wanted = rng.choice(SYMBOL, (model.y_channels, *size)).astype(np.int16)
+    ours: list[tuple[Any, ...]] = []
+    theirs: list[tuple[Any, ...]] = []
+    take = model.replay(wanted)
+
+    def quantise(part: Pass) -> Tensor:
+        means = torch.zeros(part.indexes.shape) if part.means is None else part.means
+        ours.append((part.positions, part.indexes, means))
+        return (take(part) * (part.indexes >= skip)).to(torch.int16)
+
+    def again(part: exported.Pass) -> npt.NDArray[np.int16]:
+        theirs.append((part.positions, part.indexes, part.means))
+        rows = wanted.reshape(len(wanted), -1).T[:, part.channels]
+        symbols = rows if part.positions is None else rows[part.positions]
+        return symbols * (part.indexes >= skip)
+
+    stream, lanes, expected = model.encode(z, quantise, knot, skip, 2)
+    with TemporaryDirectory() as folder:
+        for name, content in write_entropy(model, skip, continuous=False).items():
+            (Path(folder) / name).write_bytes(content)
+        runner = EntropyRunner(folder, threads=data.draw(st.integers(1, 2)))
+        assert runner.entropy_id == model.entropy_id
+        same, found = runner.encode(z, again, knot, lanes)
+        decoded = runner.decode(stream, shape, knot, lanes)
+    assert same == stream
+    for mine, other in zip(ours, theirs, strict=True):
+        for a, b in zip(mine, other, strict=True):
+            assert (a is None) == (b is None)
+            if a is not None:
+                np.testing.assert_array_equal(a.numpy(), b)
+    indexes, _, values = oracle(model, z, found.y, knot)
+    np.testing.assert_array_equal(found.indexes, indexes)
+    np.testing.assert_array_equal(found.values[0].astype(np.float64) * 256, values)
+    for latents in (found, decoded):
+        np.testing.assert_array_equal(latents.z, expected.z)
+        np.testing.assert_array_equal(latents.y, expected.y)
+        np.testing.assert_array_equal(latents.indexes, expected.indexes)
+        np.testing.assert_array_equal(latents.values, expected.latent.numpy())
+
+
+# ---- whole models
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_streams_go_both_ways(name: str, written: Callable[[str], tuple[Path, FileModel]]) -> None:
+    """Identical symbols whoever wrote them, with any number of threads; pixels up to the last bits."""
+    path, model = written(name)
+    runners, alive = [Runner(path, threads) for threads in (1, 2)], 0
+    for (height, width), quality in (((64, 64), 50.0), ((70, 150), 0.0), ((129, 64), 93.0)):
+        x = pixels(height, width)
+        tile = coded(model, x, quality)
+        for runner in runners:
+            assert runner.latents(tile.stream, (height, width), quality).checksum == tile.checksum
+        stream = runners[0].compress(x, quality)
+        found = runners[1].latents(stream, (height, width), quality)
+        header = ltn.Header(
+            width=width,
+            height=height,
+            model="any",
+            entropy_id="00000000",
+            weights_id="00000000",
+            quality=model.level(quality),
+            lanes=8,
+            skip=model.skip,
+        )
+        with torch.inference_mode():
+            checksum, y_hat = model.decode(stream, tuple(tensor(x).shape[2:]), header)
+            y_hat = y_hat[:, :, : -(-height // 16), : -(-width // 16)]
+            x_hat = model.synthesise(y_hat, header.quality)[0, :, :height, :width].clamp(0, 1).numpy()
+        assert checksum == found.checksum
+        alive += np.count_nonzero(found.y if len(found.y) else found.z)
+        got = runners[0].decompress(stream, (height, width), quality)
+        assert got.shape == x.shape
+        np.testing.assert_allclose(got, x_hat, atol=2e-5)
+    assert alive > 100
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_encoder_finds_the_same_symbols(
+    name: str, written: Callable[[str], tuple[Path, FileModel]]
+) -> None:
+    """At most one in 100,000 may differ; of these few, none."""
+    path, model = written(name)
+    runner, x = Runner(path, 1), pixels(192, 256)
+    for quality in (0.0, 60.0):
+        tile = coded(model, x, quality)
+        theirs = runner.latents(tile.stream, (192, 256), quality)
+        ours = runner.latents(runner.compress(x, quality), (192, 256), quality)
+        np.testing.assert_array_equal(ours.z, theirs.z)
+        np.testing.assert_array_equal(ours.y, theirs.y)
+
+
+def test_a_file_of_the_codec(
+    tiny_model: LoadedModel, written: Callable[[str], tuple[Path, FileModel]]
+) -> None:
+    """The stream within a ``.ltn`` file, and the picture that it decodes to."""
+    codec, runner = ImageCodec(tiny_model), Runner(written(BASE)[0], 1)
+    container = ltn.read(codec.encode(from_pil(to_pil_image(100, 90)), quality=70), ltn.Limits())
+    header, (tile,) = container.header, container.tiles
+    quality = header.quality / 65535 * 100
+    assert runner.entropy.entropy_id[:8] == header.entropy_id
+    assert runner.entropy.skip == header.skip
+    latents = runner.latents(tile.stream, (100, 90), quality, header.lanes)
+    assert latents.checksum == tile.checksum
+    x_hat = runner.decompress(tile.stream, (100, 90), quality, header.lanes)
+    decoded, _ = codec.decode(container)
+    assert np.abs(np.rint(x_hat.transpose(1, 2, 0) * 255) - decoded.pixels.astype(int)).max() <= 1
+
+
+def to_pil_image(height: int, width: int) -> Any:
+    from PIL import Image
+
+    return Image.fromarray(tiny.picture(height, width))
+
+
+def test_the_runner_needs_no_torch(written: Callable[[str], tuple[Path, FileModel]]) -> None:
+    path, model = written("MeanScaleHyperprior")
+    tile = coded(model, pixels(64, 128), 50.0)
+    (path.parent / "stream").write_bytes(tile.stream)
+    code = """
+import sys
+from pathlib import Path
+import numpy as np
+from latens.export import Runner
+runner = Runner(sys.argv[1], 1)
+latents = runner.latents(Path(sys.argv[2]).read_bytes(), (64, 128))
+x = runner.decompress(runner.compress(np.full((3, 64, 128), 0.5)), (64, 128))
+assert x.shape == (3, 64, 128) and "torch" not in sys.modules and "onnx" not in sys.modules
+print(latents.checksum)
+"""
+    command = [sys.executable, "-c", code, str(path), str(path.parent / "stream")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == tile.checksum
+
+
+def test_a_model_is_exported_as_it_stands(folder: Path) -> None:
+    """In training, with gradients, after it has coded something: and it stays as it was."""
+    model = published.make("ScaleHyperprior")
+    model.compress(torch.rand(1, 3, 64, 64))
+    model.train()
+    with torch.inference_mode():
+        model.export(folder / "training")
+    assert model.training
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    x = pixels(64, 64)
+    entropy = exact_entropy(model)
+    loaded = FileModel(LoadedModel("any", model.eval(), entropy, ""), fast=False)
+    assert Runner(folder / "training", 1).compress(x) == coded(loaded, x, 0).stream
+
+
+# ---- bad input
+
+
+def test_folders_that_cannot_be_written(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = published.make("FactorizedPrior")
+    (tmp_path / "file").touch()
+    for name, match in (("", "exists"), ("file", "exists"), ("none/model", "does not exist")):
+        with pytest.raises(OutputError, match=match):
+            model.export(tmp_path / name)
+    with monkeypatch.context() as patched:
+        patched.setattr("os.access", lambda *_: False)
+        with pytest.raises(OutputError, match="not writable"):
+            model.export(tmp_path / "new")
+    with monkeypatch.context() as patched:
+
+        def full(*_: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+        patched.setattr(Path, "write_bytes", full)
+        with pytest.raises(OutputError, match="No space left"):
+            model.export(tmp_path / "new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+
+
+def test_packages_that_are_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: Callable[[str], tuple[Path, FileModel]]
+) -> None:
+    path, _ = written("FactorizedPrior")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ModelError, match=r"pip install 'latens\[export\]'"):
+        Runner(path).compress(pixels(64, 64))
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    monkeypatch.delitem(sys.modules, "latens.export.graphs")
+    with pytest.raises(OutputError, match=r"pip install 'latens\[export\]'"):
+        published.make("FactorizedPrior").export(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_models_that_cannot_be_exported(tmp_path: Path) -> None:
+    class Strange(CompressionModel):
+        pass
+
+    with pytest.raises(ModelError, match="Strange cannot be made exact"):
+        Strange().export(tmp_path / "new")
+
+    class Special(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.special.bessel_j0(x)
+
+    model = published.make("FactorizedPrior")
+    model.g_s = nn.Sequential(model.g_s, Special())
+    with pytest.raises(ModelError, match="cannot be exported"):
+        model.export(tmp_path / "new")
+    model = published.make("MeanScaleHyperprior")
+    with torch.no_grad():
+        model.h_s[0].weight.fill_(float("nan"))
+    with pytest.raises(ModelError, match="finite"):
+        model.export(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_a_runner_refuses(written: Callable[[str], tuple[Path, FileModel]]) -> None:
+    path, _ = written("MeanScaleHyperpriorVbr")
+    runner, x = Runner(path, 1), pixels(64, 64)
+    stream = runner.compress(x)
+    for wrong in (x[0], x[:2], (x * 255).astype(np.uint8), np.full_like(x, np.nan), x[:, :0]):
+        with pytest.raises(ShapeError):
+            runner.compress(wrong)
+    with pytest.raises(LimitError):
+        runner.compress(np.zeros((3, 1, 5000), np.float32))
+    with pytest.raises(LimitError):
+        runner.decompress(stream, (1 << 40, 1 << 40))
+    with pytest.raises(ShapeError):
+        runner.decompress(stream, (0, 64))
+    for quality in (-1.0, 101.0, float("nan")):
+        with pytest.raises(ModelError, match="0 to 100"):
+            runner.compress(x, quality)
+    for damaged in (b"", stream[:-1], stream[:20] + b"\xff" + stream[21:], stream + b"\0"):
+        with pytest.raises(CoderError):
+            runner.decompress(damaged, (64, 64))
+    with pytest.raises(CoderError):
+        runner.decompress(stream, (64, 64), lanes=3)
+    with pytest.raises(ModelError, match="table set"):
+        runner.entropy.decode(stream, (1, 1), knot=8)
+    with pytest.raises(ShapeError):
+        runner.entropy.encode(np.zeros((1, 1, 1), np.int16), lambda part: part.indexes)
+
+
+CHANGES: list[Callable[[dict[str, Any]], Any]] = [
+    lambda d: d.update(format="latens onnx 2"),
+    lambda d: d.pop("skip"),
+    lambda d: d.update(upscale=1 << 40),
+    lambda d: d.update(upscale="4"),
+    lambda d: d["groups"][0].update(channels=-1),
+    lambda d: d["groups"][0].update(channels=11),
+    lambda d: d["groups"][0].update(order="spiral"),
+    lambda d: d["groups"][0].update(order="raster", taps=[[0, 1 << 70]]),
+    lambda d: d["groups"][0].update(earlier=[0]),
+    lambda d: d.update(groups=7),
+]
+
+
+def test_folders_that_are_damaged(tmp_path: Path, written: Callable[[str], tuple[Path, FileModel]]) -> None:
+    path, _ = written("MeanScaleHyperprior")
+    files = {file.name: file.read_bytes() for file in path.iterdir()}
+
+    def refused(**changed: bytes | None) -> None:
+        for name, content in {**files, **{k.replace("_", "."): v for k, v in changed.items()}}.items():
+            (tmp_path / name).unlink(missing_ok=True)
+            if content is not None:
+                (tmp_path / name).write_bytes(content)
+        with pytest.raises(LatensError):
+            Runner(tmp_path, 1).compress(pixels(64, 64))
+
+    for content in (None, b"", b"[" * 100_000, b"{}", b"[]"):
+        refused(model_json=content)
+    for change in CHANGES:
+        description = json.loads(files["model.json"])
+        change(description)
+        refused(model_json=json.dumps(description).encode())
+    for name in ("tables_safetensors", "encoder_onnx", "entropy_onnx"):
+        whole = files[name.replace("_", ".")]
+        for content in (None, b"", whole[: len(whole) // 2]):
+            refused(**{name: content})
+    refused(entropy_onnx=files["encoder.onnx"])
+    with pytest.raises(ModelError):
+        Runner(tmp_path / "none")
