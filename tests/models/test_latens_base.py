@@ -28,7 +28,7 @@ from latens.models.latens_base import (
     gaussian_likelihood,
 )
 from latens.ops.fixed_point import draw_symbols
-from latens.train.loop import rate_and_distortion
+from latens.train.objectives import rate_and_distortion
 from latens.zoo import LoadedModel
 
 SCALES = np.geomspace(0.11, 256.0, 64)
