@@ -22,5 +22,5 @@ def latens_base_2() -> ModelCard:
         training="1,810 photographs of free wallpaper collections; 12,750 steps of 8 crops, 3.1 hours on two CPUs",
         parameters=6_216_640,
         mac_per_pixel=(16_553, 16_611),
-        quality_range=(0.083, 2.075),
+        quality_range=(0.082, 1.984),
     )
