@@ -32,13 +32,26 @@ from latens.export import EntropyRunner, Runner, export
 from latens.export.writer import write_entropy
 from latens.io import from_pil
 from latens.latent_codecs import ExactEntropy
-from latens.latent_codecs.exact import Pass
+from latens.latent_codecs.exact import Level, Pass
 from latens.models import CompressionModel
 from latens.models.exact import exact_entropy
+from latens.ops.fixed_point import (
+    LEAKY,
+    LINEAR,
+    RELU,
+    IntegerChain,
+    IntegerLayer,
+    reference_activate,
+    reference_sums,
+)
 from latens.zoo import LoadedModel
 
 pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+from onnx import TensorProto  # noqa: E402
+
+from latens.export.graphs import _Graph  # noqa: E402
 
 BASE = "LatensBase"
 NAMES = [*published.FAMILIES.values(), BASE]
@@ -84,7 +97,7 @@ def coded(model: FileModel, x: npt.NDArray[np.float32], quality: float) -> Coded
 
 
 @given(models(), st.data())
-@settings(max_examples=20)
+@settings(max_examples=40)
 def test_integers_are_those_of_pytorch(model: ExactEntropy, data: st.DataObject) -> None:
     """Tables, means and values of random networks, most of which saturate; also against plain Python integers."""
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
@@ -130,6 +143,59 @@ def test_integers_are_those_of_pytorch(model: ExactEntropy, data: st.DataObject)
         np.testing.assert_array_equal(latents.y, expected.y)
         np.testing.assert_array_equal(latents.indexes, expected.indexes)
         np.testing.assert_array_equal(latents.values, expected.latent.numpy())
+
+
+@st.composite
+def layers(draw: st.DrawFn, into: int) -> IntegerLayer:
+    k, out = draw(st.sampled_from([1, 3, 5])), draw(st.integers(1, 3))
+    up = draw(st.integers(1, min(k, 3)))
+    shuffle = 1 if up > 1 else draw(st.integers(1, 3))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    weight = rng.integers(-32767, 32768, (out * shuffle**2, into, k, k)) // 2 ** draw(st.integers(0, 16))
+    bias = rng.integers(-(2**30), 2**30, len(weight)) // 2 ** draw(st.integers(0, 30))
+    return IntegerLayer(
+        weight,
+        bias,
+        draw(st.integers(0, 24)),
+        draw(st.sampled_from([LINEAR, RELU, LEAKY])),
+        shuffle,
+        up,
+        draw(st.sampled_from([2**20, 255])),
+    )
+
+
+def computed(graph: _Graph, output: str, kind: int, **inputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    file = graph.model({"result": (output, (None, None, None), kind)})
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    found: npt.NDArray[Any] = session.run(["result"], inputs)[0]
+    return found
+
+
+@given(st.data())
+@settings(max_examples=80)
+def test_layers(data: st.DataObject) -> None:
+    """Two layers of every form, against plain integers."""
+    first = data.draw(layers(2))
+    chain = IntegerChain([first, data.draw(layers(first.channels))])
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    size = 2, data.draw(st.integers(1, 4)), data.draw(st.integers(1, 4))
+    a = rng.integers(-(2**20), 2**20 + 1, size) // 2 ** data.draw(st.integers(0, 16))
+    expected = reference_activate(reference_sums(chain.layers, a), chain.layers[-1])
+    graph = _Graph([Level(())])
+    output = graph.chain(graph.input("a", ("H", "W", 2)), chain, last=True)
+    found = computed(graph, output, TensorProto.DOUBLE, a=a.transpose(1, 2, 0).astype(np.float64))
+    np.testing.assert_array_equal(found.transpose(2, 0, 1), expected)
+
+
+@given(st.lists(st.integers(-(2**53) + 1, 2**53 - 1), min_size=1, max_size=255, unique=True))
+@settings(max_examples=20)
+def test_only_thresholds_that_are_exceeded_count(values: list[int]) -> None:
+    thresholds = np.array(sorted(values), np.int64)
+    sums = np.concatenate([thresholds - 1, thresholds, thresholds + 1])
+    graph = _Graph([Level(())])
+    output = graph.count(graph.input("sums", ("H", "W", 1)), [thresholds])
+    found = computed(graph, output, TensorProto.UINT8, sums=sums[:, None, None].astype(np.float64))
+    np.testing.assert_array_equal(found.ravel(), (sums[:, None] > thresholds).sum(axis=1))
 
 
 # ---- whole models

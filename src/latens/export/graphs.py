@@ -16,7 +16,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from latens.errors import ModelError
-from latens.latent_codecs.exact import ExactEntropy, Group
+from latens.latent_codecs.exact import ExactEntropy, Group, Level
 from latens.ops.fixed_point import ACTIVATION_MAX, LEAKY, RELU, IntegerChain, IntegerLayer
 
 __all__ = ["OPSET", "entropy_graphs", "taps_of"]
@@ -31,8 +31,8 @@ _Shape = Sequence[int | str | None]
 class _Graph:
     """An ONNX graph that is being built; a value is the name of a node's output."""
 
-    def __init__(self, entropy: ExactEntropy) -> None:
-        self.levels = entropy.levels
+    def __init__(self, levels: Sequence[Level]) -> None:
+        self.levels = levels
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
         self.inputs: dict[str, onnx.ValueInfoProto] = {}
@@ -226,7 +226,7 @@ def entropy_graphs(entropy: ExactEntropy) -> dict[str, bytes]:
     if not entropy.groups:
         return {}
     direct = entropy.groups[0].parameters is None
-    graph = _Graph(entropy)
+    graph = _Graph(entropy.levels)
     kind, size = TensorProto.INT16, (entropy.z_channels, "h", "w")
     z = graph.add("Cast", graph.input("z", size, kind), to=TensorProto.DOUBLE)
     z = graph.add("Transpose", z, perm=[1, 2, 0])
@@ -257,7 +257,7 @@ def _contexts(entropy: ExactEntropy, number: int, group: Group) -> dict[str, byt
     first = np.split(layers[0].weight[:, :, 0, 0].T, ends[:-1])
     matrices = dict(zip(group.parts, first, strict=True))
 
-    graph = _Graph(entropy)
+    graph = _Graph(entropy.levels)
     start = graph.add("MatMul", graph.input("side", ("H", "W", side)), graph.constant(matrices["side"]))
     start = graph.add("Add", start, graph.constant(layers[0].bias))
     if group.channel is not None:
@@ -267,7 +267,7 @@ def _contexts(entropy: ExactEntropy, number: int, group: Group) -> dict[str, byt
     outputs = {"start": (graph.reshape(start, [-1, width]), ("N", width), TensorProto.DOUBLE)}
     files = {f"group_{number}": graph.model(outputs)}
 
-    graph = _Graph(entropy)
+    graph = _Graph(entropy.levels)
     sums = graph.input("start", ("P", width))
     if group.spatial is not None:
         taps = taps_of(group.spatial)
