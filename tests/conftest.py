@@ -1,11 +1,13 @@
 """Fixtures shared by the tests of the product: a tiny model of their own, so that shipped weights don't matter."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 import tiny
+from latens import compat
 from latens.zoo import LoadedModel, load
 
 # Machines that are busy with other work must not fail tests.
@@ -25,3 +27,10 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_model(tiny_weights: Path) -> LoadedModel:
     """The tiny model, loaded."""
     return load(tiny_weights)
+
+
+@pytest.fixture(autouse=True)
+def _without_compatibility() -> Iterator[None]:
+    """A test that lets Latens stand in for CompressAI must not leave it so for others."""
+    yield
+    compat.uninstall()

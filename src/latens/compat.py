@@ -101,10 +101,10 @@ def install() -> None:
 
 def uninstall() -> None:
     """Undo :func:`install`. What was imported meanwhile goes on working where it is held."""
+    registry._replace_duplicates = False
     if _finder not in sys.meta_path:
         return
     sys.meta_path.remove(_finder)
-    registry._replace_duplicates = False
     for name in [name for name in sys.modules if f"{name}.".startswith(f"{_ROOT}.")]:
         missing = vars(sys.modules.pop(name)).get("__getattr__")
         if isinstance(missing, _Missing):

@@ -471,6 +471,8 @@ def _recognised(state: Mapping[str, Tensor], shown: str) -> CompressionModel:
     """The model of the one architecture that these weights fit."""
     for name in classic.__all__:
         candidate = getattr(classic, name)
+        if not (isinstance(candidate, type) and issubclass(candidate, CompressionModel)):
+            continue
         try:
             found: CompressionModel = candidate.from_state_dict(state)
         except (ModelError, NotImplementedError):

@@ -93,7 +93,7 @@ class Soap(Optimizer):
             for name, wanted in zip(("left", "right"), sides, strict=True):
                 if wanted:
                     state[name] = gradient @ gradient.T if name == "left" else gradient.T @ gradient
-                    state[f"{name}_basis"] = torch.linalg.eigh(state[name])[1].flip(1).contiguous()
+                    state[f"{name}_basis"] = torch.linalg.eigh(_unit(state[name]))[1].flip(1).contiguous()
         state["step"] += 1
         left, right = state.get("left_basis"), state.get("right_basis")
         change = _turn(_adam(state, _turn(gradient, left, right, back=False), group), left, right, back=True)
@@ -137,10 +137,16 @@ def _turn(matrix: Tensor, left: Tensor | None, right: Tensor | None, *, back: bo
     return matrix
 
 
+def _unit(factor: Tensor) -> Tensor:
+    """A factor with its largest element scaled to 1: squares of small gradients are too small to decompose."""
+    largest = factor.abs().max()
+    return factor / largest if largest > torch.finfo(factor.dtype).tiny else torch.eye(len(factor)).to(factor)
+
+
 def _refresh(state: dict[str, Any], name: str, axis: int) -> None:
     """One power iteration towards the eigenvectors of a factor; the moments follow."""
     old, factor = state[f"{name}_basis"], state[name]
-    image = factor @ old
+    image = _unit(factor) @ old
     # In the order of their eigenvalues, which is what the iteration preserves.
     order = (image * old).sum(0).argsort(descending=True)
     new = torch.linalg.qr(image[:, order])[0]
