@@ -201,7 +201,10 @@ def test_published_points_are_reproduced() -> None:
     """
     measured = Results.load(PUBLISHED.parent / "kodak.json").curves()
     published = read_curves(PUBLISHED)
-    for name, spec, limit in (("webp", "webp:method=4", 0.02), ("jpeg", "jpeg:progressive=no:optimize=no", 2.0)):
+    for name, spec, limit in (
+        ("webp", "webp:method=4", 0.02),
+        ("jpeg", "jpeg:progressive=no:optimize=no", 2.0),
+    ):
         row = table({"published": published[name], "measured": measured[spec]}, "published")["measured"]
         assert abs(row["bd_rate"]) < limit
         nearest = [min(abs(b / bpp - 1) for b in published[name].bpp) for bpp in measured[spec].bpp]

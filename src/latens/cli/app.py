@@ -336,7 +336,9 @@ def models(
     exact: Annotated[
         str | None,
         typer.Option(
-            "--exact", metavar="MODEL", help="The integer networks of a model or weights file, with their bounds."
+            "--exact",
+            metavar="MODEL",
+            help="The integer networks of a model or weights file, with their bounds.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
@@ -403,7 +405,9 @@ def _bounds(model: str, as_json: bool) -> str:
         lines += [f"  {name:<24} layer {i}: sums below 2^{math.log2(b):.2f}" for i, b in enumerate(layers)]
     highest = max((b for layers in bounds.values() for b in layers), default=0)
     if highest:
-        lines.append(f"highest: 2^{math.log2(highest):.2f} of 2^53; exact in any order, on any device with float64")
+        lines.append(
+            f"highest: 2^{math.log2(highest):.2f} of 2^53; exact in any order, on any device with float64"
+        )
     else:
         lines.append("no networks: each channel has a table of its own")
     return "\n".join(lines)
