@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from copy import copy
 from functools import cache
 from pathlib import Path
 from types import FrameType
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from latens import format as ltn
-from latens.cli import evaluation, files, inspection, training, video
+from latens.cli import files
 from latens.cli.messages import say
 from latens.errors import ImageError, LatensError, ModelError, OutputError, TargetError
 from latens.io import printable
@@ -427,15 +428,23 @@ def _table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-app.command()(training.train)
-app.command()(training.update_model)
-app.command()(evaluation.bench)
-app.command()(evaluation.report)
-app.command("eval")(evaluation.evaluate)
-app.command()(evaluation.plot)
-app.command()(evaluation.find)
-app.command()(inspection.inspect)
-app.add_typer(video.app)
+_OWN = ("encode", "decode", "info", "models")
+
+
+@cache
+def _add_others() -> None:
+    """Add the commands that are defined elsewhere; they and their options take time that most calls need not spend."""
+    from latens.cli import evaluation, inspection, training, video
+
+    app.command()(training.train)
+    app.command()(training.update_model)
+    app.command()(evaluation.bench)
+    app.command()(evaluation.report)
+    app.command("eval")(evaluation.evaluate)
+    app.command()(evaluation.plot)
+    app.command()(evaluation.find)
+    app.command()(inspection.inspect)
+    app.add_typer(video.app)
 
 
 _debug = False
@@ -478,7 +487,7 @@ def run(arguments: list[str]) -> int:
     _debug = "--debug" in arguments[:end] or os.environ.get("LATENS_DEBUG") == "1"
     arguments = [a for a in arguments[:end] if a != "--debug"] + arguments[end:]
     try:
-        command = _command()
+        command = _command(arguments[0] if arguments else None)
         with command.make_context("latens", arguments or ["--help"]) as context:
             command.invoke(context)
     except typer.Exit as end_of_command:
@@ -497,8 +506,17 @@ def run(arguments: list[str]) -> int:
 
 
 @cache
-def _command() -> Any:
-    return typer.main.get_command(app)
+def _command(wanted: str | None = None) -> Any:
+    """The commands: all, or only the one that is ``wanted`` if it is defined here."""
+    if wanted not in _OWN:
+        _add_others()
+        return typer.main.get_command(app)
+    alone = copy(app)
+    alone.registered_commands = [
+        c for c in app.registered_commands if c.callback is not None and c.callback.__name__ == wanted
+    ]
+    alone.registered_groups = []
+    return typer.main.get_command(alone)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

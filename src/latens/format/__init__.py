@@ -10,6 +10,8 @@ b'stream'
 41
 """
 
+from typing import TYPE_CHECKING, Any
+
 from latens.format._container import (
     ChunkInfo,
     Container,
@@ -24,19 +26,21 @@ from latens.format._container import (
 )
 from latens.format._geometry import GRID, Rect, coded_size, max_stream_size, tile_grid, tile_rects
 from latens.format._header import SRGB, VERSION, Cicp, Header, Limits
-from latens.format._video import (
-    BT601,
-    BT709,
-    Frame,
-    Index,
-    KeyFrame,
-    Stream,
-    VideoHeader,
-    VideoReader,
-    VideoWriter,
-    is_video,
-    max_frame_size,
-)
+
+if TYPE_CHECKING:
+    from latens.format._video import (
+        BT601,
+        BT709,
+        Frame,
+        Index,
+        KeyFrame,
+        Stream,
+        VideoHeader,
+        VideoReader,
+        VideoWriter,
+        is_video,
+        max_frame_size,
+    )
 
 __all__ = [
     "BT601",
@@ -72,3 +76,12 @@ __all__ = [
     "tile_rects",
     "write",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Video needs modules that take time to load, and most files are pictures.
+    if name in __all__:
+        from latens.format import _video
+
+        return getattr(_video, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
