@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from latens import format as ltn
 from latens.errors import ModelError
 from latens.latent_codecs import ExactEntropy
+from latens.latent_codecs.exact import QUALITY_MAX as LEVELS
 from latens.latent_codecs.exact import Pass
 from latens.models.base import CompressionModel
 from latens.models.exact import hyper_analysis
@@ -26,7 +27,6 @@ __all__ = ["LATENT", "LEVELS", "CodedTile", "FileModel", "by_position", "finite"
 Int16 = npt.NDArray[np.int16]
 
 LATENT = 16  # pixels per position of y
-LEVELS = 65535  # largest quality in a header
 _INT16 = 32767.0
 
 
@@ -97,7 +97,7 @@ class FileModel:
 
     def knot(self, level: int) -> int:
         """The table set of z for a header's quality, which only integers may decide about."""
-        return (2 * level * (self.entropy.knots - 1) + LEVELS) // (2 * LEVELS)
+        return self.entropy.knot_at(level)
 
     def level(self, quality: float) -> int:
         """The header's quality for 0 to 100: the nearest that the model has."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -268,25 +268,49 @@ _DERIVED = frozenset({"profile", "explicit_colour", "reserved"})
 
 def pack_header(header: Header) -> bytes:
     """The header's bytes, signature to CRC."""
+    explicit = header.colour != SRGB
+    return pack_fields(
+        FIELDS, {"profile": "image", "explicit_colour": explicit, "reserved": 0, **vars(header)}, explicit
+    )
+
+
+def unpack_header(data: memoryview, limits: Limits) -> tuple[Header, int]:
+    """The header at the start of `data`, and the offset of the byte after it."""
+    reader = open_header(data)
+    if data[reader.pos : reader.pos + 1] and data[reader.pos] & 3 == _VIDEO:
+        # Its header is another; see _video.py.
+        raise VersionError("profile 1: a video, which 'latens video' reads, unless the file is damaged")
+    values = {"colour": SRGB, **unpack_fields(FIELDS, reader, data)}
+    if values["explicit_colour"] and values["colour"] == SRGB:
+        raise FormatError("colour: sRGB must not be spelled out")
+    header = Header(**{name: value for name, value in values.items() if name not in _DERIVED})
+    require_shortest(pack_header(header), data[: reader.pos])
+    header.check(limits)
+    return header, reader.pos
+
+
+# ---- what headers of all profiles share
+
+
+def pack_fields(fields: Sequence[_Field], values: Mapping[str, Any], colour: bool = True) -> bytes:
+    """Signature, version, `fields` (without the colour where `colour` is false) and CRC."""
     out = bytearray(SIGNATURE)
     out.append(VERSION)
-    explicit = header.colour != SRGB
-    values = {"profile": "image", "explicit_colour": explicit, "reserved": 0, **vars(header)}
     bits = filled = 0
-    for field in FIELDS:
+    for field in fields:
         if isinstance(field, _Bits):
             bits |= field.values.index(values[field.name]) << filled
             filled += field.width
             if filled == 8:
                 out.append(bits)
                 bits = filled = 0
-        elif explicit or field.name != "colour":
+        elif colour or field.name != "colour":
             out += field.pack(values[field.name])
     return bytes(out + zlib.crc32(out).to_bytes(4, "little"))
 
 
-def unpack_header(data: memoryview, limits: Limits) -> tuple[Header, int]:
-    """The header at the start of `data`, and the offset of the byte after it."""
+def open_header(data: memoryview) -> Reader:
+    """A reader that stands behind signature and version."""
     head = bytes(data[: len(SIGNATURE)])
     if head != SIGNATURE:
         if SIGNATURE.startswith(head):
@@ -301,15 +325,17 @@ def unpack_header(data: memoryview, limits: Limits) -> tuple[Header, int]:
             f"format version {version}; this release of Latens reads version {VERSION}: update it, "
             "unless the file is damaged"
         )
-    if data[reader.pos : reader.pos + 1] and data[reader.pos] & 3 == _VIDEO:
-        # Its header is another; see _video.py.
-        raise VersionError("profile 1: a video, which 'latens video' reads, unless the file is damaged")
+    return reader
+
+
+def unpack_fields(fields: Sequence[_Field], reader: Reader, data: memoryview) -> dict[str, Any]:
+    """The inverse of `pack_fields`, from behind the version on; the colour may be missing."""
     # Two passes: codes are interpreted only after the CRC has proved them.
     codes: list[tuple[_Bits, int]] = []
-    values: dict[str, Any] = {"colour": SRGB}
+    values: dict[str, Any] = {}
     bits = left = 0
-    explicit = False
-    for field in FIELDS:
+    colour = True
+    for field in fields:
         if isinstance(field, _Bits):
             if not left:
                 bits, left = reader.uint(1, "the header"), 8
@@ -318,22 +344,20 @@ def unpack_header(data: memoryview, limits: Limits) -> tuple[Header, int]:
             bits >>= field.width
             left -= field.width
             if field.name == "explicit_colour":
-                explicit = bool(code)
-        elif explicit or field.name != "colour":
+                colour = bool(code)
+        elif colour or field.name != "colour":
             values[field.name] = field.unpack(reader)
     stored = reader.uint(4, "the header")
     computed = zlib.crc32(data[: reader.pos - 4])
     if stored != computed:
         raise ChecksumError(f"the header is damaged: its CRC-32 is {computed:08x}, {stored:08x} was stored")
-    for bit_field, code in codes:
-        values[bit_field.name] = bit_field.meaning(code)
-    if explicit and values["colour"] == SRGB:
-        raise FormatError("colour: sRGB must not be spelled out")
-    header = Header(**{name: value for name, value in values.items() if name not in _DERIVED})
-    if pack_header(header) != data[: reader.pos]:
+    return values | {field.name: field.meaning(code) for field, code in codes}
+
+
+def require_shortest(packed: bytes, found: memoryview) -> None:
+    """One header has one spelling; FormatError for another."""
+    if packed != found:
         raise FormatError("model: the name is not stored in its shortest form")
-    header.check(limits)
-    return header, reader.pos
 
 
 _COLOUR_NAMES = {SRGB: "sRGB"}

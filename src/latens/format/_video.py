@@ -32,6 +32,10 @@ from latens.format._header import (
     _Name,
     _Side,
     _Uint,
+    open_header,
+    pack_fields,
+    require_shortest,
+    unpack_fields,
 )
 from latens.format._wire import VARINT_BYTES, VARINT_MAX, Reader, varint
 
@@ -200,20 +204,7 @@ class VideoHeader:
 
 def pack_video_header(header: VideoHeader) -> bytes:
     """The header's bytes, signature to CRC."""
-    out = bytearray(SIGNATURE)
-    out.append(VERSION)
-    values = {"profile": "video", "reserved": 0, **vars(header)}
-    bits = filled = 0
-    for field in _FIELDS:
-        if isinstance(field, _Bits):
-            bits |= field.values.index(values[field.name]) << filled
-            filled += field.width
-            if filled == 8:
-                out.append(bits)
-                bits = filled = 0
-        else:
-            out += field.pack(values[field.name])
-    return bytes(out + zlib.crc32(out).to_bytes(4, "little"))
+    return pack_fields(_FIELDS, {"profile": "video", "reserved": 0, **vars(header)})
 
 
 def is_video(data: bytes | bytearray | memoryview) -> bool:
@@ -224,46 +215,14 @@ def is_video(data: bytes | bytearray | memoryview) -> bool:
 
 def unpack_video_header(data: memoryview, limits: Limits) -> tuple[VideoHeader, int]:
     """The header at the start of `data`, and the offset of the byte after it."""
-    head = bytes(data[: len(SIGNATURE)])
-    if head != SIGNATURE:
-        if SIGNATURE.startswith(head):
-            raise TruncatedError(
-                "the file is empty" if not head else f"the file ends after {len(head)} bytes"
-            )
-        raise FormatError("not a .ltn file: it does not begin with 'LTN'")
-    reader = Reader(data, len(SIGNATURE))
-    version = reader.uint(1, "the header")
-    if version != VERSION:
-        raise VersionError(
-            f"format version {version}; this release of Latens reads version {VERSION}: update it, "
-            "unless the file is damaged"
-        )
+    reader = open_header(data)
     profile = reader.uint(1, "the header") & 3
     if profile != VIDEO_PROFILE:
         raise FormatError("the file is an image, or damaged; 'latens decode' takes images")
     reader.pos -= 1
-    # Two passes: codes are interpreted only after the CRC has proved them.
-    codes: list[tuple[_Bits, int]] = []
-    values: dict[str, Any] = {}
-    bits = left = 0
-    for field in _FIELDS:
-        if isinstance(field, _Bits):
-            if not left:
-                bits, left = reader.uint(1, "the header"), 8
-            codes.append((field, bits & (1 << field.width) - 1))
-            bits >>= field.width
-            left -= field.width
-        else:
-            values[field.name] = field.unpack(reader)
-    stored = reader.uint(4, "the header")
-    computed = zlib.crc32(data[: reader.pos - 4])
-    if stored != computed:
-        raise ChecksumError(f"the header is damaged: its CRC-32 is {computed:08x}, {stored:08x} was stored")
-    for bit_field, code in codes:
-        values[bit_field.name] = bit_field.meaning(code)
+    values = unpack_fields(_FIELDS, reader, data)
     header = VideoHeader(**{name: value for name, value in values.items() if name not in _DERIVED})
-    if pack_video_header(header) != data[: reader.pos]:
-        raise FormatError("model: the name is not stored in its shortest form")
+    require_shortest(pack_video_header(header), data[: reader.pos])
     header.check(limits)
     return header, reader.pos
 

@@ -142,7 +142,7 @@ class LtnSubject(Subject):
         what further ones cost, counts as "coder states".
         """
         header, entropy = container.header, self._codec.model.entropy
-        knot = _knot(header.quality, entropy.knots)
+        knot = entropy.knot_at(header.quality)
         tiles, streams, z_size, y_size = [], 0, 0, 0
         for tile, rect in zip(container.tiles, header.tiles(), strict=True):
             if tile is None:  # strict reading leaves none out
@@ -170,7 +170,7 @@ class LtnSubject(Subject):
         x = _padded(original)
         values = network.analyse(x.contiguous(memory_format=torch.channels_last), q)
         z_values = network.hyper_analyse(values, q)
-        knot = torch.tensor([_knot(header.quality, self._codec.model.entropy.knots)])
+        knot = torch.tensor([self._codec.model.entropy.knot_at(header.quality)])
         y_parts = {name: np.empty(values.shape[1:], np.float32) for name in ("symbols", "bits", "mean")}
         indexes = np.empty(values.shape[1:], np.uint8)
         z_symbols = np.empty(z_values.shape[1:], np.int32)
@@ -207,11 +207,6 @@ class LtnSubject(Subject):
 
 
 _Tile = tuple[ltn.Rect, npt.NDArray[np.int16], npt.NDArray[np.int16], npt.NDArray[np.uint8]]
-
-
-def _knot(level: int, knots: int) -> int:
-    """The table set of z at an internal quality (docs/entropy.md)."""
-    return (2 * level * (knots - 1) + _LEVELS) // (2 * _LEVELS)
 
 
 def _window(rect: ltn.Rect, step: int, shape: tuple[int, ...]) -> tuple[slice, slice, slice]:

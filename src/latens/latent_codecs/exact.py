@@ -28,13 +28,14 @@ from latens.ops.fixed_point import (
     halve,
 )
 
-__all__ = ["LATENT_BITS", "Decoded", "ExactEntropy", "Group", "IntegerTables", "Level", "Pass"]
+__all__ = ["LATENT_BITS", "QUALITY_MAX", "Decoded", "ExactEntropy", "Group", "IntegerTables", "Level", "Pass"]
 
 Int64 = npt.NDArray[np.int64]
 Int16 = npt.NDArray[np.int16]
 Index = npt.NDArray[np.uint8]
 
 LATENT_BITS = 8  # y, its means and the medians of z are in units of 2^-8
+QUALITY_MAX = 65_535  # in a header
 _STEP_BITS = 16
 _TABLE_MAX = 65_537
 _CHANNELS_MAX = 4096
@@ -353,6 +354,10 @@ class ExactEntropy:
     def knots(self) -> int:
         """Number of table sets of z."""
         return len(self.z_tables.sizes) // self.z_channels
+
+    def knot_at(self, quality: int) -> int:
+        """The table set of z for a header's quality, 0 to 65,535; only integers may decide about it."""
+        return (2 * quality * (self.knots - 1) + QUALITY_MAX) // (2 * QUALITY_MAX)
 
     @property
     def y_channels(self) -> int:
