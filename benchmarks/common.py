@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,7 +26,8 @@ class Peer:
 
     Args:
         python: the interpreter.
-        script: its source; reads requests from standard input, one a line, and prints its answers.
+        script: its source, or the file it is in; reads requests from standard input, one a line, and prints its
+            answers.
         arguments: for the script.
         environment: added to this process's own.
     """
@@ -33,12 +35,13 @@ class Peer:
     def __init__(
         self,
         python: str,
-        script: str,
+        script: str | Path,
         arguments: Sequence[str] = (),
         environment: dict[str, str] | None = None,
     ) -> None:
+        where = [str(script)] if isinstance(script, Path) else ["-c", script]
         self._process = subprocess.Popen(
-            [python, "-c", script, *arguments],
+            [python, "-W", "ignore", *where, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -14,12 +14,14 @@ import argparse
 import json
 import pickle
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from common import Peer
 
 MODELS: dict[str, dict[str, int]] = {
     "FactorizedPrior": {"N": 128, "M": 192},
@@ -138,43 +140,18 @@ def worker(package: str, threads: int) -> None:
         print(json.dumps(answer), flush=True)
 
 
-class Side:
-    """One library in a process of its own."""
-
-    def __init__(self, python: str, package: str, threads: int) -> None:
-        command = [python, "-W", "ignore", __file__, "--worker", package, "--threads", str(threads)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def ask(self, **request: Any) -> Any:
-        """The answer to a request."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"a worker ended with status {self.process.wait()}")
-        return json.loads(line)
-
-    def close(self) -> None:
-        """End the process."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
-
-
-def compare(sides: dict[str, Side], names: list[str], rounds: int, folder: Path) -> None:
+def compare(sides: dict[str, Peer], names: list[str], rounds: int, folder: Path) -> None:
     """Times of all models, side by side."""
     print(f"{'':<40}{'':<12}{'CompressAI':>12}{'Latens':>12}{'ratio':>8}{'fast':>12}{'ratio':>8}")
     for name in names:
         weights = folder / f"{name}.pt"
         make_weights(name, weights)
         for side in sides.values():
-            side.ask(load=name, weights=str(weights), options={})
+            side.ask({"load": name, "weights": str(weights), "options": {}})
         order = [("compressai", False), ("latens", False), ("latens", True)]
         for package, fast in order:
-            sides[package].ask(fast=fast)
-        found = [[sides[package].ask(fast=fast) for package, fast in order] for _ in range(rounds)]
+            sides[package].ask({"fast": fast})
+        found = [[sides[package].ask({"fast": fast}) for package, fast in order] for _ in range(rounds)]
         for what in ("compress", "decompress", "both"):
             times = [
                 [r["compress"] + r["decompress"] if what == "both" else r[what] for r in turn]
@@ -190,20 +167,20 @@ def compare(sides: dict[str, Side], names: list[str], rounds: int, folder: Path)
         print(f"{'':<40}bytes       {found[0][0]['bytes']:>12}{found[0][1]['bytes']:>12}", flush=True)
 
 
-def exchange(sides: dict[str, Side], names: list[str], images: list[Path], folder: Path) -> None:
+def exchange(sides: dict[str, Peer], names: list[str], images: list[Path], folder: Path) -> None:
     """Decode each side's strings with the other."""
     for name in names:
         weights = folder / f"{name}.pt"
         make_weights(name, weights)
         options = {"arithmetic": "reference"} if name in RASTER else {}
         for side in sides.values():
-            side.ask(load=name, weights=str(weights), options=options)
+            side.ask({"load": name, "weights": str(weights), "options": options})
         worst, failed, size = 0.0, [], 0
         for image in images:
             for package, other in (("compressai", "latens"), ("latens", "compressai")):
                 code = folder / f"{package}.code"
-                size += sides[package].ask(image=str(image), to=str(code))
-                difference = sides[other].ask(decode=str(code))
+                size += sides[package].ask({"image": str(image), "to": str(code)})
+                difference = sides[other].ask({"decode": str(code)})
                 if isinstance(difference, str) or not difference < 1e-3:
                     failed.append(f"{image.name} {package}->{other}: {difference}")
                 else:
@@ -234,7 +211,13 @@ def main() -> None:
     if not options.peer:
         parser.error("--peer is needed")
     pythons = {"compressai": options.peer, "latens": sys.executable}
-    sides = {package: Side(python, package, options.threads) for package, python in pythons.items()}
+    # Not before: a worker may run where Latens is not installed.
+    from common import Peer
+
+    sides = {
+        package: Peer(python, Path(__file__), ["--worker", package, "--threads", str(options.threads)])
+        for package, python in pythons.items()
+    }
     with tempfile.TemporaryDirectory() as folder:
         if options.exchange:
             images = sorted(p for p in options.exchange.iterdir() if p.suffix.lower() == ".png")

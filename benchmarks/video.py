@@ -14,12 +14,14 @@ import argparse
 import json
 import pickle
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from common import Peer
 
 FRAMES = 3
 
@@ -117,35 +119,16 @@ def worker(package: str, threads: int) -> None:
         print(json.dumps(answer), flush=True)
 
 
-class Side:
-    """One library in a process of its own."""
-
-    def __init__(self, python: str, package: str, threads: int) -> None:
-        command = [python, "-W", "ignore", __file__, "--worker", package, "--threads", str(threads)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def ask(self, **request: Any) -> Any:
-        """The answer to a request."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"a worker ended with status {self.process.wait()}")
-        return json.loads(line)
-
-
-def compare(sides: dict[str, Side], sizes: list[tuple[int, int]], rounds: int, folder: Path) -> None:
+def compare(sides: dict[str, Peer], sizes: list[tuple[int, int]], rounds: int, folder: Path) -> None:
     """Times of all sizes, side by side."""
     print(f"{'':<10}{'per frame':<10}{'CompressAI':>12}{'Latens':>12}{'ratio':>8}{'fast':>12}{'ratio':>8}")
     order = [("compressai", False), ("latens", False), ("latens", True)]
     for size in sizes:
         for side in sides.values():
-            side.ask(size=size)
+            side.ask({"size": size})
         for package, fast in order:
-            sides[package].ask(fast=fast)
-        found = [[sides[package].ask(fast=fast) for package, fast in order] for _ in range(rounds)]
+            sides[package].ask({"fast": fast})
+        found = [[sides[package].ask({"fast": fast}) for package, fast in order] for _ in range(rounds)]
         for what in ("encode", "decode"):
             times = [[r[what] / FRAMES for r in turn] for turn in found]
             medians = [statistics.median(column) for column in zip(*times, strict=True)]
@@ -156,10 +139,10 @@ def compare(sides: dict[str, Side], sizes: list[tuple[int, int]], rounds: int, f
                 flush=True,
             )
         print(f"{'':<10}bytes     {found[0][0]['bytes']:>12}{found[0][1]['bytes']:>12}")
-        sides["latens"].ask(fast=False)
+        sides["latens"].ask({"fast": False})
         for package, other in (("compressai", "latens"), ("latens", "compressai")):
-            sides[package].ask(to=str(folder / "code"))
-            difference = sides[other].ask(decode=str(folder / "code"))
+            sides[package].ask({"to": str(folder / "code")})
+            difference = sides[other].ask({"decode": str(folder / "code")})
             print(f"{'':<10}strings of {package} in {other}: largest difference {difference}", flush=True)
 
 
@@ -184,17 +167,21 @@ def main() -> None:
     if not options.peer:
         parser.error("--peer is needed")
     pythons = {"compressai": options.peer, "latens": sys.executable}
-    sides = {package: Side(python, package, options.threads) for package, python in pythons.items()}
+    # Not before: a worker may run where Latens is not installed.
+    from common import Peer
+
+    sides = {
+        package: Peer(python, Path(__file__), ["--worker", package, "--threads", str(options.threads)])
+        for package, python in pythons.items()
+    }
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "weights.pt"
         make_weights(weights)
         for side in sides.values():
-            side.ask(weights=str(weights))
+            side.ask({"weights": str(weights)})
         compare(sides, options.sizes, options.rounds, Path(folder))
     for side in sides.values():
-        assert side.process.stdin is not None
-        side.process.stdin.close()
-        side.process.wait()
+        side.close()
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import typer
 from latens import format as ltn
 from latens.cli import files
 from latens.cli.messages import say
+from latens.cli.options import Force, Json, OtherWeights, Quiet, Threads
 from latens.errors import ImageError, LatensError, ModelError, OutputError, TargetError
 from latens.io import printable
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from latens.zoo import Row
 
 EXIT_ERROR = 2
-EXIT_SALVAGED = 3
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 
@@ -48,10 +48,7 @@ Output = Annotated[
         "--output", "-o", help="File or folder to write; beside the input by default. '-' is standard output."
     ),
 ]
-Force = Annotated[bool, typer.Option("--force", "-f", help="Replace existing files.")]
 Fast = Annotated[bool, typer.Option("--fast", help="bfloat16 in the image networks: faster on recent CPUs.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
-Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; all cores by default.")]
 MaxPixels = Annotated[
     int, typer.Option("--max-pixels", min=1, help="Refuse images with more pixels than this.")
 ]
@@ -62,7 +59,7 @@ def _version(wanted: bool) -> None:
     if wanted:
         import latens
 
-        _print(f"latens {latens.__version__}")
+        files.show(f"latens {latens.__version__}")
         raise typer.Exit
 
 
@@ -97,11 +94,6 @@ def _threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def _print(text: str) -> None:
-    """Results, to standard output."""
-    files.to_standard_output((text + "\n").encode(errors="backslashreplace"))
-
-
 def _run(
     jobs: list[files.Job],
     verb: str,
@@ -126,7 +118,7 @@ def _run(
             outcomes.add(EXIT_ERROR)
         if _interrupted:  # and the exception was lost, in a destructor or a foreign library
             raise KeyboardInterrupt
-    for code in (EXIT_ERROR, EXIT_SALVAGED):
+    for code in (EXIT_ERROR, files.EXIT_SALVAGED):
         if code in outcomes:
             raise typer.Exit(code)
 
@@ -220,9 +212,7 @@ def decode(
     salvage: Annotated[
         bool, typer.Option("--salvage", help="Write what can be had of damaged files; exit code 3.")
     ] = False,
-    other_weights: Annotated[
-        bool, typer.Option("--other-weights", help="Accept weights other than the file was made with.")
-    ] = False,
+    other_weights: OtherWeights = False,
     force: Force = False,
     fast: Fast = False,
     threads: Threads = None,
@@ -277,7 +267,7 @@ def decode(
             say(f"{job.source_name}: {line}", quiet)
         header = container.header
         say(f"{job.source_name} -> {job.target_name}: {header.width} x {header.height}", quiet)
-        return EXIT_SALVAGED if problems else 0
+        return files.EXIT_SALVAGED if problems else 0
 
     _run(jobs, "Decoding", quiet, work)
 
@@ -296,7 +286,7 @@ def _read(name: str, limits: ltn.Limits) -> bytes:
 @app.command()
 def info(
     file: Annotated[str, typer.Argument(help="A .ltn file; '-' is standard input.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    as_json: Json = False,
     max_pixels: MaxPixels = _PIXELS,
 ) -> None:
     """Describe a .ltn file.
@@ -318,7 +308,7 @@ def info(
             "extras": about.extras,
             "overhead": about.overhead,
         }
-        _print(json.dumps({"fields": dict(about.fields), "chunks": chunks, **sizes}, indent=1))
+        files.show(json.dumps({"fields": dict(about.fields), "chunks": chunks, **sizes}, indent=1))
         return
     lines = [f"{label:<18} {value}" for label, value in about.fields]
     lines.append(
@@ -326,7 +316,7 @@ def info(
         f"{about.overhead} container"
     )
     lines += [f"  {chunk.offset:>10,}  {chunk.name:<14} {chunk.size:>10,} bytes" for chunk in about.chunks]
-    _print("\n".join(lines))
+    files.show("\n".join(lines))
 
 
 @app.command()
@@ -342,7 +332,7 @@ def models(
             help="The integer networks of a model or weights file, with their bounds.",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    as_json: Json = False,
 ) -> None:
     """List the models that make .ltn files.
 
@@ -361,17 +351,17 @@ def models(
     from dataclasses import asdict
 
     if exact is not None:
-        _print(_bounds(exact, as_json))
+        files.show(_bounds(exact, as_json))
         return
 
     from latens.zoo import cards, listing
 
     if as_json:
         rows = [asdict(row) for row in listing()] if published else [asdict(card) for card in cards()]
-        _print(json.dumps(rows, indent=1))
+        files.show(json.dumps(rows, indent=1))
         return
     if published:
-        _print(_table(listing()))
+        files.show(_table(listing()))
         return
     lines = []
     for card in cards():
@@ -389,7 +379,7 @@ def models(
             ("SHA-256", card.sha256),
         ):
             lines.append(f"  {label:<14} {text}")
-    _print("\n".join(lines))
+    files.show("\n".join(lines))
 
 
 def _bounds(model: str, as_json: bool) -> str:

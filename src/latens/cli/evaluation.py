@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from latens.cli.files import to_standard_output
+from latens.cli.files import show, to_standard_output
 from latens.cli.messages import on_terminal, say
+from latens.cli.options import Force, Json, Quiet
 from latens.errors import CodecError, OutputError, ResultsError
 from latens.io import atomic_write, check_output, printable
 
@@ -89,7 +90,7 @@ def bench(
     encoder_path: EncoderPath = None,
     decoder_path: DecoderPath = None,
     config: Config = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Measure codecs on a folder of images.
 
@@ -250,7 +251,7 @@ def evaluate(
     threads: ThreadsOfCodecs = 1,
     per_image: Annotated[bool, typer.Option("--per-image", help="Figures of every image, too.")] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the JSON to a file.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    as_json: Json = False,
     force: Annotated[bool, typer.Option("--force", "-f", help="Replace an existing file.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
@@ -413,8 +414,8 @@ def find(
     encoder_path: EncoderPath = None,
     decoder_path: DecoderPath = None,
     config: Config = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Replace existing files.")] = False,
+    as_json: Json = False,
+    force: Force = False,
 ) -> None:
     """Find the setting of any codec that comes closest to a rate or a quality.
 
@@ -455,7 +456,7 @@ def find(
         db, ssim = row["psnr_rgb"], row.get("ms_ssim")
         text += ", lossless" if db is None else f", {db:.3f} dB"
         text += "" if ssim is None else f", MS-SSIM {ssim:.5f}"
-    to_standard_output((text + "\n").encode(errors="backslashreplace"))
+    show(text)
 
 
 class _Bar:

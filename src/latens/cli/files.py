@@ -15,6 +15,7 @@ from latens.errors import ImageError, LatensError, OutputError
 from latens.io import atomic_write, check_output, printable
 
 STANDARD = "-"
+EXIT_SALVAGED = 3
 
 
 class Inputs:
@@ -170,6 +171,11 @@ def write(job: Job, data: bytes, force: bool) -> None:
     except OSError as error:
         raise OutputError(f"{printable(folder)}: cannot be made ({error.strerror})") from error
     atomic_write(job.target, data, force=force, inputs=job.inputs.same_as(job.target))
+
+
+def show(text: str) -> None:
+    """Results, to standard output."""
+    to_standard_output((text + "\n").encode(errors="backslashreplace"))
 
 
 def to_standard_output(data: bytes) -> None:

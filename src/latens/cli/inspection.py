@@ -9,6 +9,7 @@ import typer
 
 from latens.cli import files
 from latens.cli.messages import say
+from latens.cli.options import Force
 from latens.errors import DownloadError
 from latens.io import printable
 
@@ -40,7 +41,7 @@ def inspect(
         ),
     ] = None,
     curve: Annotated[bool, typer.Option("--curve/--no-curve", help="Also code it at all qualities.")] = True,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Replace existing files.")] = False,
+    force: Force = False,
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="CPU threads; all cores by default.")
     ] = None,

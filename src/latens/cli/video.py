@@ -16,6 +16,7 @@ import typer
 from latens import format as ltn
 from latens.cli import files
 from latens.cli.messages import on_terminal, say
+from latens.cli.options import Force, Json, OtherWeights, Quiet, Threads
 from latens.errors import FormatError, ImageError, ModelError, OutputError, VideoError
 from latens.io import TemporaryOutput, check_output, printable
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from latens.codec.video import VideoCodec
     from latens.evaluate.video import VideoResult
     from latens.io import RawVideo
-
-EXIT_SALVAGED = 3
 
 app = typer.Typer(
     name="video",
@@ -62,14 +61,10 @@ RawFormat = Annotated[
 FlowUnit = Annotated[
     str | None, typer.Option("--flow-unit", help="Of a checkpoint: corrected (default), relative or pixels.")
 ]
-Force = Annotated[bool, typer.Option("--force", "-f", help="Replace existing files.")]
 Fast = Annotated[bool, typer.Option("--fast", help="bfloat16 in the networks: faster on recent CPUs.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
-Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; all cores by default.")]
 MaxPixels = Annotated[
     int, typer.Option("--max-pixels", min=1, help="Refuse frames with more pixels than this.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Machine-readable.")]
 _PIXELS = 1 << 28
 
 
@@ -149,9 +144,7 @@ def decode(
             "--follow", min=0, help="Read on while the file grows; give up after so many idle seconds."
         ),
     ] = None,
-    other_weights: Annotated[
-        bool, typer.Option("--other-weights", help="Accept weights other than the file was made with.")
-    ] = False,
+    other_weights: OtherWeights = False,
     flow_unit: FlowUnit = None,
     force: Force = False,
     fast: Fast = False,
@@ -187,7 +180,7 @@ def decode(
         quiet,
     )
     if reader.problems:
-        raise typer.Exit(EXIT_SALVAGED)
+        raise typer.Exit(files.EXIT_SALVAGED)
 
 
 def _decode_to(
@@ -253,7 +246,7 @@ def info(file: Coded, as_json: Json = False, max_pixels: MaxPixels = _PIXELS) ->
             "overhead": size - total,
             "kbit_per_second": 8e-3 * size / seconds,
         }
-        _print(json.dumps(about, indent=1))
+        files.show(json.dumps(about, indent=1))
         return
     lines = [f"{label:<18} {value}" for label, value in header.describe()]
     lines.append(f"{'Duration':<18} {seconds:.3f} s, {index.frames:,} frames")
@@ -264,7 +257,7 @@ def info(file: Coded, as_json: Json = False, max_pixels: MaxPixels = _PIXELS) ->
     lines.append(
         f"{'Size':<18} {size:,} bytes: {total:,} coded, {size - total:,} container; {8e-3 * size / seconds:,.1f} kbit/s"
     )
-    _print("\n".join(lines))
+    files.show("\n".join(lines))
 
 
 @app.command("eval")
@@ -343,7 +336,7 @@ def _evaluate(
 
     def report(clip: str, result: VideoResult) -> None:
         if not found and not as_json:
-            _print(
+            files.show(
                 f"{'clip':<24} {'codec':<16} {'q':>3} {'frames':>6} {'bytes':>11} {'bpp':>8} {'kbit/s':>9} {'Y dB':>6} "
                 f"{'YUV dB':>6} {'MS-SSIM':>8} {'enc/s':>7} {'dec/s':>7}"
             )
@@ -351,7 +344,7 @@ def _evaluate(
         if not as_json:
             structural = "-" if result.ms_ssim is None else f"{result.ms_ssim:.5f}"
             setting = "-" if result.quality is None else str(result.quality)
-            _print(
+            files.show(
                 f"{printable(Path(clip).name)[:24]:<24} {result.codec[:16]:<16} {setting:>3} {result.frames:>6} "
                 f"{result.bytes:>11,} {result.bits_per_pixel:>8.4f} {result.kbit_per_second:>9.1f} "
                 f"{result.psnr_y:>6.2f} {result.psnr_yuv:>6.2f} {structural:>8} {result.encode_fps:>7.1f} "
@@ -372,7 +365,7 @@ def _evaluate(
             for result in evaluate_ffmpeg(names, clip, gop=gop, frames=frames, raw=layout) if names else ():
                 report(clip, result)
     if as_json:
-        _print(json.dumps(found, indent=1))
+        files.show(json.dumps(found, indent=1))
 
 
 @app.command()
@@ -404,10 +397,6 @@ def freeze(
 
 
 # ---- help
-
-
-def _print(text: str) -> None:
-    files.to_standard_output((text + "\n").encode(errors="backslashreplace"))
 
 
 def _shown(target: str) -> str:
