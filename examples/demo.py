@@ -116,8 +116,9 @@ def main() -> None:
     results = [run(first, photo, BITS_PER_PIXEL * photo.shape[0] * photo.shape[1] / 8)]
     results += [run(name, photo, len(results[0].data)) for name in others]
     console.print(table(results))
-    about = ", ".join(str(value) for value in machine().values())
-    console.print(f"Medians of 5 runs after a first that does not count. {about}", style="dim")
+    here = machine()
+    about = f"{here['processor']}, {here['cores']} cores, {here['system']}"
+    console.print(f"Times are medians of 5 runs after a first that does not count. {about}", style="dim")
 
     OUTPUT.mkdir(exist_ok=True)
     for r in results:
