@@ -29,6 +29,13 @@ def test_ssim_equals_independent_implementation(shape: tuple[int, ...], data_ran
     torch.testing.assert_close(ssim(x, y, data_range), expected, rtol=1e-5, atol=1e-5)
 
 
+def test_memory_layout_does_not_matter() -> None:
+    x, y = pair(2, 3, 170, 203)
+    laid_out = [image.contiguous(memory_format=torch.channels_last) for image in (x, y)]
+    for metric in (ms_ssim, ssim, psnr, mse):
+        torch.testing.assert_close(metric(*laid_out), metric(x, y))
+
+
 def test_equal_images() -> None:
     x, _ = pair(2, 3, 176, 176)
     torch.testing.assert_close(ms_ssim(x, x), torch.ones(2, dtype=torch.float64))

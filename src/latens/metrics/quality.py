@@ -112,11 +112,11 @@ def _similarity(x: Tensor, y: Tensor, data_range: float) -> tuple[Tensor, Tensor
     window = window / window.sum()
 
     # All five maps go through the window together, as channels: as a batch they would take 15 times longer.
-    maps = torch.stack((x, y, x * x, y * y, x * y)).view(1, -1, height, width)
+    maps = torch.stack((x, y, x * x, y * y, x * y)).reshape(1, -1, height, width)
     kernel = window.view(1, 1, -1, 1).expand(maps.shape[1], 1, -1, 1)
     maps = F.conv2d(maps, kernel, groups=maps.shape[1])
     maps = F.conv2d(maps, kernel.transpose(2, 3), groups=maps.shape[1])
-    mean_x, mean_y, square_x, square_y, product = maps.view(5, batch, channels, *maps.shape[-2:])
+    mean_x, mean_y, square_x, square_y, product = maps.reshape(5, batch, channels, *maps.shape[-2:])
 
     c1, c2 = (_K1 * data_range) ** 2, (_K2 * data_range) ** 2
     mean_xy, mean_xx, mean_yy = mean_x * mean_y, mean_x * mean_x, mean_y * mean_y
