@@ -16,7 +16,7 @@ from latens.errors import CodecError, FormatError, ModelError, ShapeError, Targe
 from latens.evaluate import codec_names, find_closest, make_codec, measure
 from latens.evaluate.codecs.base import split_spec
 from latens.evaluate.codecs.learned import checkpoints
-from latens.evaluate.colour import luma, to_planes, to_rgb
+from latens.evaluate.colour import to_planes, to_rgb
 from latens.models import MeanScaleHyperprior, ScaleHyperpriorVbr
 
 INSTALLED = [name for name in codec_names() if name not in ("latens", "bpg", "tfci", "hm", "vtm")]
@@ -120,11 +120,6 @@ def test_flat_colours_survive_subsampling_in_any_size(size: tuple[int, int]) -> 
     for colour in ((255, 0, 0), (0, 255, 0), (12, 34, 56), (255, 255, 255), (0, 0, 0)):
         pixels = np.full((*size, 3), colour, np.uint8)
         assert np.array_equal(to_rgb(to_planes(pixels, 10, True), size, 10, True), pixels)
-
-
-def test_luma_is_that_of_bt709() -> None:
-    primaries = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]]], np.uint8)
-    assert luma(primaries)[0] == pytest.approx([54.213, 182.376, 18.411, 255.0])
 
 
 def test_decoders_that_give_another_size_are_noticed() -> None:

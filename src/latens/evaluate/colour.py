@@ -12,18 +12,15 @@ import numpy.typing as npt
 
 from latens.errors import ShapeError
 
-__all__ = ["luma", "to_planes", "to_rgb"]
+__all__ = ["LUMA", "to_planes", "to_rgb"]
 
 Pixels = npt.NDArray[np.uint8]
 Plane = npt.NDArray[np.float32]
 
 _RED, _BLUE = 0.2126, 0.0722
 _GREEN = 1.0 - _RED - _BLUE
-
-
-def luma(pixels: Pixels) -> npt.NDArray[np.float64]:
-    """BT.709 luma of RGB, 0 to 255, not rounded: ``(height, width)``."""
-    return np.asarray(pixels @ np.array([_RED, _GREEN, _BLUE]))
+LUMA = np.array([_RED, _GREEN, _BLUE])
+"""What R, G and B weigh in luma."""
 
 
 def to_planes(pixels: Pixels, bits: int, subsampled: bool) -> bytes:
