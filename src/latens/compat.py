@@ -30,7 +30,6 @@ _ROOT = "compressai"
 
 # Modules that Latens has elsewhere. All others have their name in common.
 _ELSEWHERE = {
-    "entropy_models.entropy_models": "entropy_models",
     "entropy_models.entropy_models_vbr": "entropy_models",
     "latent_codecs.entropy_bottleneck": "latent_codecs",
     "latent_codecs.gain": "latent_codecs",
@@ -38,8 +37,6 @@ _ELSEWHERE = {
     "latent_codecs.gain.hyperprior": "latent_codecs",
     "latent_codecs.gaussian_conditional": "latent_codecs",
     "latent_codecs.hyper": "latent_codecs",
-    "layers.layers": "layers",
-    "models.priors": "models.google",
     "optimizers.net": "optimizers",
     "optimizers.net_aux": "optimizers",
     "registry.torch": "registry",

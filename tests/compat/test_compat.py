@@ -44,18 +44,18 @@ SAME = {
     "compressai.datasets.image": "latens.datasets.image",
     "compressai.datasets.rawvideo": "latens.datasets.rawvideo",
     "compressai.entropy_models": "latens.entropy_models",
-    "compressai.entropy_models.entropy_models": "latens.entropy_models",
+    "compressai.entropy_models.entropy_models": "latens.entropy_models.entropy_models",
     "compressai.latent_codecs": "latens.latent_codecs",
     "compressai.latent_codecs.gain.hyperprior": "latens.latent_codecs",
     "compressai.latent_codecs.hyper": "latens.latent_codecs",
     "compressai.layers": "latens.layers",
     "compressai.layers.gdn": "latens.layers.gdn",
-    "compressai.layers.layers": "latens.layers",
+    "compressai.layers.layers": "latens.layers.layers",
     "compressai.losses.rate_distortion": "latens.losses.rate_distortion",
     "compressai.models": "latens.models",
     "compressai.models.base": "latens.models.base",
     "compressai.models.google": "latens.models.google",
-    "compressai.models.priors": "latens.models.google",
+    "compressai.models.priors": "latens.models.priors",
     "compressai.models.sensetime": "latens.models.sensetime",
     "compressai.models.utils": "latens.models.utils",
     "compressai.models.waseda": "latens.models.waseda",
@@ -80,10 +80,14 @@ NAMES = {
     "Vimeo90kDataset",
     "compressai.datasets.cache": "CacheDataset",
     "compressai.datasets.ndarray": "NdArrayDataset",
-    "compressai.datasets.rawvideo": "RawVideoSequence VideoFormat get_raw_video_file_info make_dtype video_formats",
+    "compressai.datasets.rawvideo": "RawVideoSequence VideoFormat bitdepth_to_dtype file_extensions "
+    "framerate_to_fraction get_num_frms get_raw_video_file_info make_dtype subsampling video_formats",
     "compressai.datasets.stack": "StackDataset",
-    "compressai.entropy_models": "EntropyBottleneck EntropyModel GaussianConditional",
-    "compressai.entropy_models.entropy_models": "EntropyBottleneck EntropyModel GaussianConditional",
+    "compressai.entropy_models": "EntropyBottleneck EntropyBottleneckVbr EntropyModel EntropyModelVbr "
+    "GaussianConditional GaussianMixtureConditional",
+    "compressai.entropy_models.entropy_models": "EntropyBottleneck EntropyModel GaussianConditional "
+    "GaussianMixtureConditional LowerBound default_entropy_coder pmf_to_quantized_cdf _EntropyCoder",
+    "compressai.entropy_models.entropy_models_vbr": "EntropyBottleneckVbr EntropyModelVbr",
     "compressai.latent_codecs": "ChannelGroupsLatentCodec CheckerboardLatentCodec EntropyBottleneckLatentCodec "
     "GainHyperLatentCodec GainHyperpriorLatentCodec GaussianConditionalLatentCodec HyperLatentCodec "
     "HyperpriorLatentCodec LatentCodec RasterScanLatentCodec",
@@ -107,11 +111,11 @@ NAMES = {
     "compressai.models.priors": "CompressionModel GaussianConditional get_scale_table MeanScaleHyperprior",
     "compressai.models.sensetime": "Cheng2020AnchorCheckerboard Elic2022Chandelier Elic2022Official "
     "ResidualBottleneckBlock",
-    "compressai.models.utils": "conv deconv find_named_buffer find_named_module remap_old_keys "
-    "update_registered_buffers",
+    "compressai.models.utils": "conv deconv find_named_buffer find_named_module gaussian_blur gaussian_kernel1d "
+    "gaussian_kernel2d meshgrid2d remap_old_keys update_registered_buffers",
     "compressai.models.waseda": "Cheng2020Anchor Cheng2020Attention",
     "compressai.ops": "LowerBound NonNegativeParametrizer compute_padding quantize_ste ste_round",
-    "compressai.ops.bound_ops": "LowerBound",
+    "compressai.ops.bound_ops": "LowerBound LowerBoundFunction lower_bound_bwd lower_bound_fwd",
     "compressai.ops.parametrizers": "NonNegativeParametrizer",
     "compressai.optimizers": "net_aux_optimizer net_optimizer",
     "compressai.optimizers.net_aux": "net_aux_optimizer",
@@ -119,6 +123,7 @@ NAMES = {
     "register_dataset register_model register_module register_optimizer register_scheduler register_transform",
     "compressai.registry.transforms": "TRANSFORMS register_transform",
     "compressai.transforms": "RGB2YCbCr YCbCr2RGB YUV420To444 YUV444To420",
+    "compressai.transforms.transforms": "F_transforms RGB2YCbCr YCbCr2RGB YUV420To444 YUV444To420",
     "compressai.transforms.functional": "YCBCR_WEIGHTS rgb2ycbcr ycbcr2rgb yuv_420_to_444 yuv_444_to_420",
     "compressai.typing": "TCriterion TDataLoader TDataset TModel TModule TOptimizer TScheduler TTransform",
     "compressai.zoo": "bmshj2018_factorized bmshj2018_factorized_relu bmshj2018_hyperprior cheng2020_anchor "
@@ -127,7 +132,7 @@ NAMES = {
     "compressai.zoo.image": "model_architectures model_urls root_url cfgs mbt2018_mean",
     "compressai.zoo.image_vbr": "model_architectures mbt2018_mean_vbr",
     "compressai.zoo.pretrained": "load_pretrained rename_key",
-    "compressai.zoo.video": "ssf2020",
+    "compressai.zoo.video": "model_architectures model_urls root_url ssf2020",
 }
 
 
@@ -175,6 +180,26 @@ class TestModules:
         with pytest.raises(AttributeError, match="no attribute 'nothing'"):
             _ = compressai.nothing
         assert not hasattr(compressai, "__file__")
+
+    def test_what_entropy_models_of_ones_own_are_built_with(self):
+        from compressai.entropy_models.entropy_models import (
+            _EntropyCoder,
+            default_entropy_coder,
+            pmf_to_quantized_cdf,
+        )
+
+        table = pmf_to_quantized_cdf(torch.tensor([0.2, 0.3, 0.5]))
+        assert table.dtype == torch.int32
+        assert table.tolist() == [0, 13107, 32768, 65536]
+        coder = _EntropyCoder(default_entropy_coder())
+        tables = ([0, 0, 0], [table.tolist()], [4], [0])
+        coded = coder.encode_with_indexes([1, 0, 1], *tables)
+        assert coder.decode_with_indexes(coded, *tables) == [1, 0, 1]
+
+    @pytest.mark.parametrize("name", ["entropy_models.entropy_models", "layers.layers", "models.priors"])
+    def test_the_same_modules_by_their_own_names(self, name):
+        ours = importlib.import_module(f"latens.{name}")
+        assert [n for n in NAMES[f"compressai.{name}"].split() if not hasattr(ours, n)] == []
 
     def test_modules_that_nobody_has(self):
         with pytest.raises(ModuleNotFoundError, match=r"compressai\.models\.quantum") as caught:

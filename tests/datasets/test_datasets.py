@@ -25,6 +25,7 @@ from latens.datasets import (
     Vimeo90kDataset,
     get_raw_video_file_info,
 )
+from latens.datasets.rawvideo import bitdepth_to_dtype, get_num_frms
 from latens.errors import DatasetError
 
 
@@ -310,6 +311,11 @@ class TestRawVideo:
         assert (info["width"], info["height"], info["framerate"]) == (width, height, rate)
         assert (info["bitdepth"], info["endianness"]) == (bits, endianness)
         assert info["format"] is (layout and VideoFormat(layout))
+
+    def test_frames_of_a_size(self):
+        size = 10 * 3 * 6 * 4  # 4:2:0, two bytes a sample
+        assert get_num_frms(size, 6, 4, VideoFormat.YUV420, np.uint16) == 10
+        assert get_num_frms(size - 1, 6, 4, VideoFormat.YUV420, bitdepth_to_dtype[12]) == 9
 
     def test_a_name_that_says_nothing(self):
         assert get_raw_video_file_info("holiday.bin") == {}

@@ -10,7 +10,7 @@ import torch
 from recipe import fill, image, numbers
 
 import latens.models
-from latens.entropy_models import EntropyBottleneck, EntropyBottleneckVbr
+from latens.entropy_models import EntropyBottleneck, EntropyBottleneckVbr, EntropyModelVbr
 from latens.errors import ModelError
 from latens.models import JointAutoregressiveHierarchicalPriorsVbr, MeanScaleHyperpriorVbr, ScaleHyperpriorVbr
 
@@ -171,3 +171,47 @@ def test_rounded_with_straight_through_gradients() -> None:
     y.sum().backward()
     assert torch.equal(x.grad, torch.ones_like(x))
     assert isinstance(ScaleHyperpriorVbr(4, 6, vr_entbttlnck=True).aux_loss(), torch.Tensor)
+
+
+# As CompressAI 1.2.8 has them.
+VARIABLE = [
+    ("dequantize", None, None, [0.0, 2.0, -3.0]),
+    ("dequantize", None, 0.5, [0.5, 1.5, -2.5]),
+    ("dequantize", 0.1, None, [0.1, 2.1, -2.9]),
+    ("dequantize", 0.1, 0.5, [0.1, 1.6, -2.4]),
+    ("symbols", None, 0.5, [1, 3, -5]),
+    ("symbols", 0.1, 0.5, [0, 3, -5]),
+]
+
+
+@pytest.mark.parametrize(("mode", "mean", "step", "expected"), VARIABLE)
+def test_quantising_with_a_step(
+    mode: str, mean: float | None, step: float | None, expected: list[float]
+) -> None:
+    model = EntropyModelVbr()
+    x = torch.tensor([[[0.3, 1.7, -2.6]]])
+    means = None if mean is None else torch.full((1, 1, 1), mean)
+    qs = None if step is None else torch.tensor(step)
+    found = model.quantize_variable(x, mode, means, qs)
+    torch.testing.assert_close(found, torch.tensor([[expected]], dtype=found.dtype))
+    if mode == "symbols":
+        latent = model.quantize_variable(x, "dequantize", means, qs)
+        torch.testing.assert_close(model.dequantize_variable(found, means, qs=qs), latent)
+
+
+def test_noise_is_as_wide_as_the_step() -> None:
+    noise = EntropyModelVbr().quantize_variable(torch.zeros(1, 1, 10_000), "noise", None, torch.tensor(0.25))
+    assert 0.124 < noise.max() <= 0.125
+    assert -0.125 <= noise.min() < -0.124
+
+
+def test_a_bare_model_codes_with_steps() -> None:
+    model = EntropyModelVbr()
+    model._quantized_cdf = torch.linspace(0, 2**16, 10).round().int()[None]
+    model._cdf_length, model._offset = torch.tensor([10]).int(), torch.tensor([-4]).int()
+    x, means, step = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4), torch.tensor(0.7)
+    indexes = torch.zeros(x.shape).int()
+    strings = model.compress(x, indexes, means, step)
+    found = model.decompress(strings, indexes, torch.float32, means, step)
+    torch.testing.assert_close(found, model.quantize_variable(x, "dequantize", means, step))
+    assert model.decompress(model.compress(x, indexes), indexes).equal(torch.round(x))

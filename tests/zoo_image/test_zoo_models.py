@@ -1,6 +1,7 @@
 """The zoo of published architectures: its entries, its functions, and what a model of each can do."""
 
 import hashlib
+import importlib
 import inspect
 import re
 
@@ -173,6 +174,13 @@ class TestFunctions:
         assert model_urls["mbt2018"]["mse"][3].endswith("/mbt2018-3-22901978.pth.tar")
         assert model_urls["mbt2018-vbr"]["mse"].endswith("/mbt2018-mse-vbr-f12581a1.pth.tar")
         assert zoo.load_state_dict is zoo.load_pretrained
+        assert set(zoo.image_models) <= set(model_architectures)
+        assert "ssf2020" not in model_architectures
+        video = importlib.import_module("latens.zoo.video")
+        assert list(video.model_architectures) == ["ssf2020"]
+        assert video.model_urls["ssf2020"]["mse"][9] == f"{video.root_url}/ssf2020-mse-9-e89345c4.pth.tar"
+        with pytest.raises(AttributeError, match="no dictionary of models called 'model_colours'"):
+            _ = video.model_colours
 
 
 @pytest.fixture

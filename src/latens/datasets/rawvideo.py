@@ -16,7 +16,18 @@ from numpy.typing import DTypeLike, NDArray
 from latens.errors import DatasetError
 from latens.io import printable
 
-__all__ = ["RawVideoSequence", "VideoFormat", "get_raw_video_file_info", "make_dtype", "video_formats"]
+__all__ = [
+    "RawVideoSequence",
+    "VideoFormat",
+    "bitdepth_to_dtype",
+    "file_extensions",
+    "framerate_to_fraction",
+    "get_num_frms",
+    "get_raw_video_file_info",
+    "make_dtype",
+    "subsampling",
+    "video_formats",
+]
 
 
 class VideoFormat(enum.Enum):
@@ -44,11 +55,26 @@ video_formats = {
     "y444": VideoFormat.YUV444,
 }
 
-# Luma samples per chroma sample, along width and height.
-_SUBSAMPLING = {VideoFormat.YUV420: (2, 2), VideoFormat.YUV422: (2, 1), VideoFormat.YUV444: (1, 1)}
+file_extensions = {"yuv", "rgb", "raw"}
+
+bitdepth_to_dtype: dict[int, type[np.uint8] | type[np.uint16]] = {
+    8: np.uint8,
+    10: np.uint16,
+    12: np.uint16,
+    14: np.uint16,
+    16: np.uint16,
+}
+
+# Luma samples per chroma sample, along width and height; 0: there is no chroma.
+subsampling = {
+    VideoFormat.YUV400: (0, 0),
+    VideoFormat.YUV420: (2, 2),
+    VideoFormat.YUV422: (2, 1),
+    VideoFormat.YUV444: (1, 1),
+}
 
 # Names round these rates, or cut them off.
-_FRAMERATES = {
+framerate_to_fraction = {
     "23.98": Fraction(24000, 1001),
     "23.976": Fraction(24000, 1001),
     "29.97": Fraction(30000, 1001),
@@ -59,13 +85,13 @@ _SIZE = re.compile(r"(\d+)x(\d+)")
 _FRAMERATE = re.compile(r"(\d+(?:\.\d+)?)(?:hz|fps)")
 _BITDEPTH = re.compile(r"(\d+)bit")
 _FORMAT = re.compile(rf"(?<!\d)({'|'.join(video_formats)})(?:[p_]?(\d+)?(le|be))?(?![\dx])")
-_EXTENSION = re.compile(r"\.(yuv|rgb|raw)$")
+_EXTENSION = re.compile(rf"\.({'|'.join(sorted(file_extensions))})$")
 
 
 def _sample_type(bitdepth: int) -> type[np.uint8] | type[np.uint16]:
-    if bitdepth not in (8, 10, 12, 14, 16):
+    if bitdepth not in bitdepth_to_dtype:
         raise DatasetError(f"expected a bit depth of 8, 10, 12, 14 or 16, but got {bitdepth!r}")
-    return np.uint8 if bitdepth == 8 else np.uint16
+    return bitdepth_to_dtype[bitdepth]
 
 
 def make_dtype(format: VideoFormat, value_type: DTypeLike, width: int, height: int) -> np.dtype[np.void]:
@@ -78,16 +104,22 @@ def make_dtype(format: VideoFormat, value_type: DTypeLike, width: int, height: i
     """
     if width < 1 or height < 1:
         raise DatasetError(f"expected a size of at least 1x1, but got {width}x{height}")
-    if format is VideoFormat.YUV400:
-        chroma = (0, 0)
-    elif format in _SUBSAMPLING:
-        horizontal, vertical = _SUBSAMPLING[format]
-        chroma = (-(-height // vertical), -(-width // horizontal))
-    else:
+    if format not in subsampling:
         raise DatasetError(f"expected a YUV format, but got {format}")
+    horizontal, vertical = subsampling[format]
+    chroma = (-(-height // vertical), -(-width // horizontal)) if horizontal else (0, 0)
     return np.dtype(
         [("y", value_type, (height, width)), ("u", value_type, chroma), ("v", value_type, chroma)]
     )
+
+
+def get_num_frms(file_size: int, width: int, height: int, video_format: VideoFormat, dtype: DTypeLike) -> int:
+    """Whole frames in a file of ``file_size`` bytes, whose samples are of ``dtype``.
+
+    Raises:
+        DatasetError: RGB, or no positive size.
+    """
+    return file_size // make_dtype(video_format, dtype, width, height).itemsize
 
 
 def get_raw_video_file_info(filename: str | os.PathLike[str]) -> dict[str, Any]:
@@ -117,7 +149,7 @@ def get_raw_video_file_info(filename: str | os.PathLike[str]) -> dict[str, Any]:
     return {
         "width": int(size[1]) if size else None,
         "height": int(size[2]) if size else None,
-        "framerate": _FRAMERATES.get(rate[1], Fraction(rate[1])) if rate else None,
+        "framerate": framerate_to_fraction.get(rate[1], Fraction(rate[1])) if rate else None,
         "bitdepth": depths.pop() if depths else 8,
         "format": video_formats[layout[1]] if layout else None,
         "endianness": layout[3] if layout else None,

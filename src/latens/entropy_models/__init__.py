@@ -2,7 +2,7 @@
 
 from latens.entropy_models.base import EntropyModel
 from latens.entropy_models.bottleneck import EntropyBottleneck
-from latens.entropy_models.bottleneck_vbr import EntropyBottleneckVbr
+from latens.entropy_models.bottleneck_vbr import EntropyBottleneckVbr, EntropyModelVbr
 from latens.entropy_models.coders import available_entropy_coders, get_entropy_coder, set_entropy_coder
 from latens.entropy_models.gaussian import GaussianConditional
 from latens.entropy_models.mixture import GaussianMixtureConditional
@@ -11,6 +11,7 @@ __all__ = [
     "EntropyBottleneck",
     "EntropyBottleneckVbr",
     "EntropyModel",
+    "EntropyModelVbr",
     "GaussianConditional",
     "GaussianMixtureConditional",
     "available_entropy_coders",

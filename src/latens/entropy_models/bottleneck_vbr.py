@@ -1,4 +1,4 @@
-"""The fully factorized entropy model with a quantisation step."""
+"""Entropy models with a quantisation step."""
 
 from __future__ import annotations
 
@@ -14,13 +14,71 @@ from latens.entropy_models.bottleneck import EntropyBottleneck, rename_old_keys
 from latens.errors import ModelError
 from latens.ops import quantize_ste
 
-__all__ = ["EntropyBottleneckVbr"]
+__all__ = ["EntropyBottleneckVbr", "EntropyModelVbr"]
 
 _FLAT = {"matrices": "_matrix", "biases": "_bias", "factors": "_factor"}
 _LIST_KEY = re.compile(r"(matrices|biases|factors)\.(\d+)")
 
 
-class EntropyBottleneckVbr(EntropyBottleneck):
+class EntropyModelVbr(EntropyModel):
+    """:class:`EntropyModel` that rounds to multiples of a step ``qs``, any positive scalar; None is a step of 1.
+
+    Args:
+        *args, **kwargs: see :class:`EntropyModel`.
+    """
+
+    def quantize_variable(
+        self, inputs: Tensor, mode: str, means: Tensor | None = None, qs: Tensor | None = None
+    ) -> Tensor:
+        """:meth:`EntropyModel.quantize` with a step: noise as wide as it, multiples of it, or symbols that count it.
+
+        Raises:
+            ModelError: an unknown mode.
+            CoderError: the mode is ``"symbols"`` and a value is not finite or too large.
+        """
+        if qs is None:
+            return self.quantize(inputs, mode, means)
+        if mode == "noise":
+            # The noise of a unit step, so that there is one source of noise.
+            return inputs + self.quantize(torch.zeros_like(inputs), mode) * qs
+        steps = self.quantize((inputs if means is None else inputs - means) / qs, mode)
+        return steps if mode == "symbols" else self.dequantize_variable(steps, means, steps.dtype, qs)
+
+    @staticmethod
+    def dequantize_variable(
+        inputs: Tensor,
+        means: Tensor | None = None,
+        dtype: torch.dtype = torch.float32,
+        qs: Tensor | None = None,
+    ) -> Tensor:
+        """Latents of integer symbols that count steps."""
+        if qs is None:
+            return EntropyModel.dequantize(inputs, means, dtype)
+        return EntropyModel.dequantize(inputs.to(dtype if means is None else means.dtype) * qs, means, dtype)
+
+    def compress(
+        self, inputs: Tensor, indexes: Tensor, means: Tensor | None = None, qs: Tensor | None = None
+    ) -> list[bytes]:
+        """:meth:`EntropyModel.compress` with a step."""
+        if qs is None:
+            return super().compress(inputs, indexes, means)
+        return super().compress((inputs if means is None else inputs - means) / qs, indexes)
+
+    def decompress(
+        self,
+        strings: Sequence[bytes],
+        indexes: Tensor,
+        dtype: torch.dtype = torch.float32,
+        means: Tensor | None = None,
+        qs: Tensor | None = None,
+    ) -> Tensor:
+        """:meth:`EntropyModel.decompress` with a step."""
+        if qs is None:
+            return super().decompress(strings, indexes, dtype, means)
+        return self.dequantize_variable(super().decompress(strings, indexes, dtype), means, dtype, qs)
+
+
+class EntropyBottleneckVbr(EntropyBottleneck, EntropyModelVbr):
     """:class:`EntropyBottleneck` whose latents may be rounded to multiples of any step.
 
     Kamisli, Racapé, Choi, "Variable-rate learned image compression with multi-objective optimization and
@@ -98,11 +156,8 @@ class EntropyBottleneckVbr(EntropyBottleneck):
         medians = self._get_medians()
         if ste:
             outputs = quantize_ste((values - medians) / step) * step + medians
-        elif training:
-            # The noise of a unit step, so that there is one source of noise.
-            outputs = values + self.quantize(torch.zeros_like(values), "noise") * step
         else:
-            outputs = torch.round((values - medians) / step) * step + medians
+            outputs = self.quantize_variable(values, "noise" if training else "dequantize", medians, step)
         likelihood, _, _ = self._likelihood(outputs, stop_gradient=True)
         if self.use_likelihood_bound:
             likelihood = self.likelihood_lower_bound(likelihood)
@@ -175,8 +230,8 @@ class EntropyBottleneckVbr(EntropyBottleneck):
         step = self._step(qs)
         self._tables_for(step)
         batch, _, *size = x.shape
-        steps = (x - self._expanded_medians(batch, size)) / step
-        return EntropyModel.compress(self, steps, self._indexes(batch, size))
+        medians = self._expanded_medians(batch, size)
+        return EntropyModelVbr.compress(self, x, self._indexes(batch, size), medians, step)
 
     @torch.no_grad()
     def decompress(  # type: ignore[override]
@@ -203,15 +258,13 @@ class EntropyBottleneckVbr(EntropyBottleneck):
         self._tables_for(step)
         batch = len(strings)
         medians = self._expanded_medians(batch, size)
-        return (
-            EntropyModel.decompress(self, strings, self._indexes(batch, size), medians.dtype) * step + medians
-        )
+        indexes = self._indexes(batch, size)
+        return EntropyModelVbr.decompress(self, strings, indexes, medians.dtype, medians, step)
 
     def dequantized(self, x: Tensor, qs: Tensor | float | None = None) -> Tensor:
         """What :meth:`decompress` will return for ``x``. To be called after :meth:`compress`."""
-        step = self._step(qs)
         medians = self._expanded_medians(x.shape[0], x.shape[2:])
-        return torch.round((x - medians) / step) * step + medians
+        return self.quantize_variable(x, "dequantize", medians, self._step(qs))
 
     # -- loading --------------------------------------------------------------------------------------------
 

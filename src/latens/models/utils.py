@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from latens.entropy_models.bottleneck import rename_old_keys
 from latens.errors import ModelError
@@ -17,6 +18,10 @@ __all__ = [
     "deconv",
     "find_named_buffer",
     "find_named_module",
+    "gaussian_blur",
+    "gaussian_kernel1d",
+    "gaussian_kernel2d",
+    "meshgrid2d",
     "remap_old_keys",
     "rename_to_fit",
     "update_registered_buffers",
@@ -38,6 +43,59 @@ def deconv(in_channels: int, out_channels: int, kernel_size: int = 5, stride: in
         padding=kernel_size // 2,
         output_padding=stride - 1,
     )
+
+
+def gaussian_kernel1d(kernel_size: int, sigma: float, device: Any, dtype: torch.dtype) -> Tensor:
+    """Samples of a Gaussian around its middle, ``(kernel_size,)``, of sum 1; ``sigma`` in samples."""
+    taps = torch.arange(kernel_size, dtype=dtype, device=device) - (kernel_size - 1) / 2
+    taps = torch.exp(-0.5 * (taps / sigma) ** 2)
+    return taps / taps.sum()
+
+
+def gaussian_kernel2d(kernel_size: int, sigma: float, device: Any, dtype: torch.dtype) -> Tensor:
+    """The outer product of :func:`gaussian_kernel1d` with itself, ``(kernel_size, kernel_size)``."""
+    taps = gaussian_kernel1d(kernel_size, sigma, device, dtype)
+    return taps[:, None] * taps
+
+
+def gaussian_blur(
+    x: Tensor, kernel: Tensor | None = None, kernel_size: int | None = None, sigma: float | None = None
+) -> Tensor:
+    """Blur the planes of ``x``, ``(B, C, H, W)``; outside, the border goes on.
+
+    Args:
+        x: what to blur.
+        kernel: ``(height, width)``, both odd; or
+        kernel_size: odd, and
+        sigma: standard deviation in pixels, of a Gaussian.
+
+    Raises:
+        ModelError: neither a kernel, nor a size and a deviation, or an even size.
+    """
+    if kernel is not None:
+        parts = [kernel]
+    elif kernel_size is not None and sigma is not None:
+        # Along rows, then along columns: the same, and faster.
+        taps = gaussian_kernel1d(kernel_size, sigma, x.device, x.dtype)
+        parts = [taps[None], taps[:, None]]
+    else:
+        raise ModelError("gaussian_blur needs a kernel, or kernel_size and sigma")
+    for part in parts:
+        height, width = part.shape
+        if height % 2 == 0 or width % 2 == 0:
+            raise ModelError(f"the sides of a kernel must be odd, but this one is {height}x{width}")
+        padded = F.pad(x, (width // 2, width // 2, height // 2, height // 2), "replicate")
+        x = F.conv2d(padded, part.expand(x.shape[1], 1, height, width), groups=x.shape[1])
+    return x
+
+
+def meshgrid2d(N: int, C: int, H: int, W: int, device: Any) -> Tensor:
+    """Where pixels are, as ``torch.nn.functional.grid_sample`` counts: ``(N, H, W, 2)``, x and y of their middles.
+
+    From -1, the left and upper edge, to 1. ``C`` is not used.
+    """
+    y, x = ((torch.arange(size, device=device) * 2 + (1 - size)) / size for size in (H, W))
+    return torch.stack((x.expand(H, W), y[:, None].expand(H, W)), -1).expand(N, H, W, 2)
 
 
 def find_named_module(module: nn.Module, query: str) -> nn.Module | None:

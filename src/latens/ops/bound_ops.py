@@ -7,20 +7,34 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["LowerBound", "lower_bound"]
+__all__ = ["LowerBound", "LowerBoundFunction", "lower_bound", "lower_bound_bwd", "lower_bound_fwd"]
 
 
-class _LowerBoundFunction(torch.autograd.Function):
+def lower_bound_fwd(x: Tensor, bound: Tensor) -> Tensor:
+    """``max(x, bound)``."""
+    return torch.max(x, bound)
+
+
+def lower_bound_bwd(x: Tensor, bound: Tensor, grad_output: Tensor) -> tuple[Tensor, None]:
+    """Gradients of ``x`` and of the bound, from that of the result."""
+    # A value below the bound keeps the gradients that would raise it; without them it is stuck for ever.
+    return torch.where((x >= bound) | (grad_output < 0), grad_output, torch.zeros_like(grad_output)), None
+
+
+class LowerBoundFunction(torch.autograd.Function):
+    """:func:`lower_bound` for autograd; to be called with ``apply(x, bound)``, two tensors."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, bound: Tensor) -> Tensor:
+        """See :func:`lower_bound_fwd`."""
         ctx.save_for_backward(x, bound)
-        return torch.max(x, bound)
+        return lower_bound_fwd(x, bound)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None]:
+        """See :func:`lower_bound_bwd`."""
         x, bound = ctx.saved_tensors
-        # A value below the bound keeps the gradients that would raise it; without them it is stuck for ever.
-        return torch.where((x >= bound) | (grad_output < 0), grad_output, torch.zeros_like(grad_output)), None
+        return lower_bound_bwd(x, bound, grad_output)
 
 
 def lower_bound(x: Tensor, bound: float | Tensor) -> Tensor:
@@ -36,7 +50,7 @@ def lower_bound(x: Tensor, bound: float | Tensor) -> Tensor:
     if not isinstance(bound, Tensor):
         bound = torch.tensor(bound, dtype=x.dtype, device=x.device)
     if torch.is_grad_enabled() and x.requires_grad:
-        return _LowerBoundFunction.apply(x, bound)  # type: ignore[no-any-return,no-untyped-call]
+        return LowerBoundFunction.apply(x, bound)  # type: ignore[no-any-return,no-untyped-call]
     return torch.max(x, bound)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from latens.transforms import functional
+from latens.transforms import functional as F_transforms  # the name is part of the interface
 
 __all__ = ["RGB2YCbCr", "YCbCr2RGB", "YUV420To444", "YUV444To420"]
 
@@ -13,7 +13,7 @@ class RGB2YCbCr:
     """See :func:`~latens.transforms.functional.rgb2ycbcr`."""
 
     def __call__(self, rgb: Tensor) -> Tensor:
-        return functional.rgb2ycbcr(rgb)
+        return F_transforms.rgb2ycbcr(rgb)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -23,7 +23,7 @@ class YCbCr2RGB:
     """See :func:`~latens.transforms.functional.ycbcr2rgb`."""
 
     def __call__(self, ycbcr: Tensor) -> Tensor:
-        return functional.ycbcr2rgb(ycbcr)
+        return F_transforms.ycbcr2rgb(ycbcr)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -35,8 +35,8 @@ class YUV444To420:
     def __init__(self, mode: str = "avg_pool") -> None:
         self.mode = mode
 
-    def __call__(self, yuv: Tensor | functional.Planes) -> functional.Planes:
-        return functional.yuv_444_to_420(yuv, mode=self.mode)
+    def __call__(self, yuv: Tensor | F_transforms.Planes) -> F_transforms.Planes:
+        return F_transforms.yuv_444_to_420(yuv, mode=self.mode)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -49,8 +49,8 @@ class YUV420To444:
         self.mode = mode
         self.return_tuple = return_tuple
 
-    def __call__(self, yuv: functional.Planes) -> Tensor | functional.Planes:
-        return functional.yuv_420_to_444(yuv, mode=self.mode, return_tuple=self.return_tuple)
+    def __call__(self, yuv: F_transforms.Planes) -> Tensor | F_transforms.Planes:
+        return F_transforms.yuv_420_to_444(yuv, mode=self.mode, return_tuple=self.return_tuple)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(return_tuple={self.return_tuple})"

@@ -171,6 +171,35 @@ def functions(media: str) -> dict[str, ModelFunction]:
     return {key: _FUNCTIONS[key] for key, known in _ENTRIES.items() if known.media == media}
 
 
+def dictionary(name: str, media: str) -> dict[str, Any]:
+    """What scripts written for CompressAI look into: a value for each model of images or of video, by id.
+
+    Args:
+        name: ``"model_architectures"`` (the classes), ``"model_urls"`` (by metric and quality; by metric alone where
+            there is one model) or ``"cfgs"`` (constructor arguments by quality).
+        media: ``"image"`` or ``"video"``.
+
+    Raises:
+        AttributeError: another name.
+    """
+    found: dict[str, Any] = {}
+    for known in entries():
+        if known.media != media:
+            continue
+        if name == "model_architectures":
+            found[known.id] = known.model_class()
+        elif name == "cfgs":
+            found[known.id] = dict(known.sizes)
+        elif name != "model_urls":
+            raise AttributeError(f"there is no dictionary of models called {name!r}")
+        elif known.weights:
+            urls = {
+                metric: {q: known.url(q, metric) for q in files} for metric, files in known.weights.items()
+            }
+            found[known.id] = urls if known.qualities else {metric: by[0] for metric, by in urls.items()}
+    return found
+
+
 def entries() -> tuple[ModelEntry, ...]:
     """All entries, sorted by name."""
     return tuple(_ENTRIES[key] for key in sorted(_ENTRIES))

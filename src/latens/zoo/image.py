@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from latens.errors import UnavailableError
 from latens.zoo.architectures import ROOT_URL as root_url  # noqa: F401, N811  (see _load_model)
 from latens.zoo.architectures import (
     ModelEntry,
     _load_model,  # noqa: F401  (scripts written for CompressAI look for it here)
-    entries,
+    dictionary,
     register_entry,
 )
 
@@ -280,34 +279,7 @@ def elic2022_chandelier() -> ModelEntry:
     )
 
 
-def _architectures() -> dict[str, Any]:
-    found = {}
-    for known in entries():
-        try:
-            found[known.id] = known.model_class()
-        except UnavailableError:
-            continue
-    return found
-
-
-def _urls() -> dict[str, Any]:
-    urls: dict[str, Any] = {}
-    for known in entries():
-        for metric, files in known.weights.items():
-            by_quality = {quality: known.url(quality, metric) for quality in files}
-            urls.setdefault(known.id, {})[metric] = by_quality if known.qualities else by_quality[0]
-    return urls
-
-
 def __getattr__(name: str) -> Any:
-    # The dictionaries that scripts written for CompressAI look into, and add to.
-    if name == "model_architectures":
-        value = _architectures()
-    elif name == "model_urls":
-        value = _urls()
-    elif name == "cfgs":
-        value = {known.id: dict(known.sizes) for known in entries()}
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value
-    return value
+    # Made when asked for, and kept: scripts written for CompressAI add to them.
+    globals()[name] = found = dictionary(name, "image")
+    return found

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from latens.zoo.architectures import ModelEntry, register_entry
+from typing import Any
+
+from latens.zoo.architectures import ROOT_URL as root_url  # noqa: F401, N811  (scripts look for it here)
+from latens.zoo.architectures import ModelEntry, dictionary, register_entry
 
 __all__ = ["ssf2020"]
 
@@ -26,3 +29,9 @@ def ssf2020() -> ModelEntry:
             "mse": {q: f"ssf2020-mse-{q}-{digits}.pth.tar" for q, digits in enumerate(_HASHES.split(), 1)}
         },
     )
+
+
+def __getattr__(name: str) -> Any:
+    # Made when asked for, and kept: scripts written for CompressAI add to them.
+    globals()[name] = found = dictionary(name, "video")
+    return found

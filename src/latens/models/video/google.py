@@ -14,7 +14,7 @@ from latens.entropy_models import EntropyBottleneck, GaussianConditional
 from latens.errors import ModelError, ShapeError
 from latens.layers import QReLU
 from latens.models.base import CompressionModel, check_code
-from latens.models.utils import conv, deconv
+from latens.models.utils import conv, deconv, gaussian_blur
 from latens.ops import quantize_ste
 
 __all__ = ["FLOW_UNITS", "Hyperprior", "ScaleSpaceFlow"]
@@ -233,7 +233,7 @@ class ScaleSpaceFlow(CompressionModel):
         for level in range(num_levels):
             if level > 0:
                 smaller = F.avg_pool2d(smaller, 2)
-            smaller = _blur(smaller, sigma)
+            smaller = gaussian_blur(smaller, kernel_size=2 * math.ceil(3 * sigma) + 1, sigma=sigma)
             copy = smaller
             for _ in range(level):
                 copy = F.interpolate(copy, scale_factor=2.0, mode="bilinear", align_corners=False)
@@ -509,13 +509,3 @@ class ScaleSpaceFlow(CompressionModel):
 def _centres(size: int, like: Tensor) -> Tensor:
     """Where the pixels of a row are, from -1 (its left edge) to 1."""
     return (torch.arange(size, dtype=like.dtype, device=like.device) * 2 + (1 - size)) / size
-
-
-def _blur(x: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur; the border is repeated."""
-    reach = math.ceil(3 * sigma)
-    taps = torch.arange(-reach, reach + 1, dtype=x.dtype, device=x.device)
-    taps = torch.exp(-0.5 * (taps / sigma) ** 2)
-    taps = (taps / taps.sum()).expand(x.shape[1], 1, 1, -1)
-    x = F.conv2d(F.pad(x, (reach, reach, 0, 0), "replicate"), taps, groups=x.shape[1])
-    return F.conv2d(F.pad(x, (0, 0, reach, reach), "replicate"), taps.transpose(2, 3), groups=x.shape[1])
