@@ -52,14 +52,14 @@ def read_image(path: str | None) -> Any:
     return torch.from_numpy(pixels.clip(0, 1).astype(np.float32))[None]
 
 
-def make_weights(name: str, path: Path) -> None:
+def make_weights(name: str, sizes: dict[str, int], path: Path) -> None:
     """Random weights whose latents lie within some units and whose scales lie within the table."""
     import torch
 
     import latens.models
 
     torch.manual_seed(1)
-    model: Any = getattr(latens.models, name)(**MODELS[name]).eval()
+    model: Any = getattr(latens.models, name)(**sizes).eval()
     x = read_image(None)
     codec = getattr(model, "latent_codec", None)
     bottleneck = codec.hyper.entropy_bottleneck if codec is not None else model.entropy_bottleneck
@@ -110,7 +110,7 @@ def worker(package: str, threads: int) -> None:
         if "load" in request:
             cls = getattr(library, request["load"])
             options = request["options"] if package == "latens" else {}
-            model = cls(**MODELS[request["load"]], **options).eval()
+            model = cls(**request["sizes"], **options).eval()
             model.load_state_dict(torch.load(request["weights"], weights_only=True))
             x = read_image(None)
             answer = True
@@ -145,9 +145,9 @@ def compare(sides: dict[str, Peer], names: list[str], rounds: int, folder: Path)
     print(f"{'':<40}{'':<12}{'CompressAI':>12}{'Latens':>12}{'ratio':>8}{'fast':>12}{'ratio':>8}")
     for name in names:
         weights = folder / f"{name}.pt"
-        make_weights(name, weights)
+        make_weights(name, MODELS[name], weights)
         for side in sides.values():
-            side.ask({"load": name, "weights": str(weights), "options": {}})
+            side.ask({"load": name, "sizes": MODELS[name], "weights": str(weights), "options": {}})
         order = [("compressai", False), ("latens", False), ("latens", True)]
         for package, fast in order:
             sides[package].ask({"fast": fast})
@@ -167,14 +167,17 @@ def compare(sides: dict[str, Peer], names: list[str], rounds: int, folder: Path)
         print(f"{'':<40}bytes       {found[0][0]['bytes']:>12}{found[0][1]['bytes']:>12}", flush=True)
 
 
-def exchange(sides: dict[str, Peer], names: list[str], images: list[Path], folder: Path) -> None:
+def exchange(
+    sides: dict[str, Peer], names: list[str], images: list[Path], folder: Path, width: int | None
+) -> None:
     """Decode each side's strings with the other."""
     for name in names:
         weights = folder / f"{name}.pt"
-        make_weights(name, weights)
+        sizes = dict.fromkeys(MODELS[name], width) if width else MODELS[name]
+        make_weights(name, sizes, weights)
         options = {"arithmetic": "reference"} if name in RASTER else {}
         for side in sides.values():
-            side.ask({"load": name, "weights": str(weights), "options": options})
+            side.ask({"load": name, "sizes": sizes, "weights": str(weights), "options": options})
         worst, failed, size = 0.0, [], 0
         for image in images:
             for package, other in (("compressai", "latens"), ("latens", "compressai")):
@@ -186,7 +189,7 @@ def exchange(sides: dict[str, Peer], names: list[str], images: list[Path], folde
                 else:
                     worst = max(worst, difference)
         print(
-            f"{name}: {2 * len(images) - len(failed)} of {2 * len(images)} decode in the other library, "
+            f"{name}, {sizes}: {2 * len(images) - len(failed)} of {2 * len(images)} decode in the other library, "
             f"{size / (2 * len(images)):.0f} bytes each, largest difference {worst:.1e}",
             *failed[:5],
             sep="\n  ",
@@ -203,6 +206,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--exchange", type=Path, help="folder of images")
+    parser.add_argument(
+        "--width", type=int, help="channels of the models to exchange; those of the published ones"
+    )
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
@@ -221,7 +227,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         if options.exchange:
             images = sorted(p for p in options.exchange.iterdir() if p.suffix.lower() == ".png")
-            exchange(sides, options.models, images, Path(folder))
+            exchange(sides, options.models, images, Path(folder), options.width)
         else:
             compare(sides, options.models, options.rounds, Path(folder))
     for side in sides.values():
