@@ -2,8 +2,8 @@
 
     python benchmarks/harness.py FOLDER [--codecs jpeg,webp] [--repeats 3] [--rounds 3]
 
-For each codec three things take turns, each in processes of its own. Of each the least CPU time counts, that of a process
-and of all that it starts:
+For each codec three things take turns, each in processes of its own. Of each the least CPU time counts, that
+of a process and of all that it starts:
 
 * ``latens bench`` on the folder, with all measures and with files kept;
 * the bare calls that it makes: every image encoded and decoded as often, at the same settings (own time); then

@@ -170,6 +170,75 @@ def test_grey_pictures_and_the_difference(tiny_model: LoadedModel) -> None:
     np.testing.assert_array_equal(anatomy.difference(8)[3, 4], np.clip(128 + 8 * error, 0, 255))
 
 
+# ---- classic models in files
+
+
+@pytest.mark.parametrize(
+    ("make", "sizes"),
+    [
+        (models.FactorizedPrior, (16, 24)),
+        (models.ScaleHyperprior, (16, 24)),
+        (models.MeanScaleHyperprior, (16, 24)),
+        (models.JointAutoregressiveHierarchicalPriors, (16, 24)),
+        (models.Cheng2020AnchorCheckerboard, (24,)),
+        pytest.param(models.Elic2022Official, (16, 160), marks=pytest.mark.slow),
+        (models.ScaleHyperpriorVbr, (16, 24)),
+    ],
+)
+def test_weights_files_of_architectures_are_inspected_through_their_files(
+    tmp_path: Path, make: Any, sizes: tuple[int, ...]
+) -> None:
+    path = tmp_path / "classic.safetensors"
+    save(alive(make(*sizes)), path, "classic-1")
+    subject = inspect.load_subject(path)
+    assert subject.qualities == (tuple(100 * i / 7 for i in range(8)) if "Vbr" in make.__name__ else (0.0,))
+    # Two tiles for one of them.
+    pixels = tiny.picture(100, 1100) if make is models.MeanScaleHyperprior else PIXELS[:100, :120]
+    quality = None if len(subject.qualities) == 1 else subject.qualities[5]
+    anatomy = subject.inspect(pixels, quality)
+    data = latens.encode(pixels, quality, model=str(path))
+    assert anatomy.size == len(data)
+    np.testing.assert_array_equal(anatomy.reconstruction, np.asarray(latens.decode(data, model=str(path))))
+    y = anatomy.y
+    assert y.bits.shape == y.values.shape == y.symbols.shape
+    assert y.bits.shape[1:] == tuple(4 * -(-n // 64) for n in pixels.shape[:2])
+    if make is models.FactorizedPrior:
+        assert anatomy.z is None
+        assert y.scale is None
+        coded = np.ones(y.bits.shape, bool)
+    else:
+        assert y.scale is not None
+        assert anatomy.z is not None
+        coded = y.bits > 0
+        np.testing.assert_allclose(
+            y.bits[coded],
+            -np.log2(np.maximum(mass(y.symbols, 0.0, y.scale), 1e-9))[coded],
+            rtol=1e-3,
+            atol=1e-4,
+        )
+        assert (y.mean is None) == (make in (models.ScaleHyperprior, models.ScaleHyperpriorVbr))
+    mean = 0.0 if y.mean is None else y.mean
+    assert coded.mean() > 0.5
+    assert np.abs(y.values - mean - y.symbols)[coded].max() < 0.51
+    assert anatomy.bit_map().sum() == pytest.approx(sum(p.ideal_bits for p in anatomy.parts), rel=1e-5)
+    for part in anatomy.parts[2:]:
+        assert part.bytes == pytest.approx(part.ideal_bits / 8, rel=0.02, abs=8), part
+    with pytest.raises(ImageError):
+        subject.inspect(pixels, 101)
+
+
+def test_symbols_beyond_the_tables_have_a_price(tmp_path: Path) -> None:
+    path = tmp_path / "classic.safetensors"
+    model: Any = alive(models.FactorizedPrior(16, 24))
+    with torch.no_grad():
+        model.g_a[-1].weight.mul_(40)  # far beyond what the density was made for
+    save(model, path, "classic-1")
+    anatomy = inspect.load_subject(path).inspect(PIXELS)
+    assert np.abs(anatomy.y.symbols).max() > 100
+    part = anatomy.parts[-1]
+    assert part.bytes == pytest.approx(part.ideal_bits / 8, rel=0.02)
+
+
 # ---- classic models
 
 
@@ -288,7 +357,7 @@ def test_models_are_recognised(tmp_path: Path, tiny_weights: Path) -> None:
     assert inspect.load_subject("latens-base-2").name == "latens-base-2"
     save(alive(models.ScaleHyperprior(8, 12)), tmp_path / "classic.safetensors", "classic-1")
     frozen = inspect.load_subject(tmp_path / "classic.safetensors")
-    assert (type(frozen), frozen.name) == (ClassicSubject, "classic-1")
+    assert (type(frozen), frozen.name) == (LtnSubject, "classic-1")
     subject = inspect.load_subject("mbt2018-mean")  # nothing is downloaded yet
     assert subject.qualities == tuple(range(1, 9))
     for make, sizes in ((models.ScaleHyperprior, (8, 12)), (models.Cheng2020GMM, (8,))):

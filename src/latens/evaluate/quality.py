@@ -157,7 +157,7 @@ def _similarity(x: Planes, y: Planes, *, luminance: bool) -> float:
         if luminance:
             found *= (2 * means + _C1) / (mean_squares + _C1)
         total += float(found.sum(dtype=np.float64))
-    return total / (height * width)
+    return total / float(height * width)
 
 
 def _halved(planes: Planes) -> Planes:

@@ -1,4 +1,4 @@
-"""Models that can be inspected: the default family through real files, the classic ones through their strings."""
+"""Models that can be inspected: weights files through real ``.ltn`` files, others through their strings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +18,17 @@ from torch import Tensor, nn
 from latens import format as ltn
 from latens import models as classic
 from latens.codec import ImageCodec
+from latens.codec.models import LATENT, LEVELS, FileModel, by_position
 from latens.entropy_models import EntropyBottleneck, GaussianConditional, GaussianMixtureConditional
 from latens.entropy_models.gaussian import get_scale_table
 from latens.errors import ImageError, ModelError, ShapeError, UnknownModelError
 from latens.inspect.anatomy import REACH, Anatomy, Latent, Part, RatePoint, gaussian_pmf, psnr
 from latens.io import Image, printable
+from latens.latent_codecs import ExactEntropy
+from latens.latent_codecs.exact import LATENT_BITS, Decoded, Pass
 from latens.models import CompressionModel
-from latens.models.latens_base import first_step_mask, gaussian_likelihood
+from latens.models.exact import hyper_analysis
+from latens.models.latens_base import LatensBase, first_step_mask, gaussian_likelihood
 from latens.zoo import DEFAULT_MODEL, LoadedModel, cards, entries, entry, image_models, load
 from latens.zoo.pretrained import load_pretrained, read_checkpoint
 
@@ -32,9 +36,9 @@ __all__ = ["ClassicSubject", "LtnSubject", "Subject", "load_subject"]
 
 Uint8 = npt.NDArray[np.uint8]
 Float64 = npt.NDArray[np.float64]
+Array = npt.NDArray[np.float32]
 
 _GRID = 64  # pixels per position of z in all models
-_LEVELS = 65535
 _LANE_STATE = 5
 _STREAM_STATE = 8
 
@@ -87,7 +91,7 @@ def _padded(pixels: Uint8) -> Tensor:
     return F.pad(x, (0, -x.shape[3] % _GRID, 0, -x.shape[2] % _GRID), mode="replicate")
 
 
-def _array(tensor: Tensor) -> npt.NDArray[np.float32]:
+def _array(tensor: Tensor) -> Array:
     """``(1, C, h, w)`` as an array ``(C, h, w)``."""
     return np.ascontiguousarray(tensor[0].float().numpy())
 
@@ -109,9 +113,12 @@ class LtnSubject(Subject):
 
     def __init__(self, model: LoadedModel | str | os.PathLike[str] = DEFAULT_MODEL) -> None:
         self._codec = ImageCodec(model)
-        self.name = self._codec.model.id
-        self.qualities = tuple(float(q) for q in range(0, 101, 10))
-        self.quality = 50.0
+        self._model = FileModel(self._codec.model, fast=False)
+        self.name = self._model.id
+        rates = self._model.rates
+        count = 11 if rates is None else rates
+        self.qualities = tuple(100.0 * i / max(1, count - 1) for i in range(count))
+        self.quality = 50.0 if count > 1 else 0.0
 
     def point(self, pixels: Uint8, quality: float) -> RatePoint:
         _, container, reconstruction, size = self._code(_rgb(pixels), quality)
@@ -125,12 +132,13 @@ class LtnSubject(Subject):
         original, container, reconstruction, size = self._code(_rgb(pixels), quality)
         with torch.inference_mode():
             parts, tiles = self._parts(container, size)
-            q = torch.tensor([container.header.quality / _LEVELS], dtype=torch.float32)
-            y, z = self._latents(original, container.header, tiles, q)
-        return Anatomy(self.name, quality, 16, original, reconstruction, y, z, _with_theory(parts, y, z))
+            y, z = self._latents(original, container.header, tiles)
+        return Anatomy(self.name, quality, LATENT, original, reconstruction, y, z, _with_theory(parts, y, z))
 
     def _code(self, original: Uint8, quality: float) -> tuple[Uint8, ltn.Container, Uint8, int]:
-        data = self._codec.encode(Image(original), quality)
+        if len(self.qualities) == 1 and quality != self.quality:
+            raise ImageError(f"{self.name} has a single rate, quality {self.quality:g}, got {quality:g}")
+        data = self._codec.encode(Image(original), None if len(self.qualities) == 1 else quality)
         container = ltn.read(data, ltn.Limits(max_pixels=original.size))
         decoded, _ = self._codec.decode(container)
         return original, container, decoded.pixels, len(data)
@@ -139,74 +147,147 @@ class LtnSubject(Subject):
         """Real bytes, and the symbols of all tiles.
 
         All symbols share a stream. z and y are what each adds to it where there is one coder state; that state, and
-        what further ones cost, counts as "coder states".
+        what further ones cost, counts as "coder states". What a model without side information codes is its y.
         """
-        header, entropy = container.header, self._codec.model.entropy
-        knot = entropy.knot_at(header.quality)
+        header, entropy = container.header, self._model.entropy
+        knot = self._model.knot(header.quality)
         tiles, streams, z_size, y_size = [], 0, 0, 0
         for tile, rect in zip(container.tiles, header.tiles(), strict=True):
             if tile is None:  # strict reading leaves none out
                 continue
             width, height = ltn.coded_size(rect.width, rect.height)
-            shape = (height // _GRID, width // _GRID)
-            z, y, indexes, _ = entropy.decode(tile.stream, shape, knot, header.skip, header.lanes)
+            shape = (height // self._model.hyper, width // self._model.hyper)
+            decoded = entropy.decode(tile.stream, shape, knot, header.skip, header.lanes)
+            z, y = decoded.z, decoded.y
             z_alone = len(entropy.encode(z, entropy.replay(np.zeros_like(y)), knot, 256, 1)[0])
             streams += len(tile.stream)
             z_size += z_alone - _LANE_STATE
             y_size += len(entropy.encode(z, entropy.replay(y), knot, header.skip, 1)[0]) - z_alone
-            tiles.append((rect, z, y, indexes))
+            tiles.append((rect, decoded))
+        coded = (
+            [Part("z", 0.0, z_size), Part("y", 0.0, y_size)] if entropy.groups else [Part("y", 0.0, z_size)]
+        )
         parts = (
             Part("container", 0.0, size - streams),
             Part("coder states", 0.0, streams - z_size - y_size),
-            Part("z", 0.0, z_size),
-            Part("y", 0.0, y_size),
+            *coded,
         )
         return parts, tiles
 
     def _latents(
-        self, original: Uint8, header: ltn.Header, tiles: list[_Tile], q: Tensor
-    ) -> tuple[Latent, Latent]:
-        network = self._codec.model.base
-        x = _padded(original)
-        values = network.analyse(x.contiguous(memory_format=torch.channels_last), q)
-        z_values = network.hyper_analyse(values, q)
-        knot = torch.tensor([self._codec.model.entropy.knot_at(header.quality)])
-        y_parts = {name: np.empty(values.shape[1:], np.float32) for name in ("symbols", "bits", "mean")}
-        indexes = np.empty(values.shape[1:], np.uint8)
+        self, original: Uint8, header: ltn.Header, tiles: list[_Tile]
+    ) -> tuple[Latent, Latent | None]:
+        network, entropy = self._codec.model.network, self._model.entropy
+        knot = self._model.knot(header.quality)
+        look = _Base(network, header) if isinstance(network, LatensBase) else _Classic(network, entropy, knot)
+        values, z_values = look.values(_padded(original))
         z_symbols = np.empty(z_values.shape[1:], np.int32)
-        z_bits = np.empty(z_values.shape[1:], np.float32)
-        for rect, z, y, index in tiles:
-            here = _window(rect, 16, y.shape)
-            there = _window(rect, _GRID, z.shape)
-            z_hat, symbols = torch.from_numpy(z)[None].float(), torch.from_numpy(y)[None].float()
-            first = first_step_mask(symbols)
-            features = network.means(z_hat)
-            mean = network.first_mean(features, q)
-            mean = torch.where(first, mean, network.second_mean(features, (symbols + mean) * first, q))
-            log_scale = torch.log(get_scale_table())[torch.from_numpy(index.astype(np.int64))]
-            coded = torch.from_numpy(index >= header.skip)
-            bits = -torch.log2(gaussian_likelihood(symbols[0], log_scale)) * coded
-            y_parts["symbols"][here], y_parts["bits"][here] = y, bits.numpy()
-            y_parts["mean"][here] = mean[0].numpy()
-            indexes[here] = index
-            z_symbols[there] = z
-            z_bits[there] = -torch.log2(network.prior(z_hat, knot))[0].numpy()
+        y_symbols, indexes = np.empty(values.shape[1:], np.int32), np.empty(values.shape[1:], np.uint8)
+        mean = np.empty(values.shape[1:], np.float32)
+        for rect, tile in tiles:
+            there = _window(rect, self._model.hyper, tile.z.shape)
+            z_symbols[there] = tile.z
+            if entropy.groups:
+                here = _window(rect, LATENT, tile.y.shape)
+                y_symbols[here], indexes[here] = tile.y, tile.indexes
+                mean[here] = look.mean(tile)
+        z = Latent(_array(z_values), z_symbols, *_by_tables(entropy, knot, z_symbols))
+        if not entropy.groups:
+            return z, None
+        coded = indexes >= header.skip
         scale = get_scale_table().numpy()[indexes]
-        expected = gaussian_pmf(np.where(indexes >= header.skip, scale, 1e-3))  # the rest is always zero
-        y_latent = Latent(
-            _array(values),
-            y_parts["symbols"].astype(np.int32),
-            y_parts["bits"],
-            expected,
-            y_parts["mean"],
-            scale,
+        log_scale = torch.from_numpy(scale).log()
+        bits = (
+            -torch.log2(gaussian_likelihood(torch.from_numpy(y_symbols).float(), log_scale)).numpy() * coded
         )
-        grid = torch.arange(-REACH, REACH + 1.0).expand(1, z_symbols.shape[0], 1, -1)
-        z_expected = network.prior(grid, knot)[0, :, 0].double().numpy()
-        return y_latent, Latent(_array(z_values), z_symbols, z_bits, z_expected)
+        expected = gaussian_pmf(np.where(coded, scale, 1e-3))  # the rest is always zero
+        means = mean if look.has_means else None
+        return Latent(_array(values), y_symbols, bits, expected, means, scale), z
 
 
-_Tile = tuple[ltn.Rect, npt.NDArray[np.int16], npt.NDArray[np.int16], npt.NDArray[np.uint8]]
+class _Base:
+    """The default model: what its files leave to float networks."""
+
+    has_means = True
+
+    def __init__(self, network: LatensBase, header: ltn.Header) -> None:
+        self._network = network
+        self._quality = torch.tensor([header.quality / LEVELS], dtype=torch.float32)
+
+    def values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """y and z of a picture before rounding, in steps."""
+        y = self._network.analyse(by_position(x), self._quality)
+        return y, self._network.hyper_analyse(y, self._quality)
+
+    def mean(self, tile: Decoded) -> Array:
+        """Predicted for each symbol of y, in steps."""
+        network, q = self._network, self._quality
+        symbols = torch.from_numpy(tile.y)[None].float()
+        first = first_step_mask(symbols)
+        features = network.means(torch.from_numpy(tile.z)[None].float())
+        mean = network.first_mean(features, q)
+        return _array(torch.where(first, mean, network.second_mean(features, (symbols + mean) * first, q)))
+
+
+class _Classic:
+    """A published architecture: its means are integers."""
+
+    def __init__(self, network: CompressionModel, entropy: ExactEntropy, knot: int) -> None:
+        self._network, self._entropy, self._knot = network, entropy, knot
+        level = entropy.levels[knot if len(entropy.levels) > 1 else 0]
+        self._step, self._z_step = level.step / (1 << 16), level.z_step / (1 << entropy.z_bits)
+        self.has_means = any(group.mean is not None for group in entropy.groups)
+
+    def values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """As of :class:`_Base`."""
+        y = cast(nn.Module, self._network.g_a)(by_position(x))
+        z = hyper_analysis(self._network, y) if self._entropy.groups else y
+        medians = torch.from_numpy(self._entropy.medians / (1 << self._entropy.z_bits)).to(z.dtype)
+        return y / self._step, (z - medians[:, None, None]) / self._z_step
+
+    def mean(self, tile: Decoded) -> Array:
+        """As of :class:`_Base`: what the integer networks say when they meet the same symbols again."""
+        entropy = self._entropy
+        rows = torch.zeros((tile.y[0].size, entropy.y_channels), dtype=torch.float64)
+        ends = np.cumsum([group.channels for group in entropy.groups])
+        replay = entropy.replay(tile.y)
+
+        def note(part: Pass) -> Tensor:
+            end = int(ends[part.group])
+            columns = slice(end - entropy.groups[part.group].channels, end)
+            if part.means is not None:
+                rows[slice(None) if part.positions is None else part.positions, columns] = part.means
+            return replay(part)
+
+        entropy.encode(tile.z, note, self._knot, 0)
+        mean = rows / ((1 << LATENT_BITS) * self._step)
+        return _array(mean.view(*tile.y.shape[1:], -1).permute(2, 0, 1)[None])
+
+
+def _by_tables(entropy: ExactEntropy, knot: int, symbols: npt.NDArray[np.int32]) -> tuple[Array, Float64]:
+    """Bits of the symbols of z, and for each channel the probabilities of symbols around zero, by its tables."""
+    start = knot * entropy.z_channels
+    rows = entropy.z_tables.rows(start, start + entropy.z_channels)
+    offsets = entropy.z_tables.offsets[start : start + entropy.z_channels]
+    around = np.arange(-REACH, REACH + 1)
+    bits, expected = np.empty(symbols.shape, np.float32), np.zeros((len(rows), len(around)))
+    for channel, (row, offset) in enumerate(zip(rows, offsets, strict=True)):
+        mass = np.diff(row) / float(row[-1])
+        escape = len(mass) - 1
+        place = symbols[channel] - offset
+        inside = (place >= 0) & (place < escape)
+        # Beyond the table: its last entry, then the number of nibbles and the nibbles of the distance.
+        beyond = 2 * np.where(place < 0, -place - 1, place - escape) + 1
+        nibbles = 1 + np.ceil(np.log2(np.maximum(beyond, 1) + 1) / 4)
+        cost = -np.log2(mass[np.where(inside, place, escape)])
+        bits[channel] = np.where(inside, cost, cost + 4 * nibbles)
+        place = around - offset
+        known = (place >= 0) & (place < escape)
+        expected[channel, known] = mass[place[known]]
+    return bits, expected
+
+
+_Tile = tuple[ltn.Rect, Decoded]
 
 
 def _window(rect: ltn.Rect, step: int, shape: tuple[int, ...]) -> tuple[slice, slice, slice]:
@@ -437,10 +518,7 @@ def load_subject(
         known = ", ".join([*(c.id for c in cards()), *(e.id for e in entries() if e.media == "image")])
         raise UnknownModelError(f"{printable(name)}: neither a file nor a model; there are {known}")
     try:
-        loaded = load(path)
-        if isinstance(loaded.network, CompressionModel):
-            return ClassicSubject(loaded.id, {1: loaded.network})
-        return LtnSubject(loaded)
+        return LtnSubject(load(path))
     except ModelError as not_latens:
         try:
             state = load_pretrained(read_checkpoint(path))
