@@ -96,7 +96,7 @@ class TestWays:
         fields = json.loads(latens("video", "info", "c.ltn", "--json").out)["fields"]
         assert (fields["Chroma"], fields["Bits per sample"], fields["Time base"]) == (
             "4:4:4",
-            "10",
+            10,
             "1001/30000 s",
         )
 

@@ -219,7 +219,7 @@ def test_round_trip(container: Container) -> None:
     shown = ltn.describe(data)
     assert shown.size == shown.overhead + shown.extras + shown.streams == len(data)
     assert sum(chunk.size for chunk in shown.chunks) + shown.chunks[0].offset == len(data)
-    assert all(text.isprintable() and text.isascii() for pair in shown.fields for text in pair)
+    assert all(str(part).isprintable() and str(part).isascii() for pair in shown.fields for part in pair)
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])

@@ -719,6 +719,17 @@ def test_pillow_carries_metadata() -> None:
         from_pil(P.new("F", (2, 2)))
 
 
+def test_pillow_animations_need_a_choice() -> None:
+    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+    first, *rest = (P.new("RGB", (8, 6), colour) for colour in colours)
+    picture = P.open(io.BytesIO(saved(first, "PNG", save_all=True, append_images=rest)))
+    with pytest.raises(ImageError, match=r"3 pictures; choose one with seek\(n\) and copy\(\)"):
+        from_pil(picture)
+    assert tuple(from_pil(picture.copy()).pixels[0, 0]) == colours[0]
+    picture.seek(2)
+    assert tuple(from_pil(picture).pixels[0, 0]) == colours[2]
+
+
 @pytest.mark.parametrize(
     ("pixels", "alpha"),
     [

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import traceback
@@ -123,6 +124,21 @@ def _run(
             raise typer.Exit(code)
 
 
+_SIZE = re.compile(r"(\d+\.?\d*|\.\d+) ?(?:([kmg])(i?))?b?", re.IGNORECASE | re.ASCII)
+
+
+def _bytes(text: str) -> float:
+    """Number of bytes: ``20000``, ``20k``, ``1.5MB``, ``64KiB``."""
+    found = _SIZE.fullmatch(text.strip())
+    size = 0.0
+    if found is not None:
+        number, unit, binary = found.groups()
+        size = float(number) * (1024 if binary else 1000) ** " kmg".index((unit or " ").lower())
+    if not 1 <= size < 1e15:
+        raise typer.BadParameter(f"{text!r}: expected a size such as 50000, 50k, 1.5MB or 64KiB")
+    return size
+
+
 @app.command()
 def encode(
     inputs: Inputs,
@@ -132,7 +148,13 @@ def encode(
         typer.Option("--quality", "-q", min=0, max=100, help="0 (smallest) to 100 (best); 50 by default."),
     ] = None,
     target_size: Annotated[
-        int | None, typer.Option("--target-size", min=1, help="At most so many bytes, at least 2 % less.")
+        float | None,
+        typer.Option(
+            "--target-size",
+            parser=_bytes,
+            metavar="BYTES",
+            help="At most so many bytes, and at most 2 % less; 20k, 1.5M and 64KiB are sizes, too.",
+        ),
     ] = None,
     target_bpp: Annotated[
         float | None, typer.Option("--target-bpp", help="The same in bits per pixel.")
@@ -163,7 +185,7 @@ def encode(
 
       latens encode -q 30 *.jpg -o small/
 
-      latens encode photo.png --target-size 50000
+      latens encode photo.png --target-size 50k
     """
     if sum(option is not None for option in (quality, target_size, target_bpp, target_psnr)) > 1:
         raise TargetError("give one of --quality, --target-size, --target-bpp and --target-psnr, not several")

@@ -42,11 +42,15 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Job:
-    """One file to read and one to write; ``-`` stands for standard input or output."""
+    """One file to read and one to write; ``-`` stands for standard input or output.
+
+    ``new_folder``: whether the folder of the target is made if it is not there.
+    """
 
     source: str
     target: str
     inputs: Inputs
+    new_folder: bool
 
     @property
     def source_name(self) -> str:
@@ -76,7 +80,8 @@ def named(source: str) -> Iterator[None]:
 def plan(sources: list[str], output: str | None, suffix: str, force: bool) -> list[Job]:
     """The jobs of a command, all of them checked; nothing is written.
 
-    One source may go to a file, or to standard output; several go to a folder, or each beside its source.
+    One source may go to a file, or to standard output; several go to a folder, or each beside its source. A folder is
+    made if ``output`` names it; that of a file has to be there.
 
     Raises:
         OutputError: two sources would write the same file, or an output must not be written.
@@ -99,7 +104,7 @@ def plan(sources: list[str], output: str | None, suffix: str, force: bool) -> li
         else:
             folder = Path(source).parent if output is None else Path(output)
             target = str(folder / (Path(source).stem + suffix))
-        jobs.append(Job(source, target, inputs))
+        jobs.append(Job(source, target, inputs, is_folder))
     _check(jobs, force)
     return jobs
 
@@ -124,7 +129,7 @@ def _check(jobs: list[Job], force: bool) -> None:
             )
     for job in taken.values():
         folder = Path(job.target).parent
-        if _is_folder(folder):
+        if _is_folder(folder) or not job.new_folder:
             check_output(job.target, force=force, inputs=job.inputs.same_as(job.target))
         else:
             _check_folder(folder)
@@ -166,10 +171,11 @@ def write(job: Job, data: bytes, force: bool) -> None:
         to_standard_output(data)
         return
     folder = Path(job.target).parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{printable(folder)}: cannot be made ({error.strerror})") from error
+    if job.new_folder:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{printable(folder)}: cannot be made ({error.strerror})") from error
     atomic_write(job.target, data, force=force, inputs=job.inputs.same_as(job.target))
 
 

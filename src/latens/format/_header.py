@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -360,17 +360,8 @@ def require_shortest(packed: bytes, found: memoryview) -> None:
         raise FormatError("model: the name is not stored in its shortest form")
 
 
-_COLOUR_NAMES = {SRGB: "sRGB"}
-_SHOW: dict[str, Callable[[Any], str]] = {
-    "colour": lambda value: _COLOUR_NAMES.get(value, "CICP " + "/".join(map(str, value))),
-    "tile_size": lambda value: f"{value} px",
-}
-
-
-def describe_header(header: Header) -> list[tuple[str, str]]:
-    """(label, value) of each field, as printable ASCII."""
-    return [
-        (field.label, _SHOW.get(field.name, str)(getattr(header, field.name)))
-        for field in FIELDS
-        if field.name not in _DERIVED
-    ]
+def describe_header(header: Header) -> list[tuple[str, int | str]]:
+    """(label, value) of each field: a number, or printable ASCII."""
+    colour = "sRGB" if header.colour == SRGB else "CICP " + "/".join(map(str, header.colour))
+    values = {**vars(header), "colour": colour}
+    return [(field.label, values[field.name]) for field in FIELDS if field.name not in _DERIVED]

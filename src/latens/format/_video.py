@@ -188,15 +188,15 @@ class VideoHeader:
         """The largest payload of a frame in bytes."""
         return max_frame_size(self.width, self.height) + (2 + _MAX_STREAMS) * VARINT_BYTES + 5
 
-    def describe(self) -> list[tuple[str, str]]:
-        """(label, value) of each field, as printable ASCII."""
+    def describe(self) -> list[tuple[str, int | str]]:
+        """(label, value) of each field: a number, or printable ASCII."""
         shown: dict[str, str] = {
             "colour": "CICP " + "/".join(map(str, self.colour)),
             "time_base": "{}/{} s".format(*self.time_base),
             "frame_rate": f"{self.frame_rate[0] / self.frame_rate[1]:.6g} per second",
         }
         return [
-            (field.label, shown.get(field.name, str(getattr(self, field.name))))
+            (field.label, shown.get(field.name, getattr(self, field.name)))
             for field in _FIELDS
             if field.name not in _DERIVED
         ]

@@ -114,9 +114,14 @@ def read_image(source: Source, *, frame: int | None = None, max_pixels: int = MA
 def from_pil(image: PilImage.Image) -> Image:
     """A Pillow image as an `Image`, by the rules of this module.
 
-    Pillow has already cut 16-bit colour to 8 bits by then; `read_image` rounds it. Raises ImageError.
+    Pillow has already cut 16-bit colour to 8 bits by then; `read_image` rounds it. An animation is refused as long as
+    nobody has chosen a picture with `seek`; of a copy Pillow knows no more that it was one. Raises ImageError.
     """
     try:
+        if _frames(image) > 1 and image.format != "MPO" and not image.tell():
+            raise ImageError(
+                f"animated or with pages, {_frames(image)} pictures; choose one with seek(n) and copy()"
+            )
         image.load()
         return _convert(image, [], None, None)
     except LatensError:
