@@ -486,11 +486,9 @@ def test_what_is_no_image_is_refused(image: Any, error: type[LatensError], tiny_
 
 
 def test_paths_are_no_files() -> None:
-    for wrong in ("photo.ltn", Path("photo.ltn")):
+    for wrong in ("photo.ltn", Path("photo.ltn"), [1, 2]):
         with pytest.raises(ShapeError, match=r"expected the bytes of a \.ltn file, got .*read_bytes"):
             latens.decode(wrong)  # type: ignore[arg-type]
-    with pytest.raises(ShapeError, match=r"got list$"):
-        latens.decode([1, 2])  # type: ignore[arg-type]
 
 
 def test_python_decode_is_limited(tiny_weights: Path) -> None:

@@ -360,8 +360,10 @@ def decode(
         WrongWeightsError, UnknownModelError, ModelError: the model that the file needs is not at hand.
     """
     if not isinstance(data, bytes | bytearray | memoryview):
-        hint = "; for a path, use Path(path).read_bytes()" if isinstance(data, str | os.PathLike) else ""
-        raise ShapeError(f"expected the bytes of a .ltn file, got {type(data).__name__}{hint}")
+        raise ShapeError(
+            f"expected the bytes of a .ltn file, got {type(data).__name__}; a file gives them by "
+            "Path(name).read_bytes()"
+        )
     limits = ltn.Limits() if max_pixels is None else ltn.Limits(max_pixels=max_pixels)
     container = ltn.read(data, limits)
     codec = ImageCodec(model, fast=fast) if model else ImageCodec.for_file(container.header, fast=fast)

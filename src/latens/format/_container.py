@@ -81,9 +81,9 @@ class ChunkInfo(NamedTuple):
 class Description:
     """What `latens info` prints. All strings are printable ASCII.
 
-    fields: (label, value) of each header field, a number or a string. chunks: in file order. size: bytes of the file. streams:
-    bytes of coder streams. extras: bytes of chunks other than tiles and END. overhead: the rest, that is what
-    the container costs.
+    fields: (label, value) of each header field, a number or a string. chunks: in file order. size: bytes of the
+    file. streams: bytes of coder streams. extras: bytes of chunks other than tiles and END. overhead: the rest,
+    that is what the container costs.
     """
 
     fields: tuple[tuple[str, int | str], ...]
