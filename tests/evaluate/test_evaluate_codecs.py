@@ -1,6 +1,7 @@
 """Adapters: every codec gives back what it was given, in the right colours, in any size."""
 
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from PIL import Image
 
 import tiny
 from latens.errors import CodecError, FormatError, ModelError, ShapeError, TargetError, UnavailableError
-from latens.evaluate import codec_names, find_closest, make_codec, measure
+from latens.evaluate import Results, codec_names, find_closest, make_codec, measure
 from latens.evaluate.codecs.base import split_spec
 from latens.evaluate.codecs.learned import checkpoints
 from latens.evaluate.colour import to_planes, to_rgb
@@ -102,6 +103,70 @@ def test_a_program_that_fails_is_quoted(programs: dict[str, str]) -> None:
 def test_missing_programs_are_named(tmp_path: Path) -> None:
     with pytest.raises(CodecError, match="no such file"):
         make_codec("bpg", 1, encoder=str(tmp_path / "none"), decoder=str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("name", ["hm", "vtm"])
+@pytest.mark.parametrize(("options", "limit"), [("", 42), (":bits=10", 46), (":chroma=420:bits=10", 36)])
+def test_reference_software_is_given_planes(
+    reference_software: dict[str, str], name: str, options: str, limit: float
+) -> None:
+    codec = make_codec(name + options, 1, **reference_software)
+    pixels = colourful(45, 51)
+    data = codec.encode(pixels, 12)
+    assert len(codec.encode(pixels, 37)) < len(data)
+    decoded = codec.decode(data, (45, 51), 12)
+    found = measure(pixels, decoded, ("psnr_rgb",))["psnr_rgb"]
+    assert found is not None
+    assert found > limit
+    error = decoded.astype(float) - pixels
+    assert np.abs(error.mean((0, 1))).max() < 1.5, "a bias means wrong range or matrix"
+    about = codec.describe()
+    assert about["options"]["encoder"] == about["version"] == "encoderApp"
+    assert about["options"]["config"] == "encoder_intra.cfg"
+
+
+def test_programs_are_given_on_the_command_line(
+    reference_software: dict[str, str], photos: Path, tmp_path: Path
+) -> None:
+    from latens.cli import app
+
+    paths = {"--encoder-path": "encoder", "--decoder-path": "decoder", "--config": "config"}
+    given = [word for option, name in paths.items() for word in (option, reference_software[name])]
+    results = tmp_path / "r.json"
+    settings = ("-p", "vtm=12,37", "--repeats", "1", "--metrics", "psnr_rgb")
+    assert app.run(["bench", str(photos), "-c", "vtm", *settings, *given, "-o", str(results)]) == 0
+    found = Results.load(results)
+    assert len(found.points) == 4
+    assert str(tmp_path) not in json.dumps(found.codecs), "where programs lie is nobody's business"
+    page = tmp_path / "r.html"
+    assert app.run(["report", str(results), *given, "-o", str(page)]) == 0
+    assert page.read_text().count("data:image/webp") >= 4
+    image = str(photos / "plain.png")
+    assert app.run(["find", image, "-c", "vtm", "--target", "40", *given, "--json"]) == 0
+
+
+def test_reference_software_that_fails_is_quoted(
+    reference_software: dict[str, str], tmp_path: Path, programs: dict[str, str]
+) -> None:
+    Path(reference_software["config"]).write_text("nothing")
+    with pytest.raises(CodecError, match="no configuration of pictures"):
+        make_codec("vtm", 1, **reference_software).encode(colourful(8, 8), 22)
+    with pytest.raises(CodecError, match="the encoder wrote no file"):
+        make_codec("vtm", 1, **{**reference_software, "encoder": "/bin/true"}).encode(colourful(8, 8), 22)
+    with pytest.raises(CodecError, match="the decoder wrote no image"):
+        make_codec("vtm", 1, **{**reference_software, "decoder": "/bin/true"}).decode(b"x", (8, 8), 22)
+    with pytest.raises(CodecError, match="needs --config"):
+        make_codec("hm", 1, **programs)
+
+
+def test_tfci_is_called_both_ways(tfci_script: str) -> None:
+    codec = make_codec("tfci:model=mbt2018-mean-mse", 1, encoder=tfci_script)
+    pixels = colourful(20, 30)
+    data = codec.encode(pixels, 3)
+    assert data[:1] == b"3"
+    assert np.array_equal(codec.decode(data, (20, 30), 3), pixels)
+    with pytest.raises(CodecError, match="unknown model b2018-leaky-relu-128-1"):
+        make_codec("tfci:model=b2018-leaky-relu-128", 1, encoder=tfci_script).encode(pixels, 1)
 
 
 # ---- colour
