@@ -155,7 +155,7 @@ from latens.codec.video import VideoCodec
 torch.set_num_threads(int(sys.argv[3])); torch.backends.mkldnn.enabled = sys.argv[4] == "1"
 codec = VideoCodec(sys.argv[1])
 found = []
-original = codec._entropy.parts
+original = codec.model.entropy.parts
 for name, part in original.items():
     def spy(*a, _decode=part.decode, **k):
         decoded = _decode(*a, **k)

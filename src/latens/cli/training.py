@@ -38,6 +38,10 @@ def _seconds(budget: str | None) -> float:
 def train(
     run: Annotated[Path, typer.Argument(help="Run folder; an unfinished run in it is continued.")],
     data: Annotated[Path | None, typer.Option("--data", help="Folder (or .tar) of photographs.")] = None,
+    clips: Annotated[
+        Path | None,
+        typer.Option("--clips", help="Folder of video files and of folders of frames, for latens-video."),
+    ] = None,
     config: Annotated[
         Path | None,
         typer.Option(
@@ -48,7 +52,9 @@ def train(
     architecture: Annotated[
         str | None,
         typer.Option(
-            "--architecture", "-a", help="latens-base, or one that 'latens models --published' lists."
+            "--architecture",
+            "-a",
+            help="latens-base, latens-video, or one that 'latens models --published' lists.",
         ),
     ] = None,
     quality: Annotated[
@@ -99,7 +105,7 @@ def train(
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of crops, qualities and noise.")] = None,
 ) -> None:
-    """Train a model on photographs.
+    """Train a model on photographs, or on clips.
 
     The architecture is that of the default model unless another one is named. The run can be killed at any time
     and goes on from its last checkpoint when the command is repeated; Ctrl-C saves first. A run without --steps
@@ -117,6 +123,8 @@ def train(
       latens train tuned/ --data photos/ --branch-from latens-base-2 --decay-steps 2000
 
       latens train mean-3/ --data photos/ -a mbt2018-mean -q 3 --steps 500000
+
+      latens train video/ -a latens-video --clips vimeo_septuplet/sequences/ --data photos/
     """
     seconds = _seconds(budget)
     from latens.train import Trainer
@@ -124,14 +132,15 @@ def train(
     resumes = (run / "checkpoint.pt").exists()
     origin = None if branch_from is None else _origin(branch_from)
     given = {
-        "architecture": architecture, "data": _absolute(data), "validation": _absolute(validation),
-        "exclude_like": _absolute(exclude_like), "quality": quality, "metric": metric, "lmbda": lmbda,
+        "architecture": architecture, "data": _absolute(data), "clips": _absolute(clips),
+        "validation": _absolute(validation), "exclude_like": _absolute(exclude_like),
+        "quality": quality, "metric": metric, "lmbda": lmbda,
         "steps": steps, "device": device, "threads": threads, "seed": seed,
     }  # fmt: skip
     settings = _settings(run, config, origin, {k: v for k, v in given.items() if v is not None})
     settings = settings.changed(options or [])
-    if not settings.data:
-        raise TrainingError("no photographs: give a folder with --data")
+    if not settings.data and not (settings.is_video and settings.clips):
+        raise TrainingError("no photographs: give a folder with --data; for video, one of clips with --clips")
     progress = _Progress()
     trainer = Trainer(settings, run, origin, progress.show)
     try:
@@ -193,7 +202,9 @@ def _introduce(trainer: Trainer) -> None:
     for remark in trainer.remarks:
         say(printable(remark))
     begins = "resuming" if trainer.resumed else "starting"
-    say(f"{len(trainer.pool)} photographs, {begins} at step {trainer.step}")
+    found = [] if trainer.pool is None else [f"{len(trainer.pool)} photographs"]
+    found += [f"{len(trainer.clips)} clips"] if trainer.clips else []
+    say(f"{', '.join(found)}, {begins} at step {trainer.step}")
 
 
 def _origin(name: str) -> Path:

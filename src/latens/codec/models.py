@@ -16,15 +16,30 @@ from latens import format as ltn
 from latens.errors import ModelError
 from latens.latent_codecs import ExactEntropy
 from latens.latent_codecs.exact import QUALITY_MAX as LEVELS
-from latens.latent_codecs.exact import Pass
+from latens.latent_codecs.exact import Decoded, Pass
 from latens.models.base import CompressionModel
 from latens.models.exact import hyper_analysis
 from latens.models.latens_base import LatensBase, first_step_mask
 from latens.zoo import LoadedModel
 
-__all__ = ["LATENT", "LEVELS", "CodedTile", "FileModel", "by_position", "finite"]
+__all__ = [
+    "LATENT",
+    "LEVELS",
+    "CodedLatent",
+    "CodedTile",
+    "FileModel",
+    "Predict",
+    "Second",
+    "by_position",
+    "encode_in_two_steps",
+    "finish_in_two_steps",
+    "finite",
+]
 
 Int16 = npt.NDArray[np.int16]
+# From z, rounded, to the means of all positions, and what makes means of the second half from y of the first.
+Second = Callable[[Tensor], Tensor]
+Predict = Callable[[Tensor], tuple[Tensor, Second]]
 
 LATENT = 16  # pixels per position of y
 _INT16 = 32767.0
@@ -205,33 +220,25 @@ class _Base:
         y = features * network.gain(q)
         with fast:
             z = finite(network.hyper_analyse(y, q)).round_().clamp_(-_INT16, _INT16)
-
-        def quantise(part: Pass) -> Tensor:
-            coded = by_position((part.indexes >= self.skip).view(*y.shape[2:], -1).permute(2, 0, 1)[None])
-            first = by_position(first_step_mask(y))
-            means = network.means(z)
-            mean = network.first_mean(means, q)
-            symbols = _round(y - mean) * coded
-            y_first = (symbols + mean) * first
-            mean = network.second_mean(means, y_first, q)
-            symbols = torch.where(first, symbols, _round(y - finite(mean)) * coded)
-            return symbols[0].permute(1, 2, 0).reshape(-1, y.shape[1]).to(torch.int16)
-
-        z_symbols = np.ascontiguousarray(z[0].numpy().astype(np.int16))
-        stream, lanes, decoded = self.entropy.encode(z_symbols, quantise, knot, self.skip, lanes)
-        return stream, lanes, z_symbols, decoded.y
+        coded = encode_in_two_steps(self.entropy, y, z, self._predict(q), knot, self.skip, lanes)
+        return coded.stream, coded.lanes, coded.decoded.z, coded.decoded.y
 
     def decode(
         self, stream: bytes, z_shape: tuple[int, int], header: ltn.Header, knot: int
     ) -> tuple[Int16, Int16, Tensor]:
-        network, q = self.network, self._quality(header.quality)
         decoded = self.entropy.decode(stream, z_shape, knot, header.skip, header.lanes)
-        symbols = by_position(decoded.latent)
-        first = by_position(first_step_mask(symbols))
-        means = network.means(by_position(torch.from_numpy(decoded.z)[None]).float())
-        y_first = (symbols + network.first_mean(means, q)) * first
-        y_second = symbols + network.second_mean(means, y_first, q)
-        return decoded.z, decoded.y, torch.where(first, y_first, y_second)
+        return (
+            decoded.z,
+            decoded.y,
+            finish_in_two_steps(decoded, self._predict(self._quality(header.quality))),
+        )
+
+    def _predict(self, q: Tensor) -> Predict:
+        def predict(z: Tensor) -> tuple[Tensor, Second]:
+            means = self.network.means(z)
+            return self.network.first_mean(means, q), lambda y: self.network.second_mean(means, y, q)
+
+        return predict
 
     def synthesise(self, y_hat: Tensor, level: int) -> Tensor:
         return self.network.synthesise(y_hat, self._quality(level))
@@ -282,6 +289,57 @@ class _Classic:
 
     def synthesise(self, y_hat: Tensor, level: int) -> Tensor:
         return cast(Tensor, self.g_s(y_hat))
+
+
+class CodedLatent(NamedTuple):
+    """A stream and its lanes, what the decoder will have of it, and y as both sides have it, ``(1, C, H, W)``."""
+
+    stream: bytes
+    lanes: int
+    decoded: Decoded
+    y_hat: Tensor
+
+
+def encode_in_two_steps(
+    entropy: ExactEntropy, y: Tensor, z: Tensor, predict: Predict, knot: int, skip: int, lanes: int | None
+) -> CodedLatent:
+    """The stream of a latent whose means come from z and, at the second half of all positions, from the first.
+
+    Args:
+        entropy: of both.
+        y: ``(1, C, H, W)`` in units of the quantiser.
+        z: ``(1, C_z, h, w)``, rounded.
+        predict: the means.
+        knot, skip, lanes: as for :meth:`latens.latent_codecs.ExactEntropy.encode`.
+
+    Raises:
+        ModelError: the weights give values that are not finite.
+    """
+    found: list[Tensor] = []
+
+    def quantise(part: Pass) -> Tensor:
+        coded = by_position((part.indexes >= skip).view(*y.shape[2:], -1).permute(2, 0, 1)[None])
+        first = by_position(first_step_mask(y))
+        mean, second = predict(by_position(z))
+        symbols = _round(y - mean) * coded
+        y_first = (symbols + mean) * first
+        mean = second(y_first)
+        symbols = torch.where(first, symbols, _round(y - finite(mean)) * coded)
+        found.append(by_position(torch.where(first, y_first, symbols + mean)))
+        return symbols[0].permute(1, 2, 0).reshape(-1, y.shape[1]).to(torch.int16)
+
+    z_symbols = np.ascontiguousarray(z[0].numpy().astype(np.int16))
+    stream, lanes, decoded = entropy.encode(z_symbols, quantise, knot, skip, lanes)
+    return CodedLatent(stream, lanes, decoded, found[0])
+
+
+def finish_in_two_steps(decoded: Decoded, predict: Predict) -> Tensor:
+    """y ``(1, C, H, W)`` of decoded symbols; the inverse of :func:`encode_in_two_steps`."""
+    symbols = by_position(decoded.latent)
+    first = by_position(first_step_mask(symbols))
+    mean, second = predict(by_position(torch.from_numpy(decoded.z)[None]).float())
+    y_first = (symbols + mean) * first
+    return by_position(torch.where(first, y_first, symbols + second(y_first)))
 
 
 def _nothing(part: Pass) -> Tensor:

@@ -1,4 +1,4 @@
-"""Videos to ``.ltn`` and back, frame by frame: joins the container, planes of samples and scale-space flow."""
+"""Videos to ``.ltn`` and back, frame by frame: joins the container, planes of samples and models."""
 
 from __future__ import annotations
 
@@ -17,26 +17,17 @@ from torch.nn import functional as F
 
 from latens import format as ltn
 from latens.codec._colour import planes_from_rgb, rgb_from_planes
-from latens.errors import (
-    ChecksumError,
-    CoderError,
-    FormatError,
-    ModelError,
-    VideoError,
-    WrongWeightsError,
-)
+from latens.codec.models import LEVELS
+from latens.codec.video_models import picture_coder
+from latens.errors import ChecksumError, CoderError, FormatError, VideoError, WrongWeightsError
 from latens.io import VideoFrame, VideoInfo
-from latens.latent_codecs.exact import Decoded
-from latens.models.video.exact import PARTS
+from latens.models.video.conditional import settled
 from latens.zoo.video_weights import LoadedVideoModel, load_video
 
-__all__ = ["CodedFrame", "DecodedFrame", "VideoCodec"]
+__all__ = ["DEFAULT_QUALITY", "CodedFrame", "DecodedFrame", "VideoCodec"]
 
-_GRID = 128
-_HYPER = 128  # pixels per position of z
-# Tables below this index are so narrow that a symbol other than zero is hardly worth its bits; published weights were
-# trained without the rule, so all symbols are coded.
-_SKIP = 0
+DEFAULT_QUALITY = 50.0
+"""Of weights that have all qualities."""
 
 
 @dataclass(frozen=True)
@@ -90,12 +81,18 @@ class VideoCodec:
     def __init__(self, model: LoadedVideoModel | str | os.PathLike[str], *, fast: bool = False) -> None:
         self.model = model if isinstance(model, LoadedVideoModel) else load_video(model)
         self.fast = fast
-        self._network, self._entropy = self.model.network, self.model.entropy
+        self._coder = picture_coder(self.model, fast)
 
     # -- encoding ------------------------------------------------------------------------------------------
 
     def encode(
-        self, info: VideoInfo, frames: Iterable[VideoFrame], file: BinaryIO, *, gop: int = 12
+        self,
+        info: VideoInfo,
+        frames: Iterable[VideoFrame],
+        file: BinaryIO,
+        *,
+        gop: int = 12,
+        quality: float | None = None,
     ) -> Iterator[CodedFrame]:
         """Write the ``.ltn`` file of a video; a frame is in the file when it is yielded.
 
@@ -104,24 +101,27 @@ class VideoCodec:
             frames: with rising timestamps.
             file: opened for writing bytes.
             gop: every so many frames one can be decoded without others.
+            quality: 0 to 100, 50 by default; None for weights that have one only.
 
         Yields:
             What became of each frame.
 
         Raises:
-            VideoError: no frame, frames that do not fit ``info``, or a gop below 1.
+            VideoError: no frame, frames that do not fit ``info``, a gop below 1, or a quality that there is not.
             LimitError: too large for a file.
             ModelError: the weights give values that are not finite.
         """
         if gop < 1:
             raise VideoError(f"gop must be at least 1, not {gop}")
+        level = self._level(quality)
         header = ltn.VideoHeader(
             width=info.width,
             height=info.height,
             model=self.model.id,
-            entropy_id=self._entropy.entropy_id[:8],
+            entropy_id=self.model.entropy.entropy_id[:8],
             weights_id=self.model.weights_id[:8],
-            skip=_SKIP,
+            quality=level,
+            skip=self._coder.skip,
             chroma=info.chroma,
             bit_depth=info.bit_depth,
             colour=ltn.Cicp(*info.colour),
@@ -135,10 +135,9 @@ class VideoCodec:
         for number, frame in enumerate(frames):
             key = number % gop == 0
             with self._inference():
-                picture = self._picture(frame, info)
-                codes, reference = self._encode(picture, None if key else reference, info.bit_depth)
-            checksum = ltn.symbol_checksum(*(a.data for _, d in codes for a in (d.z, d.y)))
-            coded = ltn.Frame(number, frame.timestamp, key, checksum, tuple(stream for stream, _ in codes))
+                found = self._coder.encode(self._picture(frame, info), None if key else reference, level)
+                reference = settled(found.picture, info.bit_depth)
+            coded = ltn.Frame(number, frame.timestamp, key, found.checksum, found.streams)
             writer.add(coded)
             last = frame
             yield CodedFrame(number, key, coded.size, self._frame(reference, info, frame))
@@ -154,30 +153,23 @@ class VideoCodec:
                 f"{list(info.plane_sizes)} are expected"
             )
         rgb = rgb_from_planes(frame.planes, info.chroma, info.bit_depth, info.colour).clamp_(0, 1)
-        return F.pad(rgb, (0, -info.width % _GRID, 0, -info.height % _GRID), mode="replicate")
+        height, width = self._padded(info.height, info.width)
+        return F.pad(rgb, (0, width - info.width, 0, height - info.height), mode="replicate")
 
-    def _encode(
-        self, picture: Tensor, reference: Tensor | None, depth: int
-    ) -> tuple[list[tuple[ltn.Stream, Decoded]], Tensor]:
-        """Streams and symbols, and what the next frame refers to."""
-        network = self._network
-        run = network._transform
-        if reference is None:
-            code = self._code("img", run(network.img_encoder, picture))
-            return [code], self._settled(network._picture(code[1].latent), depth)
-        motion = self._code("motion", network._motion(picture, reference))
-        predicted = network._predict(reference, motion[1].latent)
-        residual = self._code("res", run(network.res_encoder, picture - predicted))
-        return [motion, residual], self._settled(
-            network._add(predicted, residual[1].latent, motion[1].latent), depth
-        )
+    def _padded(self, height: int, width: int) -> tuple[int, int]:
+        return height + -height % self._coder.grid, width + -width % self._coder.grid
 
-    def _code(self, name: str, y: Tensor) -> tuple[ltn.Stream, Decoded]:
-        prior = self._entropy.parts[name]
-        hyperprior = getattr(self._network, f"{name}_hyperprior")
-        z = prior.quantise_z(_finite(hyperprior.hyper_encoder(_finite(y))), 0)
-        stream, lanes, decoded = prior.encode(z, prior.quantiser(y, 0, _SKIP), 0, _SKIP)
-        return ltn.Stream(lanes, stream), decoded
+    def _level(self, quality: float | None) -> int:
+        """The header's quality."""
+        if not self._coder.qualities:
+            if quality is not None:
+                raise VideoError(f"{self.model.id} has one quality; leave quality out")
+            return 0
+        if quality is None:
+            quality = DEFAULT_QUALITY
+        if not 0 <= quality <= 100:
+            raise VideoError(f"quality must be between 0 and 100, got {quality}")
+        return round(quality / 100 * LEVELS)
 
     # -- decoding ------------------------------------------------------------------------------------------
 
@@ -217,7 +209,7 @@ class VideoCodec:
                 continue
             try:
                 with self._inference():
-                    reference = self._decode(frame, None if frame.key else reference, header)
+                    reference = self._decode(frame, reference, header)
             except (ChecksumError, CoderError, FormatError) as error:
                 if on_error == "raise":
                     raise type(error)(f"frame {frame.number}: {error}") from error
@@ -233,7 +225,7 @@ class VideoCodec:
             raise FormatError(f"nothing of the video can be saved: {'; '.join(reader.problems)[:500]}")
 
     def _check_identity(self, header: ltn.VideoHeader, other_weights: bool) -> None:
-        have = self._entropy.entropy_id[:8]
+        have = self.model.entropy.entropy_id[:8]
         if header.entropy_id != have:
             raise WrongWeightsError(
                 f"the file was made with entropy model {header.entropy_id} of {header.model}, {self.model.id} at hand "
@@ -247,32 +239,13 @@ class VideoCodec:
             )
 
     def _decode(self, frame: ltn.Frame, reference: Tensor | None, header: ltn.VideoHeader) -> Tensor:
-        names = PARTS[:1] if frame.key else PARTS[1:]
-        if len(frame.streams) != len(names):
-            raise FormatError(f"expected {len(names)} streams, found {len(frame.streams)}")
-        shape = -(-header.height // _HYPER), -(-header.width // _HYPER)
-        found = [
-            self._entropy.parts[name].decode(stream.data, shape, 0, header.skip, stream.lanes)
-            for name, stream in zip(names, frame.streams, strict=True)
-        ]
-        checksum = ltn.symbol_checksum(*(a.data for d in found for a in (d.z, d.y)))
+        shape = self._padded(header.height, header.width)
+        checksum, picture = self._coder.decode(frame, None if frame.key else reference, shape, header)
         if checksum != frame.checksum:
             raise ChecksumError(f"its symbols have checksum {checksum:08x}, {frame.checksum:08x} was stored")
-        network = self._network
-        if reference is None:
-            decoded = network._picture(found[0].latent)
-        else:
-            motion, residual = (d.latent for d in found)
-            decoded = network._add(network._predict(reference, motion), residual, motion)
-        return self._settled(decoded, header.bit_depth)
+        return settled(picture, header.bit_depth)
 
     # -- help ----------------------------------------------------------------------------------------------
-
-    @staticmethod
-    def _settled(picture: Tensor, depth: int) -> Tensor:
-        """On the grid that both sides round to, so that what they differ in does not add up."""
-        levels = float((1 << depth) - 1)
-        return _finite(picture).clamp(0, 1).mul_(levels).round_().div_(levels)
 
     @staticmethod
     def _frame(picture: Tensor, info: VideoInfo, like: VideoFrame) -> VideoFrame:
@@ -281,15 +254,11 @@ class VideoCodec:
         )
         return VideoFrame(planes, like.timestamp, like.duration)
 
+    @staticmethod
     @contextmanager
-    def _inference(self) -> Iterator[None]:
-        before = self._network.fast
-        self._network.fast = self.fast
-        try:
-            with torch.inference_mode(), torch.autocast("cpu", enabled=False):
-                yield
-        finally:
-            self._network.fast = before
+    def _inference() -> Iterator[None]:
+        with torch.inference_mode(), torch.autocast("cpu", enabled=False):
+            yield
 
 
 _NONE: npt.NDArray[np.uint8] = np.zeros((0, 0), np.uint8)
@@ -306,10 +275,3 @@ def info_of(header: ltn.VideoHeader) -> VideoInfo:
         Fraction(*header.time_base),
         Fraction(*header.frame_rate),
     )
-
-
-def _finite(values: Tensor) -> Tensor:
-    """The values themselves; hostile or damaged weights must not turn into symbols or pixels."""
-    if not torch.isfinite(values.sum()):
-        raise ModelError("the weights of this model give values that are not finite; they cannot be used")
-    return values

@@ -5,6 +5,7 @@ What decides which table a symbol is coded with (the hyper-scale network) reads 
 Everything else may be computed in any precision on any device without endangering a file.
 """
 
+import copy
 import math
 from dataclasses import asdict, dataclass
 from typing import Any, cast
@@ -24,7 +25,7 @@ from latens.layers.depthconv import DepthConvBlock
 from latens.ops import quantize_ste
 from latens.ops.fixed_point import Part, Thresholds, convert, draw_symbols, steps_of
 
-__all__ = ["LatensBase", "LatensBaseConfig", "LogisticMixturePrior", "freeze"]
+__all__ = ["LatensBase", "LatensBaseConfig", "LogisticMixturePrior", "freeze", "freeze_parts"]
 
 _LOG_SCALE_STEP = math.log(SCALES_MAX / SCALES_MIN) / (SCALES_LEVELS - 1)
 _Z_REACH = 512
@@ -374,7 +375,7 @@ class LatensBase(nn.Module):
             )
 
         bounded: Tensor = _Bounded.apply(index, SCALES_LEVELS - 1.0)  # type: ignore[no-untyped-call]
-        log_scale = bounded * _LOG_SCALE_STEP + math.log(SCALES_MIN)
+        log_scale = log_scale_of(bounded)
         first = first_step_mask(y)
         mean = self.first_mean(features, quality)
         y_first = (quantize_ste(y - mean) + mean) * first
@@ -417,6 +418,11 @@ def _asinh(y: Tensor) -> Tensor:
     return torch.copysign(torch.log1p(a + a * a / (1.0 + torch.sqrt(1.0 + a * a))), y)
 
 
+def log_scale_of(index: Tensor) -> Tensor:
+    """Logarithm of the scale that a table index, whole or not, stands for."""
+    return index * _LOG_SCALE_STEP + math.log(SCALES_MIN)
+
+
 def gaussian_likelihood(value: Tensor, log_scale: Tensor) -> Tensor:
     """Probability of the unit interval around ``value`` under a zero-mean Gaussian of scale exp(log_scale)."""
     inv = torch.exp(-log_scale) * _SQRT_HALF
@@ -441,7 +447,6 @@ def _klt(rows: Tensor, keep: int) -> tuple[Tensor, Tensor]:
     return vectors, values.clamp_min(1e-12).sqrt()
 
 
-@torch.no_grad()
 def freeze(model: LatensBase) -> ExactEntropy:
     """The entropy model of a trained :class:`LatensBase` in integers, for files.
 
@@ -449,11 +454,21 @@ def freeze(model: LatensBase) -> ExactEntropy:
         ModelError: weights that are not finite or cannot be made exact.
         TableError: a prior that is not a distribution.
     """
-    config, prior = model.config, model.prior.double()
+    return freeze_parts(model.config, model.prior, model.h_scale)
+
+
+@torch.no_grad()
+def freeze_parts(config: LatensBaseConfig, prior: LogisticMixturePrior, h_scale: nn.Module) -> ExactEntropy:
+    """The same for the parts of a model that decide about symbols.
+
+    Raises:
+        ModelError: weights that are not finite or cannot be made exact.
+        TableError: a prior that is not a distribution.
+    """
+    prior = copy.deepcopy(prior).cpu().double()
     reach = torch.arange(-_Z_REACH, _Z_REACH + 1, dtype=torch.float64)
     z = reach[None, None, None, :].expand(config.knots, config.hyper, 1, -1)
     pmf = prior(z, torch.arange(config.knots))[:, :, 0].reshape(config.knots * config.hyper, -1).numpy()
-    model.prior.float()
     # Values so rare that an escape is cheaper are left out at both ends.
     kept = pmf > _Z_TAIL
     if not kept.any(axis=1).all():
@@ -482,7 +497,7 @@ def freeze(model: LatensBase) -> ExactEntropy:
         for knot in range(config.knots)
     ]
     states = [torch.from_numpy(s.transpose(1, 2, 0).astype(np.float64))[None].contiguous() for s in samples]
-    scales = convert(steps_of(model.h_scale, "h_scale"), [Part(config.hyper, 0)], states, "h_scale")
+    scales = convert(steps_of(h_scale, "h_scale"), [Part(config.hyper, 0)], states, "h_scale")
     # The network's result is linear in the index.
     levels = np.arange(SCALES_LEVELS - 1, dtype=np.float64) + 0.5
     return ExactEntropy(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -11,17 +12,22 @@ from typing import Any
 from latens.errors import ModelError, TrainingError
 from latens.io import printable
 from latens.models.latens_base import LatensBaseConfig
+from latens.models.video import LatensVideoConfig
+from latens.zoo import DEFAULT_MODEL
 
-__all__ = ["DEFAULT_ARCHITECTURE", "TrainConfig"]
+__all__ = ["DEFAULT_ARCHITECTURE", "VIDEO_ARCHITECTURE", "TrainConfig"]
 
 DEFAULT_ARCHITECTURE = "latens-base"
+VIDEO_ARCHITECTURE = "latens-video"
 
 _CHOICES = {
     "metric": ("mse", "ms-ssim"),
     "optimiser": ("adamw", "soap"),
     "schedule": ("linear", "cosine"),
 }
-_TEXTS = ("data", "holdout", "validation", "exclude_like", "cache", "device", "architecture")
+_TEXTS = (
+    "data", "clips", "holdout", "validation", "exclude_like", "cache", "device", "architecture", "image_model",
+)  # fmt: skip
 _SWITCHES = ("amp", "compile", "tensorboard")
 
 
@@ -31,11 +37,14 @@ class TrainConfig:
 
     Attributes:
         data: folder or ``.tar`` of photographs (searched recursively).
-        holdout: names listed in this file, one a line, are kept out of training and used for validation.
+        clips: folder of video files and folders of frames (video only); with photographs, these are set in motion.
+        holdout: names listed in this file, one a line, are kept out of training and used for validation; of
+            photographs, or of clips (video).
         validation: folder of images to validate on, instead of ``holdout``.
         exclude_like: folder of test images; photographs that show the same are kept out of training.
         cache: folder for decoded pixels; decoded anew each time if empty.
-        architecture: ``"latens-base"``, or a name of the zoo of images or of :data:`latens.registry.MODELS`.
+        architecture: ``"latens-base"``, ``"latens-video"``, or a name of the zoo of images or of
+            :data:`latens.registry.MODELS`.
         quality: of the zoo, 1 to 8: sizes of the networks and weight of the distortion; 0 for none.
         sizes: constructor arguments in place of those of ``quality``, such as ``(N, M)``.
         metric: ``"mse"`` or ``"ms-ssim"``; the default model and those of variable rate know the first only.
@@ -54,7 +63,7 @@ class TrainConfig:
         decay_start, steps: the rate is constant until ``decay_start``. Both zero: constant for ever (a trunk
             that later runs branch from).
         hard_fraction: share of the decay, at its end, with g_a and h_a frozen and rounding in place of noise
-            (default model only).
+            (default models only).
         ema: decay of the averaged weights, those that are evaluated and shipped.
         min_slope: a model of variable rate that gives less than so many dB for a bit per pixel at its highest
             rate has too narrow a latent, and its run ends at the next validation, but not within the first
@@ -68,12 +77,17 @@ class TrainConfig:
         validate_images: so many images, the first ones, are validated on.
         tensorboard: log for TensorBoard, too.
         model: sizes of the default model.
+        image_model: what codes pictures that need no other (video only): a released model, or a weights file.
+        clip_share: of sequences that come from clips, if there are photographs, too.
+        sequence: pairs of a step and the number of frames per sequence from there on, as ``((0, 2), (5000, 4))``.
+        video: sizes of the default video model.
 
     Raises:
         TrainingError: a value out of range.
     """
 
     data: str = ""
+    clips: str = ""
     holdout: str = ""
     validation: str = ""
     exclude_like: str = ""
@@ -111,6 +125,10 @@ class TrainConfig:
     validate_images: int = 8
     tensorboard: bool = False
     model: LatensBaseConfig = field(default_factory=LatensBaseConfig)
+    image_model: str = DEFAULT_MODEL
+    clip_share: float = 0.5
+    sequence: tuple[tuple[int, int], ...] = ((0, 2),)
+    video: LatensVideoConfig = field(default_factory=LatensVideoConfig)
 
     def __post_init__(self) -> None:
         least = {
@@ -125,7 +143,7 @@ class TrainConfig:
             self._require(name, _is_number(getattr(self, name)) and getattr(self, name) > 0, "above 0")
         for name in ("lmbda", "min_slope"):
             self._require(name, _is_number(getattr(self, name)) and getattr(self, name) >= 0, "at least 0")
-        for name in ("hard_fraction", "large_fraction", "ema"):
+        for name in ("hard_fraction", "large_fraction", "ema", "clip_share"):
             self._require(name, _is_number(getattr(self, name)) and 0 <= getattr(self, name) <= 1, "0 to 1")
         for name in ("crop", "large_crop"):
             self._require(name, getattr(self, name) % 64 == 0, "a multiple of 64")
@@ -134,6 +152,14 @@ class TrainConfig:
         self._require("betas", betas_fit, "two numbers from 0 to below 1")
         sizes_fit = len(self.sizes) <= 4 and all(type(n) is int and 1 <= n <= 4096 for n in self.sizes)
         self._require("sizes", sizes_fit, "up to four numbers from 1 to 4096")
+        sequence_fits = (
+            bool(self.sequence)
+            and all(len(pair) == 2 and all(type(n) is int for n in pair) for pair in self.sequence)
+            and self.sequence[0][0] == 0
+            and all(2 <= frames <= 32 for _, frames in self.sequence)
+            and all(a[0] < b[0] for a, b in itertools.pairwise(self.sequence))
+        )
+        self._require("sequence", sequence_fits, "pairs of a rising step, from 0 on, and 2 to 32 frames")
         self._require("parts", self.parts <= self.batch, f"at most the batch, {self.batch}")
         for name in _TEXTS:
             self._require(name, isinstance(getattr(self, name), str), "text")
@@ -151,8 +177,8 @@ class TrainConfig:
     @classmethod
     def for_architecture(cls, architecture: str) -> TrainConfig:
         """What to start from for an architecture: the field's usual settings, or those of the default model."""
-        if architecture == DEFAULT_ARCHITECTURE:
-            return cls()
+        if architecture in (DEFAULT_ARCHITECTURE, VIDEO_ARCHITECTURE):
+            return cls(architecture=architecture)
         return cls(
             architecture=architecture, batch=16, learning_rate=1e-4, betas=(0.9, 0.999), schedule="cosine"
         )
@@ -161,6 +187,15 @@ class TrainConfig:
     def is_default_model(self) -> bool:
         """Whether it is the default model that is trained."""
         return self.architecture == DEFAULT_ARCHITECTURE
+
+    @property
+    def is_video(self) -> bool:
+        """Whether it is the default video model that is trained."""
+        return self.architecture == VIDEO_ARCHITECTURE
+
+    def frames_at(self, step: int) -> int:
+        """Frames per sequence of a step."""
+        return next(frames for start, frames in reversed(self.sequence) if start <= step)
 
     def learning_rate_at(self, step: int) -> float:
         """Learning rate of a step (0-based)."""
@@ -177,7 +212,7 @@ class TrainConfig:
 
     def is_hard(self, step: int) -> bool:
         """Whether a step trains with frozen g_a and h_a and hard rounding."""
-        return self.is_default_model and self._in_last(self.hard_fraction, step)
+        return (self.is_default_model or self.is_video) and self._in_last(self.hard_fraction, step)
 
     def crops_at(self, step: int) -> tuple[int, int]:
         """Number of crops of a step, and their side in pixels."""
@@ -208,12 +243,14 @@ class TrainConfig:
         try:
             values: dict[str, Any] = json.loads(text)
             model = LatensBaseConfig.from_dict(values.pop("model", {}))
+            video = LatensVideoConfig.from_dict(values.pop("video", {}))
             for name in ("betas", "sizes"):
                 if name in values:
                     values[name] = tuple(values[name])
-            return replace(
-                cls.for_architecture(values.pop("architecture", DEFAULT_ARCHITECTURE)), **values, model=model
-            )
+            if "sequence" in values:
+                values["sequence"] = tuple(map(tuple, values["sequence"]))
+            architecture = values.pop("architecture", DEFAULT_ARCHITECTURE)
+            return replace(cls.for_architecture(architecture), **values, model=model, video=video)
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             if isinstance(error, ModelError):
                 raise

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -27,6 +28,7 @@ from latens.train.data import CropSampler, PhotoPool
 from latens.train.logs import RunLog
 from latens.train.objectives import architecture_of, make_objective
 from latens.train.processes import Processes
+from latens.train.sequences import Clip, ClipPool, SequenceSampler
 from latens.train.similar import Match, find_similar
 from latens.train.soap import Soap
 from latens.zoo import load
@@ -36,6 +38,8 @@ __all__ = ["Trainer"]
 
 _SLOPE_FROM = 2000
 """Before this step, how much quality a bit buys says more about the training than about the model."""
+
+_VALIDATION_FRAMES = 8
 
 _OPTIMISER_STATE = {
     "adamw": {"step", "exp_avg", "exp_avg_sq"},
@@ -90,8 +94,7 @@ class Trainer:
         self.average = self.objective.new_average()
         self._trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimiser = self._make_optimiser()
-        self._load_photographs()
-        self.sampler = CropSampler(self.pool, config.batch, config.seed, self.device)
+        self._load_data()
         self.step = 0
         self._stop_wanted = self._stopping = False
         self._net: nn.Module | None = None
@@ -135,29 +138,62 @@ class Trainer:
             self._trained, lr=config.learning_rate, betas=config.betas, weight_decay=0.0, fused=True
         )
 
-    def _load_photographs(self) -> None:
+    def _load_data(self) -> None:
         config = self.config
         cache = Path(config.cache) if config.cache else None
+        self.pool: PhotoPool | None = None
+        self.clips: list[Clip] = []
+        self.skipped: list[str] = []
+        self.excluded: list[Match] = []
+        self.validation: PhotoPool | list[npt.NDArray[np.uint8]] = []
+        self.sampler: CropSampler | SequenceSampler
+        if not config.is_video:
+            self.pool = self._load_photographs(cache)
+            self.sampler = CropSampler(self.pool, config.batch, config.seed, self.device)
+            return
+        if config.data:
+            self.pool = self._load_photographs(cache)
+        if config.clips:
+            self._load_clips(cache)
+        if config.validation:
+            self.validation = [_beginning(clip) for clip in ClipPool(Path(config.validation), cache).clips]
+        self.sampler = SequenceSampler(
+            self.pool, self.clips, config.batch, config.clip_share, config.seed, self.device
+        )
+
+    def _load_clips(self, cache: Path | None) -> None:
+        config = self.config
+        found = ClipPool(Path(config.clips), cache)
+        held = _names(config.holdout)
+        if held - {clip.name for clip in found.clips}:
+            raise TrainingError(
+                f"{printable(config.holdout)}: names what is no clip of {printable(config.clips)}"
+            )
+        self.skipped += found.skipped
+        self.clips = [clip for clip in found.clips if clip.name not in held]
+        self.validation = [_beginning(clip) for clip in found.clips if clip.name in held]
+
+    def _load_photographs(self, cache: Path | None) -> PhotoPool:
+        config = self.config
         pool = PhotoPool.load(Path(config.data), cache)
         self.skipped = pool.skipped
-        held = _names(config.holdout)
+        held = set() if config.is_video else _names(config.holdout)
         outside = [i for i, name in enumerate(pool.names) if name in held]
         if held and not outside:
             raise TrainingError(
                 f"{printable(config.holdout)}: names no photograph of {printable(config.data)}"
             )
         self.validation = pool.subset(outside)
-        if config.validation:
+        if config.validation and not config.is_video:
             self.validation = PhotoPool.load(Path(config.validation))
-        self.excluded: list[Match] = []
         if config.exclude_like:
             self.excluded = find_similar(pool, PhotoPool.load(Path(config.exclude_like)), cache)
         left_out = {match.index for match in self.excluded}.union(outside)
-        self.pool = pool
         if left_out:
-            self.pool = pool.subset([i for i in range(len(pool)) if i not in left_out])
-        if not len(self.pool):
+            pool = pool.subset([i for i in range(len(pool)) if i not in left_out])
+        if not len(pool):
             raise TrainingError(f"{printable(config.data)}: no image is left for training")
+        return pool
 
     def _compare_configurations(self) -> None:
         before = self.folder / "config.json"
@@ -176,6 +212,8 @@ class Trainer:
 
     def _patches(self, count: int) -> Tensor:
         """Random 16x16 patches for the transform that training starts from: ``(count, 3, 16, 16)``."""
+        if self.pool is None:
+            raise TrainingError("there are no photographs to start from")
         sampler = CropSampler(self.pool, 8, self.config.seed + 1)
         rng = np.random.default_rng(self.config.seed)
         patches: list[Tensor] = []
@@ -319,6 +357,8 @@ class Trainer:
         """This process's crops of a step, those of its first part first."""
         count, crop = self._crops_at(step)
         chosen = [i for part in self._my_parts() for i in range(part, count, self._parts)]
+        if isinstance(self.sampler, SequenceSampler):
+            return self.sampler(step, crop, self.config.frames_at(step), count, chosen)
         return self.sampler(step, crop, count, chosen)
 
     def _crops_at(self, step: int) -> tuple[int, int]:
@@ -483,6 +523,11 @@ class Trainer:
                 for crops in queue:
                     crops.cancel()
         self.save()
+
+
+def _beginning(clip: Clip) -> npt.NDArray[np.uint8]:
+    """The first frames of a clip, ``(n, H, W, 3)``."""
+    return np.stack(clip.read(range(min(len(clip), _VALIDATION_FRAMES))))
 
 
 def _names(path: str) -> set[str]:

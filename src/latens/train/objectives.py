@@ -24,8 +24,9 @@ from latens.metrics import ms_ssim
 from latens.models import CompressionModel
 from latens.models.latens_base import LatensBase, LatensBaseConfig, freeze
 from latens.models.vbr import ScaleHyperpriorVbr
+from latens.models.video import LatensVideo, LatensVideoConfig
 from latens.ops import compute_padding
-from latens.train.config import DEFAULT_ARCHITECTURE, TrainConfig
+from latens.train.config import DEFAULT_ARCHITECTURE, VIDEO_ARCHITECTURE, TrainConfig
 from latens.zoo.weights import LoadedModel
 
 __all__ = ["Objective", "make_objective", "model_of", "rate_and_distortion"]
@@ -158,6 +159,37 @@ class DefaultObjective(Objective):
             yield quality, code
 
 
+class VideoObjective(Objective):
+    """The default video model: frames after the first of each sequence, all rates in each batch."""
+
+    variable_rate = True
+    model: LatensVideo
+
+    def __init__(self, config: TrainConfig, device: torch.device) -> None:
+        super().__init__(_video_model(config).to(device))
+        self._config = config
+
+    def new_average(self) -> nn.Module:
+        average = _video_model(self._config).to(next(self.model.parameters()).device)
+        average.load_state_dict(self.model.state_dict())
+        return average.requires_grad_(False)
+
+    def prepare(self, step: int, *, hard: bool) -> None:
+        self.model.h_a.requires_grad_(not hard)
+
+    def forward(self, x: Tensor, quality: Tensor, step: int, hard: bool) -> Tensor:
+        frames = x.view(len(x), -1, 3, *x.shape[2:])
+        out = self.model(frames, quality, noise=not hard, autocast=self._config.amp)
+        pairs = zip(out["x_hat"], out["likelihoods"], strict=True)
+        found = [
+            rate_and_distortion({"x_hat": x_hat, "likelihoods": likelihoods}, frames[:, t])
+            for t, (x_hat, likelihoods) in enumerate(pairs, 1)
+        ]
+        rate, mse = (torch.stack(values) for values in zip(*found, strict=True))
+        lmbda = self.model.image.lmbda(quality)
+        return _figures((rate + lmbda * mse) / lmbda.sqrt(), rate, mse)
+
+
 class ZooObjective(Objective):
     """A published architecture of one rate, with mean squared error or MS-SSIM.
 
@@ -255,6 +287,10 @@ def make_objective(config: TrainConfig, device: torch.device) -> Objective:
         if config.metric != "mse":
             raise TrainingError(f"{DEFAULT_ARCHITECTURE}: is trained for mse only, not {config.metric}")
         return DefaultObjective(config, device)
+    if config.is_video:
+        if config.metric != "mse":
+            raise TrainingError(f"{VIDEO_ARCHITECTURE}: is trained for mse only, not {config.metric}")
+        return VideoObjective(config, device)
     variable = issubclass(_model_class(config.architecture), ScaleHyperpriorVbr)
     return VbrObjective(config, device) if variable else ZooObjective(config, device)
 
@@ -263,6 +299,12 @@ def architecture_of(config: TrainConfig) -> dict[str, Any]:
     """What a checkpoint says about its networks, as plain values."""
     if config.is_default_model:
         return config.model.to_dict()
+    if config.is_video:
+        return {
+            "name": VIDEO_ARCHITECTURE,
+            "image_model": config.image_model,
+            "video": config.video.to_dict(),
+        }
     return {"name": config.architecture, "sizes": list(_sizes(config))}
 
 
@@ -274,10 +316,17 @@ def model_of(architecture: dict[str, Any]) -> nn.Module:
     """
     if "name" not in architecture:
         return LatensBase(LatensBaseConfig.from_dict(architecture))
+    if architecture["name"] == VIDEO_ARCHITECTURE:
+        video = LatensVideoConfig.from_dict(architecture["video"])
+        return _video_model(TrainConfig(image_model=str(architecture["image_model"]), video=video))
     config = TrainConfig(
         architecture=str(architecture["name"]), sizes=tuple(architecture["sizes"]), lmbda=1.0
     )
     return _zoo_model(config)
+
+
+def _video_model(config: TrainConfig) -> LatensVideo:
+    return LatensVideo(zoo.load(config.image_model).base, config.video)
 
 
 def _model_class(architecture: str) -> Any:

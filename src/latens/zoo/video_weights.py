@@ -15,20 +15,25 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import Tensor
+from torch import Tensor, nn
 
 from latens.errors import ModelError, TableError, UnknownModelError
 from latens.io import atomic_write, check_output, printable
-from latens.models.video.exact import ExactLatents
+from latens.models.video import LatensVideo, LatensVideoConfig
+from latens.models.video.exact import ConditionalEntropy, ExactLatents
 from latens.models.video.google import FLOW_UNITS, ScaleSpaceFlow
 from latens.zoo.architectures import entry
+from latens.zoo.cards import cards
 from latens.zoo.pretrained import load_pretrained, read_checkpoint
-from latens.zoo.weights import _canonical
+from latens.zoo.weights import LoadedModel, _canonical, load_released
+from latens.zoo.weights import _frozen as _frozen_image
+from latens.zoo.weights import _parse as _parse_image
 
 __all__ = ["LoadedVideoModel", "load_video", "save_video"]
 
 _FORMAT = "latens-weights-1"
 _ARCHITECTURE = "ScaleSpaceFlow"
+_CONDITIONAL = "latens-video"
 _MAX_BYTES = 1 << 30
 _SUFFIX = ".safetensors"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -48,39 +53,85 @@ class LoadedVideoModel:
     """
 
     id: str
-    network: ScaleSpaceFlow
-    entropy: ExactLatents
+    network: ScaleSpaceFlow | LatensVideo
+    entropy: ExactLatents | ConditionalEntropy
     weights_id: str
 
 
 def save_video(
-    model: ScaleSpaceFlow, path: str | os.PathLike[str], name: str, notes: str = "", *, force: bool = False
+    model: ScaleSpaceFlow | LatensVideo,
+    path: str | os.PathLike[str],
+    name: str,
+    notes: str = "",
+    *,
+    image: LoadedModel | None = None,
+    force: bool = False,
 ) -> None:
     """Freeze a trained model and write its weights file.
 
+    A :class:`latens.models.video.LatensVideo` is stored without its image model if that is a released one; the file
+    names it and its hash. Its weights go to float16, from which its integers are made.
+
     Args:
-        model: trained; its ``flow_unit`` is stored, too.
+        model: trained; the ``flow_unit`` of scale-space flow is stored, too.
         path: of the file, ``.safetensors``.
         name: identifier that files made with these weights will carry.
         notes: for the reader.
+        image: the image model of a :class:`latens.models.video.LatensVideo`.
         force: replace an existing file.
 
     Raises:
-        ModelError: a name that files cannot carry, or weights that are not finite or cannot be made exact.
+        ModelError: an image model that is missing or not that of the video model, a name that files cannot carry, or
+            weights that are not finite or cannot be made exact.
         OutputError: the file cannot be written.
     """
     if Path(path).suffix != _SUFFIX:
         raise ModelError(f"{printable(path)}: the name of a weights file must end in {_SUFFIX}")
     check_output(path, force=force)
-    atomic_write(path, _frozen(model, name, notes), force=force)
+    if isinstance(model, LatensVideo):
+        if image is None or image.network is not model.image:
+            raise ModelError(
+                f"{name}: give the loaded image model that the video model was made with (image)"
+            )
+        data = _frozen_conditional(model, image, name, notes)
+    else:
+        data = _frozen(model, name, notes)
+    atomic_write(path, data, force=force)
 
 
-def _frozen(model: ScaleSpaceFlow, name: str, notes: str = "") -> bytes:
+def _check(model: nn.Module, name: str) -> None:
     if not _NAME.fullmatch(name):
         raise ModelError(f"model name {name!r}: expected 1 to 64 characters a-z, 0-9, '.', '_' or '-'")
     for key, value in model.state_dict().items():
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise ModelError(f"{name}: {printable(key)} has values that are not finite")
+
+
+def _frozen_conditional(model: LatensVideo, image: LoadedModel, name: str, notes: str) -> bytes:
+    state = {k: v.detach().cpu() for k, v in model.state_dict().items()}
+    state = {k: v.half() if v.ndim == 4 else v.float() for k, v in state.items()}
+    twin = LatensVideo(image.base, model.config)
+    twin.load_state_dict({k: v.float() for k, v in state.items()})
+    _check(twin, name)
+    entropy = ConditionalEntropy.freeze(twin, image.entropy)
+    tensors = {f"network.{k}": v.clone(memory_format=torch.contiguous_format) for k, v in state.items()}
+    tensors |= {f"entropy.{k}": v for k, v in entropy.tensors().items()}
+    metadata = {
+        "format": _FORMAT,
+        "name": name,
+        "architecture": _CONDITIONAL,
+        "config": json.dumps(model.config.to_dict()),
+        "notes": notes,
+    }
+    if any(card.id == image.id and card.sha256 == image.weights_id for card in cards()):
+        metadata |= {"image": image.id, "image_sha256": image.weights_id}
+    else:
+        tensors["image"] = torch.frombuffer(bytearray(_frozen_image(image.base, image.id)), dtype=torch.uint8)
+    return _canonical(save_tensors(tensors, metadata))
+
+
+def _frozen(model: ScaleSpaceFlow, name: str, notes: str = "") -> bytes:
+    _check(model, name)
     entropy = ExactLatents.freeze(model)
     # Freezing makes the tables that a model lacks.
     # Scale tables may be one tensor, which a file cannot say.
@@ -181,22 +232,15 @@ def _parse(data: bytes, shown: str) -> LoadedVideoModel:
         raise ModelError(f"{shown}: not a sound safetensors file ({printable(str(error)[:200])})") from error
     metadata = _metadata(data)
     name = metadata.get("name", "")
+    if metadata.get("architecture") == _CONDITIONAL and _NAME.fullmatch(str(name)):
+        return _parse_conditional(data, tensors, metadata, shown)
     if metadata.get("architecture") != _ARCHITECTURE or not _NAME.fullmatch(str(name)):
         raise ModelError(
-            f"{shown}: of architecture {printable(str(metadata.get('architecture')))[:80]}; expected {_ARCHITECTURE}"
+            f"{shown}: of architecture {printable(str(metadata.get('architecture')))[:80]}; expected {_ARCHITECTURE} "
+            f"or {_CONDITIONAL}"
         )
     config = _checked_config(metadata.get("config", ""), shown)
-    network_state: dict[str, Tensor] = {}
-    entropy_state: dict[str, Tensor] = {}
-    for key, value in tensors.items():
-        kind, _, rest = key.partition(".")
-        if kind not in ("network", "entropy"):
-            raise ModelError(
-                f"{shown}: {printable(key)[:80]} is neither of the networks nor of the entropy model"
-            )
-        (network_state if kind == "network" else entropy_state)[rest] = value
-        if value.is_floating_point() and not torch.isfinite(value).all():
-            raise ModelError(f"{shown}: {printable(key)[:80]} has values that are not finite")
+    network_state, entropy_state = _split(tensors, shown)
     try:
         network = ScaleSpaceFlow.from_state_dict(network_state).eval()
         entropy = ExactLatents.from_tensors(entropy_state)
@@ -207,6 +251,61 @@ def _parse(data: bytes, shown: str) -> LoadedVideoModel:
     if entropy.channels != network_state["img_encoder.6.weight"].shape[0]:
         raise ModelError(f"{shown}: the entropy model does not fit the networks")
     return LoadedVideoModel(name, network, entropy, hashlib.sha256(data).hexdigest())
+
+
+def _split(tensors: dict[str, Tensor], shown: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Tensors of the networks and of the entropy model."""
+    network: dict[str, Tensor] = {}
+    entropy: dict[str, Tensor] = {}
+    for key, value in tensors.items():
+        kind, _, rest = key.partition(".")
+        if kind not in ("network", "entropy"):
+            raise ModelError(
+                f"{shown}: {printable(key)[:80]} is neither of the networks nor of the entropy model"
+            )
+        (network if kind == "network" else entropy)[rest] = value
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise ModelError(f"{shown}: {printable(key)[:80]} has values that are not finite")
+    return network, entropy
+
+
+def _parse_conditional(
+    data: bytes, tensors: dict[str, Tensor], metadata: dict[str, str], shown: str
+) -> LoadedVideoModel:
+    embedded = tensors.pop("image", None)
+    if embedded is None:
+        image = load_released(str(metadata.get("image")))
+        if image.weights_id != metadata.get("image_sha256"):
+            raise ModelError(f"{shown}: made for other weights of {image.id} than those of this release")
+    elif embedded.dtype != torch.uint8:
+        raise ModelError(f"{shown}: its image model is damaged")
+    else:
+        image = _parse_image(embedded.numpy().tobytes(), f"{shown}, image model")
+    network_state, entropy_state = _split(tensors, shown)
+    try:
+        config = LatensVideoConfig.from_dict(json.loads(metadata.get("config", "")))
+        _check_sizes(config, network_state, shown)
+        network = LatensVideo(image.base, config)
+        network.load_state_dict({k: v.float() for k, v in network_state.items()})
+        entropy = ConditionalEntropy.from_tensors(entropy_state, image.entropy)
+    except (ModelError, TableError) as error:
+        raise type(error)(f"{shown}: {error}") from error
+    except (ValueError, TypeError, RuntimeError, AttributeError) as error:
+        raise ModelError(
+            f"{shown}: damaged, or weights of another architecture ({printable(str(error)[:200])})"
+        ) from error
+    network.eval().requires_grad_(False)
+    return LoadedVideoModel(str(metadata["name"]), network, entropy, hashlib.sha256(data).hexdigest())
+
+
+def _check_sizes(config: LatensVideoConfig, state: dict[str, Tensor], shown: str) -> None:
+    """Refuse a small file that claims many blocks, before they are allocated."""
+    for name, claimed in (("temporal_blocks", config.context_blocks), ("blend", config.picture_blocks)):
+        held = {key.split(".")[1] for key in state if key.startswith(f"{name}.")}
+        if len(held) != claimed:
+            raise ModelError(
+                f"{shown}: its configuration claims {claimed} blocks ({name}), it holds {len(held)}"
+            )
 
 
 def _checked_config(text: str, shown: str) -> dict[str, Any]:

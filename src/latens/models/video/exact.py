@@ -1,4 +1,4 @@
-"""How ``.ltn`` files code the latents of scale-space flow: tables chosen by integers only."""
+"""How ``.ltn`` files code the latents of video models: tables chosen by integers only."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ import hashlib
 from collections.abc import Mapping
 from functools import cached_property
 
+import torch
 from torch import Tensor, nn
 
 from latens.errors import ModelError
 from latens.latent_codecs import ExactEntropy
+from latens.latent_codecs.exact import IntegerTables
 from latens.models.exact import gaussian_hyperprior
+from latens.models.latens_base import freeze_parts
+from latens.models.video.conditional import LatensVideo
 from latens.models.video.google import Hyperprior, ScaleSpaceFlow
+from latens.models.video.motion import MotionCoder, make_tables
 from latens.ops.fixed_point import RELU, Step, steps_of
 
-__all__ = ["PARTS", "ExactLatents"]
+__all__ = ["PARTS", "ConditionalEntropy", "ExactLatents"]
 
 PARTS = ("img", "motion", "res")
 """The latents: of pictures, of motion, of residuals."""
@@ -97,3 +102,76 @@ def _freeze(hyperprior: Hyperprior, name: str) -> ExactEntropy:
         scales.append(step._replace(activation=RELU, top=_LARGEST))
     means = steps_of(hyperprior.hyper_decoder_mean, f"{name}_hyperprior, means")
     return gaussian_hyperprior(hyperprior.entropy_bottleneck, scales, means, hyperprior.gaussian_conditional)
+
+
+class ConditionalEntropy:
+    """What decides about the symbols of a :class:`latens.models.video.LatensVideo`.
+
+    Args:
+        image: of pictures that need no other; those of the image model.
+        inter: of the latents of all others.
+        motion: tables of vectors.
+
+    Raises:
+        ModelError: they do not fit together.
+        TableError: a table is not valid.
+    """
+
+    def __init__(self, image: ExactEntropy, inter: ExactEntropy, motion: IntegerTables) -> None:
+        self.image, self.inter, self.motion = image, inter, MotionCoder(motion)
+        sizes = {(part.z_channels, part.y_channels, part.upscale, part.knots) for part in (image, inter)}
+        if len(sizes) > 1:
+            raise ModelError("entropy model: its parts are not those of one video model")
+
+    @cached_property
+    def entropy_id(self) -> str:
+        """SHA-256 over every integer that decides about symbols: 64 hex digits."""
+        motion = hashlib.sha256()
+        self.motion.tables.update_hash(motion)
+        ids = f"image {self.image.entropy_id}\ninter {self.inter.entropy_id}\nmotion {motion.hexdigest()}"
+        return hashlib.sha256(f"latens video\n{ids}".encode()).hexdigest()
+
+    @classmethod
+    def freeze(cls, model: LatensVideo, image: ExactEntropy) -> ConditionalEntropy:
+        """Convert a model.
+
+        Raises:
+            ModelError: weights that cannot be made exact.
+            TableError: a prior that is not a distribution.
+        """
+        inter = freeze_parts(model.image.config, model.prior, model.h_scale)
+        return cls(image, inter, make_tables())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything but the image model's as integer tensors, to be stored with the weights."""
+        found = {f"inter.{key}": value for key, value in self.inter.tensors().items()}
+        tables = self.motion.tables
+        for name, array in (
+            ("entries", tables.entries),
+            ("sizes", tables.sizes),
+            ("offsets", tables.offsets),
+        ):
+            found[f"motion.{name}"] = torch.from_numpy(array.copy())
+        return found
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], image: ExactEntropy) -> ConditionalEntropy:
+        """The inverse of :meth:`tensors`. Everything is checked: a weights file may be hostile.
+
+        Raises:
+            ModelError: something is missing, too much, of the wrong type, or out of range.
+            TableError: a CDF table is not valid.
+        """
+        inter: dict[str, Tensor] = {}
+        motion: dict[str, Tensor] = {}
+        for key, value in tensors.items():
+            name, _, rest = key.partition(".")
+            if name not in ("inter", "motion"):
+                raise ModelError(f"entropy model: {key[:80]!a} belongs to no part of it")
+            (inter if name == "inter" else motion)[rest] = value
+        if set(motion) != {"entries", "sizes", "offsets"} or any(
+            t.dtype != torch.int32 for t in motion.values()
+        ):
+            raise ModelError("entropy model: its tables of motion are damaged")
+        tables = IntegerTables(*(motion[name].numpy() for name in ("entries", "sizes", "offsets")))
+        return cls(image, ExactEntropy.from_tensors(inter), tables)
