@@ -22,9 +22,11 @@ from latens.layers import (
     SpectralConv2d,
     SpectralConvTranspose2d,
     Transpose,
+    residual,
     sequential_channel_ramp,
     subpel_conv3x3,
 )
+from latens.models.sensetime import ResidualBottleneckBlock
 
 
 def seen(layer: nn.Conv2d, size: int = 7) -> torch.Tensor:
@@ -101,6 +103,25 @@ def test_shortcuts() -> None:
         # All that is left of the attention's branches are the ReLUs behind their shortcuts.
         expected = x + F.relu(x) / 2 if isinstance(block, AttentionBlock) else x
         torch.testing.assert_close(block(x), expected)
+
+
+@pytest.mark.parametrize("strip", [2**10, 2**12, 2**24])
+@pytest.mark.parametrize("height", [1, 2, 3, 17, 36])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_bottlenecks_in_strips(
+    strip: int, height: int, layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(residual, "_STRIP_BYTES", strip)
+    torch.manual_seed(0)
+    blocks = (ResidualBottleneckBlock(8, 8, inplace=True), ResidualBottleneckBlock(8, 8), AttentionBlock(8))
+    for block in blocks:
+        x = torch.randn(2, 8, height, 9, dtype=torch.float64).contiguous(memory_format=layout)
+        expected = block.double()(x).detach()
+        before = x.clone()
+        with torch.no_grad():
+            found = block(x)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+        assert torch.equal(x, found if getattr(block, "inplace", False) else before)
 
 
 def test_small_modules() -> None:

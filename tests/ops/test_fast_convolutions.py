@@ -25,18 +25,17 @@ LAYERS = {
 }
 
 
-def run(layer: nn.Module, x: Tensor, approximate: bool) -> Tensor:
-    with torch.no_grad(), FastConvolutions(approximate):
+def run(layer: nn.Module, x: Tensor) -> Tensor:
+    with torch.no_grad(), FastConvolutions():
         out: Tensor = layer(x.contiguous(memory_format=torch.channels_last))
     return out
 
 
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("size", [(1, 36, 40), (2, 38, 42)])
-@pytest.mark.parametrize("approximate", [False, True])
 @pytest.mark.parametrize("small", [False, True])
 def test_every_way_is_the_same_convolution(
-    name: str, size: tuple[int, int, int], approximate: bool, small: bool, monkeypatch: pytest.MonkeyPatch
+    name: str, size: tuple[int, int, int], small: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if small:
         monkeypatch.setattr(fast_convolutions, "_STRIP_BYTES", 2**14)
@@ -46,24 +45,24 @@ def test_every_way_is_the_same_convolution(
     x = torch.randn(size[0], layer.in_channels, *size[1:])
     with torch.no_grad():
         expected = layer.double()(x.double())
-    found = run(layer.float(), x, approximate)
+    found = run(layer.float(), x)
     assert found.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5)
 
 
 def test_changed_weights_are_noticed() -> None:
     layer, x = LAYERS["3x3"](), torch.randn(1, 40, 36, 40)
-    before = run(layer, x, True)
+    before = run(layer, x)
     layer.weight.data.mul_(2)  # leaves no trace in the version of the weight
     layer.bias.data.mul_(2)
-    torch.testing.assert_close(run(layer, x, True), 2 * before)
+    torch.testing.assert_close(run(layer, x), 2 * before)
 
 
 def test_nothing_is_kept_of_weights_that_are_gone() -> None:
     gc.collect()
     before = len(fast_convolutions._known)
     layer = LAYERS["doubling"]()
-    run(layer, torch.randn(1, 40, 36, 40), True)
+    run(layer, torch.randn(1, 40, 36, 40))
     assert len(fast_convolutions._known) == before + 1
     del layer
     gc.collect()
@@ -76,7 +75,7 @@ def test_bfloat16(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
         expected = layer(x)
         monkeypatch.setattr(fast_convolutions, "_STRIP_BYTES", 2**14)
-        found = run(layer, x, True)
+        found = run(layer, x)
     assert found.dtype == torch.bfloat16
     torch.testing.assert_close(found, expected, rtol=0.02, atol=0.02)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -31,6 +34,36 @@ def conv1x1(in_ch: int, out_ch: int, stride: int = 1) -> nn.Conv2d:
 def add_shortcut(out: Tensor, shortcut: Tensor) -> Tensor:
     """Sum of both, in the memory of the first where no gradients are asked for."""
     return out + shortcut if torch.is_grad_enabled() else out.add_(shortcut)
+
+
+_STRIP_BYTES = 2**24
+"""Input of a bottleneck that is worked on at once: what lies between its convolutions should stay in the cache."""
+
+
+def add_bottleneck(
+    x: Tensor, narrow: nn.Module, middle: nn.Module, widen: nn.Module, *, inplace: bool = False
+) -> Tensor:
+    """``x + widen(middle(narrow(x)))`` without gradients, strip by strip of rows.
+
+    Args:
+        x: ``(B, C, H, W)``.
+        narrow, middle, widen: 1x1, 3x3 and 1x1 convolutions with what follows each; height and width are kept.
+        inplace: the sum may take the place of ``x``.
+    """
+    height = x.shape[2]
+    # With the row above and the one below, strips have a multiple of four: that suits Winograd convolutions.
+    rows = max(2, _STRIP_BYTES * height // (4 * x.nbytes) * 4 - 2)
+    out = x if inplace else torch.empty_like(x)
+    between = x[:, :, :0]
+    # A last row alone goes with those before it.
+    for start, end in pairwise((*range(0, max(height - 1, 1), rows), height)):
+        above = min(start, 1)
+        # Rows up to the one below are read before anything is written there.
+        fresh = narrow(x[:, :, start + above : end + 1])
+        between = torch.cat((between[:, :, -2:], fresh), dim=2) if above else fresh
+        change = widen(middle(between)[:, :, above : above + end - start])
+        torch.add(x[:, :, start:end], change, out=out[:, :, start:end])
+    return out
 
 
 def subpel_conv3x3(in_ch: int, out_ch: int, r: int = 1) -> nn.Sequential:
@@ -125,8 +158,9 @@ class ResidualUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape kept."""
-        out: Tensor = self.relu(add_shortcut(self.conv(x), x))
-        return out
+        if torch.is_grad_enabled():
+            return cast(Tensor, self.relu(self.conv(x) + x))
+        return cast(Tensor, self.relu(add_bottleneck(x, self.conv[:2], self.conv[2:4], self.conv[4])))
 
 
 class AttentionBlock(nn.Module):

@@ -169,20 +169,19 @@ class CompressionModel(nn.Module):
 
     # -- help for subclasses --------------------------------------------------------------------------------
 
-    def _transform(self, transform: nn.Module, x: Tensor, *, to_pixels: bool = False) -> Tensor:
-        """Run analysis or synthesis. Nothing but pixels depends on its last bits, so the layout is free.
+    def _transform(self, transform: nn.Module, x: Tensor) -> Tensor:
+        """Run analysis or synthesis. No table depends on its last bits, so the layout is free.
 
         Args:
             transform: g_a or g_s.
             x: what it takes.
-            to_pixels: nothing but pixels comes out, so the last bits do not matter.
         """
         if torch.is_grad_enabled() or x.dtype == torch.float64:
             return cast(Tensor, transform(x))
         x = x.contiguous(memory_format=torch.channels_last)
         with ExitStack() as stack:
             if x.device.type == "cpu":
-                stack.enter_context(FastConvolutions(approximate=to_pixels))
+                stack.enter_context(FastConvolutions())
             if self.fast:
                 stack.enter_context(torch.autocast(x.device.type, torch.bfloat16))
             return cast(Tensor, transform(x)).to(x.dtype).contiguous()
@@ -193,7 +192,7 @@ class CompressionModel(nn.Module):
         Raises:
             ModelError: it holds NaN, which only damaged weights explain.
         """
-        x_hat = self._transform(g_s, y_hat, to_pixels=True)
+        x_hat = self._transform(g_s, y_hat)
         if torch.isnan(x_hat).any():
             raise ModelError("the decoded image contains NaN; the synthesis transform has damaged weights")
         return x_hat.clamp_(0, 1)

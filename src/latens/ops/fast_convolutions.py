@@ -33,20 +33,13 @@ class FastConvolutions(TorchFunctionMode):
     """While entered, 2-d convolutions of this thread that profit from it run in other ways.
 
     For inference on CPUs, with images in the memory layout ``channels_last``. Large outputs are made strip by strip
-    in huge pages; transposed 5x5 convolutions of stride 2 to a few channels run as sub-pixel convolutions. None of
-    this changes more than the last bit.
-
-    Args:
-        approximate: run 3x3 convolutions, and transposed 5x5 convolutions of stride 2, as Winograd convolutions
-            with a third to a half of the products. Errors are about five times those of a direct convolution in
-            float32, some 1e-6 of the largest value nearby: right for pixels, wrong for what will be rounded.
+    in huge pages; transposed 5x5 convolutions of stride 2 to a few channels run as sub-pixel convolutions. 3x3
+    convolutions, and other transposed 5x5 convolutions of stride 2, run as Winograd convolutions with a third to a
+    half of the products. Errors are about twice those of PyTorch's own float32 convolutions in this layout, some
+    1e-6 of the spread of the values: right for transforms, wrong for what chooses tables.
 
     Lavin, Gray, "Fast algorithms for convolutional neural networks", CVPR 2016.
     """
-
-    def __init__(self, approximate: bool) -> None:
-        super().__init__()
-        self.approximate = approximate
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -76,7 +69,7 @@ class FastConvolutions(TorchFunctionMode):
         same = padding == (height // 2, width // 2) and stride == (step, step) and dilation == (1, 1)
         if not same or height % 2 == 0 or x.dim() != 4 or x.shape[2] % step:
             return direct(x)
-        if (height, width, step, groups) == (3, 3, 1, 1) and self._winograd_pays(x, weight, weight.shape[0]):
+        if (height, width, step, groups) == (3, 3, 1, 1) and _winograd_pays(x, weight, weight.shape[0]):
             return _winograd(x, _prepared(weight, _winograd_plain), bias, 1)
         halo = -(-(height // 2) // step) * step
         return _in_strips(direct, x, halo, step, weight.shape[0] * x.shape[2] * x.shape[3] // step**2)
@@ -103,20 +96,20 @@ class FastConvolutions(TorchFunctionMode):
             phases = _phases(weight).flatten(0, 2)
             repeated = None if bias is None else bias.repeat_interleave(4)
             return F.pixel_shuffle(F.conv2d(x, phases, repeated, padding=1), 2)
-        if self._winograd_pays(x, weight, channels):
+        if _winograd_pays(x, weight, channels):
             return _winograd(x, _prepared(weight, _winograd_doubling), bias, 2)
         return _in_strips(direct, x, 1, 1, channels * 4 * x.shape[2] * x.shape[3])
 
-    def _winograd_pays(self, x: Tensor, weight: Tensor, out_channels: int) -> bool:
-        return (
-            self.approximate
-            # Weights made on the fly would have to be transformed every time.
-            and isinstance(weight, nn.Parameter)
-            and x.dtype == weight.dtype == torch.float32
-            and not torch.is_autocast_enabled("cpu")
-            and min(x.shape[1], out_channels) >= _MIN_CHANNELS
-            and x.shape[2] * x.shape[3] >= 16 * _MIN_TILES
-        )
+
+def _winograd_pays(x: Tensor, weight: Tensor, out_channels: int) -> bool:
+    return (
+        # Weights made on the fly would have to be transformed every time.
+        isinstance(weight, nn.Parameter)
+        and x.dtype == weight.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+        and min(x.shape[1], out_channels) >= _MIN_CHANNELS
+        and x.shape[2] * x.shape[3] >= 16 * _MIN_TILES
+    )
 
 
 def _empty(batch: int, height: int, width: int, channels: int, dtype: torch.dtype) -> Tensor:

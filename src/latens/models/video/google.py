@@ -482,18 +482,16 @@ class ScaleSpaceFlow(CompressionModel):
     # -- parts ----------------------------------------------------------------------------------------------
 
     def _picture(self, y_hat: Tensor) -> Tensor:
-        return self._transform(self.img_decoder, y_hat, to_pixels=True)
+        return self._transform(self.img_decoder, y_hat)
 
     def _motion(self, x_cur: Tensor, x_ref: Tensor) -> Tensor:
         return self._transform(self.motion_encoder, torch.cat((x_cur, x_ref), 1))
 
     def _predict(self, x_ref: Tensor, motion_hat: Tensor) -> Tensor:
-        return self.forward_prediction(
-            x_ref, self._transform(self.motion_decoder, motion_hat, to_pixels=True)
-        )
+        return self.forward_prediction(x_ref, self._transform(self.motion_decoder, motion_hat))
 
     def _add(self, x_pred: Tensor, res_hat: Tensor, motion_hat: Tensor) -> Tensor:
-        return x_pred + self._transform(self.res_decoder, torch.cat((res_hat, motion_hat), 1), to_pixels=True)
+        return x_pred + self._transform(self.res_decoder, torch.cat((res_hat, motion_hat), 1))
 
     def _check_frames(self, frames: Sequence[Tensor]) -> None:
         if not isinstance(frames, (list, tuple)) or not frames:
