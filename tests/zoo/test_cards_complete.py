@@ -7,7 +7,7 @@ import pytest
 from latens.zoo import ModelCard, cards
 
 
-@pytest.mark.parametrize("card", cards(), ids=lambda card: card.id)
+@pytest.mark.parametrize("card", [*cards(), *cards("video")], ids=lambda card: card.id)
 def test_no_placeholders(card: ModelCard) -> None:
     """Every figure is given, and every text is one."""
     assert re.fullmatch(r"[0-9a-f]{64}", card.sha256)

@@ -83,6 +83,11 @@ class VideoCodec:
         self.fast = fast
         self._coder = picture_coder(self.model, fast)
 
+    @property
+    def qualities(self) -> bool:
+        """Whether the weights have all qualities."""
+        return self._coder.qualities
+
     # -- encoding ------------------------------------------------------------------------------------------
 
     def encode(

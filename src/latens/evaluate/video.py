@@ -79,7 +79,7 @@ class VideoResult:
     """
 
     codec: str
-    quality: int | None
+    quality: float | None
     frames: int
     bytes: int
     bits_per_pixel: float
@@ -119,7 +119,7 @@ class _Quality:
         self.frames += 1
 
     def result(
-        self, info: VideoInfo, codec: str, quality: int | None, size: int, times: tuple[float, float]
+        self, info: VideoInfo, codec: str, quality: float | None, size: int, times: tuple[float, float]
     ) -> VideoResult:
         n = self.frames
         if not n:
@@ -146,6 +146,7 @@ def evaluate_model(
     gop: int,
     frames: int | None = None,
     raw: RawVideo | None = None,
+    setting: float | None = None,
     progress: Callable[[], None] = lambda: None,
 ) -> VideoResult:
     """Code a clip into a ``.ltn`` file, decode it, and compare. Frames are not held.
@@ -156,6 +157,7 @@ def evaluate_model(
         gop: every so many frames one is coded alone.
         frames: only so many, from the start.
         raw: layout of a file of bare planes.
+        setting: quality, 0 to 100, of weights that have all.
         progress: called after each frame, twice.
 
     Raises:
@@ -166,7 +168,7 @@ def evaluate_model(
         with VideoSource(path, raw) as source:
             info = source.info
             start = time.perf_counter()
-            for _ in codec.encode(info, islice(source.frames(), frames), file, gop=gop):
+            for _ in codec.encode(info, islice(source.frames(), frames), file, gop=gop, quality=setting):
                 progress()
             encoding = time.perf_counter() - start
         size = file.tell()
@@ -181,7 +183,7 @@ def evaluate_model(
                 decoding += time.perf_counter() - start
                 quality.add(original, found.frame)
                 progress()
-    return quality.result(info, codec.model.id, None, size, (encoding, decoding))
+    return quality.result(info, codec.model.id, setting, size, (encoding, decoding))
 
 
 def evaluate_ffmpeg(

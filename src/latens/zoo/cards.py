@@ -9,9 +9,10 @@ from pathlib import Path
 
 from latens.errors import UnknownModelError
 
-__all__ = ["DEFAULT_MODEL", "ModelCard", "card", "cards", "register_card"]
+__all__ = ["DEFAULT_MODEL", "DEFAULT_VIDEO_MODEL", "ModelCard", "card", "cards", "register_card"]
 
 DEFAULT_MODEL = "latens-base-2"
+DEFAULT_VIDEO_MODEL = "latens-video-1"
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,9 @@ class ModelCard:
         training: data and time spent.
         parameters: number of parameters.
         mac_per_pixel: multiply-accumulate operations per pixel of (encoding, decoding).
-        quality_range: bits per pixel on the Kodak set at quality 0 and 100.
+        quality_range: bits per pixel at quality 0 and 100: of images on the Kodak set, of video on ``range_of``.
+        media: ``"image"`` or ``"video"``.
+        range_of: what the range was measured on.
     """
 
     id: str
@@ -41,6 +44,8 @@ class ModelCard:
     parameters: int
     mac_per_pixel: tuple[int, int]
     quality_range: tuple[float, float]
+    media: str = "image"
+    range_of: str = "Kodak"
 
     @property
     def path(self) -> Path:
@@ -64,9 +69,9 @@ def register_card(make: Callable[[], ModelCard]) -> Callable[[], ModelCard]:
     return make
 
 
-def cards() -> tuple[ModelCard, ...]:
-    """All cards, sorted by identifier."""
-    return tuple(_CARDS[key] for key in sorted(_CARDS))
+def cards(media: str = "image") -> tuple[ModelCard, ...]:
+    """All cards of models of images, or of ``"video"``, sorted by identifier."""
+    return tuple(_CARDS[key] for key in sorted(_CARDS) if _CARDS[key].media == media)
 
 
 def card(model: str) -> ModelCard:

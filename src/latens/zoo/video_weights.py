@@ -25,7 +25,7 @@ from latens.models.video.google import FLOW_UNITS, ScaleSpaceFlow
 from latens.zoo.architectures import entry
 from latens.zoo.cards import cards
 from latens.zoo.pretrained import load_pretrained, read_checkpoint
-from latens.zoo.weights import LoadedModel, _canonical, load_released
+from latens.zoo.weights import LoadedModel, _canonical, _released_bytes, load_released
 from latens.zoo.weights import _frozen as _frozen_image
 from latens.zoo.weights import _parse as _parse_image
 
@@ -152,8 +152,9 @@ def load_video(model: str | os.PathLike[str], *, flow_unit: str | None = None) -
     """Load a video model.
 
     Args:
-        model: a weights file; a checkpoint of CompressAI (``.pth.tar``, ``.pth``, ``.pt``) that holds CDF tables; or
-            ``ssf2020-1`` to ``ssf2020-9``, the published weights, which are downloaded once.
+        model: a released one (``latens-video-1``); a weights file; a checkpoint of CompressAI (``.pth.tar``, ``.pth``,
+            ``.pt``) that holds CDF tables; or ``ssf2020-1`` to ``ssf2020-9``, the published weights, which are
+            downloaded once.
         flow_unit: of a checkpoint or published weights; ``"corrected"`` if None. See
             :class:`latens.models.video.ScaleSpaceFlow`.
 
@@ -163,6 +164,10 @@ def load_video(model: str | os.PathLike[str], *, flow_unit: str | None = None) -
         ModelError: the file is damaged, of another architecture, or a checkpoint without tables.
     """
     name = os.fspath(model)
+    if not isinstance(model, os.PathLike) and name in {known.id for known in cards("video")}:
+        if flow_unit is not None:
+            raise ModelError(f"{name} has no flow; leave flow_unit out")
+        return _load_released(name)
     if not isinstance(model, os.PathLike) and (match := _PUBLISHED.fullmatch(name)):
         from latens.zoo.download import fetch
 
@@ -174,10 +179,15 @@ def load_video(model: str | os.PathLike[str], *, flow_unit: str | None = None) -
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise UnknownModelError(
-            f"{printable(name)}: cannot be read ({printable(reason)}); give a weights file, a checkpoint, or "
-            "ssf2020-1 to ssf2020-9"
+            f"{printable(name)}: cannot be read ({printable(reason)}); give a weights file, a checkpoint, "
+            f"{', '.join(known.id for known in cards('video'))} or ssf2020-1 to ssf2020-9"
         ) from error
     return _load_file(path.absolute(), status.st_mtime_ns, status.st_size, flow_unit)
+
+
+@lru_cache(maxsize=2)
+def _load_released(name: str) -> LoadedVideoModel:
+    return _parse(_released_bytes(name, "video"), name)
 
 
 @lru_cache(maxsize=2)

@@ -180,16 +180,23 @@ def load_released(model: str) -> LoadedModel:
         UnknownModelError: this release does not have the model.
         WrongWeightsError: its file is not the one that was released.
     """
+    loaded = _parse(_released_bytes(model, "image"), model)
+    if loaded.id != model:
+        raise WrongWeightsError(f"the weights of {model} call themselves {loaded.id}; install Latens again")
+    return loaded
+
+
+def _released_bytes(model: str, media: str) -> bytes:
+    """The weights file of a released model, checked."""
     released = card(model)
+    if released.media != media:
+        raise UnknownModelError(f"{model} is a model of {released.media}, not of {media}")
     data = _read(released.path)
     if hashlib.sha256(data).hexdigest() != released.sha256:
         raise WrongWeightsError(
             f"the weights of {model} are not those that were released; install Latens again"
         )
-    loaded = _parse(data, model)
-    if loaded.id != model:
-        raise WrongWeightsError(f"the weights of {model} call themselves {loaded.id}; install Latens again")
-    return loaded
+    return data
 
 
 def _published(name: str) -> tuple[str, int | None, str] | None:
