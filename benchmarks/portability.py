@@ -2,10 +2,13 @@
 
 For each model, all images are coded twice: to ``.ltn`` files (integers decide about symbols) and by the model's own
 ``compress`` (floating point decides, as is usual). Both are decoded in processes that are configured otherwise: number
-of threads, vector instructions, oneDNN, memory layout, another PyTorch, a GPU. A symbol is lost if it is decoded
-to another value, or if its image cannot be decoded at all.
+of threads, vector instructions, oneDNN, memory layout, another PyTorch, an emulated processor, a GPU. A symbol is lost
+if it is decoded to another value, or if its image cannot be decoded at all.
 
-Usage: python benchmarks/portability.py IMAGES MODEL.safetensors... [--count N] [--other-python PYTHON] [--json FILE]
+Usage: python benchmarks/portability.py IMAGES MODEL.safetensors... [--count N] [--other-python PYTHON]
+       [--emulate CPU...] [--json FILE]
+
+Emulation needs ``qemu-x86_64``; a CPU is what its option -cpu takes: Nehalem, for example, has no AVX.
 """
 
 from __future__ import annotations
@@ -40,9 +43,14 @@ class Configuration:
     environment: dict[str, str] = field(default_factory=dict)
     options: tuple[str, ...] = ()
     python: str = sys.executable
+    prefix: tuple[str, ...] = ()
+    count: int | None = None  # images; None: all
 
 
-def configurations(other_python: str | None) -> list[Configuration]:
+EMULATED_IMAGES = 2  # an emulated processor is some twenty times slower
+
+
+def configurations(other_python: str | None, emulated: list[str]) -> list[Configuration]:
     """All that can be tried here."""
     found = [
         Configuration("as encoded (2 threads)"),
@@ -68,6 +76,10 @@ def configurations(other_python: str | None) -> list[Configuration]:
     ]
     if other_python:
         found.append(Configuration("another PyTorch", python=other_python))
+    found += [
+        Configuration(f"QEMU, {cpu}", prefix=("qemu-x86_64", "-cpu", cpu), count=EMULATED_IMAGES)
+        for cpu in emulated
+    ]
     if torch.cuda.is_available():
         found += [
             Configuration(f"CUDA, TF32 {'on' if on else 'off'}", options=("cuda", f"tf32={on}"))
@@ -173,7 +185,7 @@ def decode(folder: Path, count: int, weights: Path, options: set[str]) -> dict[s
 def run(arguments: list[str], configuration: Configuration) -> str:
     """This script in a process of its own."""
     environment = {**os.environ, **configuration.environment}
-    command = [configuration.python, __file__, *arguments]
+    command = [*configuration.prefix, configuration.python, __file__, *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{configuration.name}: {done.stderr[-2000:]}")
@@ -187,6 +199,7 @@ def main() -> None:
     parser.add_argument("models", type=Path, nargs="+")
     parser.add_argument("--count", type=int, default=24)
     parser.add_argument("--other-python")
+    parser.add_argument("--emulate", nargs="+", default=[], metavar="CPU")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     images = sorted(args.images.glob("*.png"))[: args.count]
@@ -198,8 +211,9 @@ def main() -> None:
             print(f"\n{weights.stem}, {len(images)} images\n")
             print(f"| decoded with | {' | '.join(f'{p}: images | symbols' for p in ('integers', 'float'))} |")
             print("|---|---|---|---|---|")
-            for configuration in configurations(args.other_python):
-                child = ["--decode", name, str(weights), str(len(images)), *configuration.options]
+            for configuration in configurations(args.other_python, args.emulate):
+                count = min(len(images), configuration.count or len(images))
+                child = ["--decode", name, str(weights), str(count), *configuration.options]
                 lost = json.loads(run(child, configuration))
                 rows[configuration.name] = lost
                 cells = [f"{a} of {b} | {c:,} of {d:,}" if b else "- | -" for a, b, c, d in lost.values()]
