@@ -71,6 +71,14 @@ def psnr(a: Any, b: Any) -> float:
     return 10 * math.log10(255**2 / max(float(np.square(a.astype(float) - b).mean()), 1e-9))
 
 
+# ---- what only the default model has
+
+
+def test_effort_is_refused(weights: Path) -> None:
+    with pytest.raises(ImageError, match="only the default model"):
+        codec_of(weights, next(iter(published.FAMILIES))).encode(Image(tiny.picture(8, 8, 3)), effort=2)
+
+
 # ---- other configurations
 
 _DECODE = """

@@ -521,3 +521,53 @@ def test_default_model_codes_a_picture(shipped: ImageCodec) -> None:
     assert sizes[0] < sizes[1] < sizes[2]
     overhead = ltn.describe(data).overhead
     assert overhead <= 48
+
+
+# ---- effort
+
+
+def cost(codec: ImageCodec, image: Image, data: bytes, quality: float) -> float:
+    """Bits and weighted squared error, from the file itself."""
+    decoded = codec.decode(ltn.read(data))[0].pixels
+    network = codec.model.network
+    assert isinstance(network, LatensBase)
+    lmbda = float(network.lmbda(torch.tensor(quality / 100)))
+    error = np.square(decoded.astype(float) - image.pixels).mean()
+    return 8 * len(data) + lmbda * error * image.pixels.shape[0] * image.pixels.shape[1]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_effort_makes_files_cheaper(shipped: ImageCodec, channels: int) -> None:
+    image = Image(tiny.picture(60, 70, channels))
+    plain, refined = (shipped.encode(image, 40, effort=effort) for effort in (1, 2))
+    assert plain == shipped.encode(image, 40)
+    assert refined == shipped.encode(image, 40, effort=2)
+    assert cost(shipped, image, refined, 40) < 0.99 * cost(shipped, image, plain, 40)
+
+
+def test_effort_sees_every_tile(tiny_model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def watch(self: Any, x: torch.Tensor, features: torch.Tensor, level: int, steps: int) -> torch.Tensor:
+        seen.append((*x.shape[1:], *features.shape[2:]))
+        return features
+
+    monkeypatch.setattr(codec_module.FileModel, "refine", watch)
+    codec = ImageCodec(tiny_model)
+    image = Image(tiny.picture(70, 1100, 3))
+    assert codec.encode(image, 50, effort=2) == codec.encode(image, 50)
+    assert seen == [(3, 70, 1024, 8, 64), (3, 70, 76, 8, 8)]
+
+
+def test_refined_latents_are_never_worse(tiny_model: LoadedModel) -> None:
+    codec = ImageCodec(tiny_model)
+    image = Image(np.random.default_rng(1).integers(0, 256, (64, 64, 3), np.uint8))
+    plain, refined = (codec.encode(image, 90, effort=effort) for effort in (1, 2))
+    # Estimated and real bits differ by less than this.
+    assert cost(codec, image, refined, 90) < 1.01 * cost(codec, image, plain, 90)
+
+
+@pytest.mark.parametrize("effort", [0, 6, -1])
+def test_effort_out_of_range_is_refused(codec: ImageCodec, effort: int) -> None:
+    with pytest.raises(ImageError, match=r"1 to 5"):
+        codec.encode(Image(tiny.picture(8, 8, 3)), 50, effort=effort)

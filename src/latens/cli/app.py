@@ -168,6 +168,16 @@ def encode(
     frame: Annotated[
         int | None, typer.Option("--frame", min=0, help="Which picture of an animation, from 0.")
     ] = None,
+    effort: Annotated[
+        int,
+        typer.Option(
+            "--effort",
+            "-e",
+            min=1,
+            max=5,
+            help="1 (quick) to 5: search for the smallest file, seconds to minutes an image. Decoding stays as fast.",
+        ),
+    ] = 1,
     force: Force = False,
     fast: Fast = False,
     threads: Threads = None,
@@ -186,6 +196,8 @@ def encode(
       latens encode -q 30 *.jpg -o small/
 
       latens encode photo.png --target-size 50k
+
+      latens encode photo.png --effort 3 --fast
     """
     if sum(option is not None for option in (quality, target_size, target_bpp, target_psnr)) > 1:
         raise TargetError("give one of --quality, --target-size, --target-bpp and --target-psnr, not several")
@@ -206,9 +218,9 @@ def encode(
         size = target_size if target_bpp is None else target_bpp * width * height / 8
         with files.named(job.source):
             if size is None and target_psnr is None:
-                data = codec.encode(image, quality)
+                data = codec.encode(image, quality, effort=effort)
             else:
-                data = codec.encode_to(image, Target(size, target_psnr))
+                data = codec.encode_to(image, Target(size, target_psnr), effort=effort)
         files.write(job, data, force)
         for note in image.notes:
             say(f"{job.source_name}: {note}", quiet)
@@ -379,20 +391,21 @@ def models(
     from latens.zoo import cards, listing
 
     if as_json:
-        rows = [asdict(row) for row in listing()] if published else [asdict(card) for card in cards()]
+        released = (*cards(), *cards("video"))
+        rows = [asdict(row) for row in listing()] if published else [asdict(card) for card in released]
         files.show(json.dumps(rows, indent=1))
         return
     if published:
         files.show(_table(listing()))
         return
     lines = []
-    for card in cards():
+    for card in (*cards(), *cards("video")):
         low, high = card.quality_range
         encoder, decoder = card.mac_per_pixel
         lines.append(card.id)
         for label, text in (
             ("summary", card.summary),
-            ("range", f"{low:g} to {high:g} bits per pixel (Kodak)"),
+            ("range", f"{low:g} to {high:g} bits per pixel ({card.range_of})"),
             ("parameters", f"{card.parameters / 1e6:.1f} M"),
             ("MAC per pixel", f"{encoder:,} encoding, {decoder:,} decoding"),
             ("training", card.training),

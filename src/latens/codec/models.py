@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from latens import format as ltn
+from latens.codec.effort import refine
 from latens.errors import ModelError
 from latens.latent_codecs import ExactEntropy
 from latens.latent_codecs.exact import QUALITY_MAX as LEVELS
@@ -110,6 +111,11 @@ class FileModel:
         """Number of rates to choose from: None for any."""
         return None if isinstance(self._networks, _Base) else self.entropy.knots
 
+    @property
+    def refines(self) -> bool:
+        """Whether :meth:`refine` can be used."""
+        return isinstance(self._networks, _Base)
+
     def knot(self, level: int) -> int:
         """The table set of z for a header's quality, which only integers may decide about."""
         return self.entropy.knot_at(level)
@@ -129,6 +135,16 @@ class FileModel:
         """
         with self._precision():
             return finite(self._networks.analyse(x).float())
+
+    def refine(self, x: Tensor, features: Tensor, level: int, steps: int) -> Tensor:
+        """Features whose latents cost less for pixels ``(1, 1 or 3, h, w)``, after so many gradient steps.
+
+        Raises:
+            ModelError: the networks of this model are not made for it, or give values that are not finite.
+        """
+        if not isinstance(self._networks, _Base):
+            raise ModelError(f"{self.id}: only latents of the default model can be refined")
+        return finite(self._networks.refine(x, features, level, steps, self.fast))
 
     def encode(self, features: Tensor, level: int, lanes: int | None) -> CodedTile:
         """The stream of a tile.
@@ -242,6 +258,9 @@ class _Base:
 
     def synthesise(self, y_hat: Tensor, level: int) -> Tensor:
         return self.network.synthesise(y_hat, self._quality(level))
+
+    def refine(self, x: Tensor, features: Tensor, level: int, steps: int, fast: bool) -> Tensor:
+        return refine(self.network, x, features, self._quality(level), self.skip, steps, fast=fast)
 
 
 class _Classic:

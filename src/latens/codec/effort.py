@@ -1,0 +1,120 @@
+"""Rate-distortion optimisation of one image's latents, at the encoder's expense alone."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from latens.entropy_models.gaussian import SCALES_LEVELS
+from latens.models.latens_base import LatensBase, first_step_mask, gaussian_likelihood, log_scale_of
+
+__all__ = ["EFFORTS", "refine"]
+
+EFFORTS = {1: 0, 2: 20, 3: 40, 4: 100, 5: 250}
+"""Gradient steps for each effort."""
+
+_RATE = 0.12  # of Adam, over the root of the number of steps: more steps, smaller ones
+_TEMPERATURE = 0.5
+_COLDEST = 0.02
+_EDGE = 1e-4
+
+
+def refine(
+    network: LatensBase,
+    pixels: Tensor,
+    features: Tensor,
+    quality: Tensor,
+    skip: int,
+    steps: int,
+    *,
+    fast: bool,
+) -> Tensor:
+    """Features of a tile whose latents cost less, by stochastic Gumbel annealing.
+
+    Gradient steps on y through the frozen g_s and context, in which each value is drawn towards its neighbours
+    above and below with a temperature that falls; z stays. Yang, Bamler and Mandt, "Improving Inference for
+    Neural Image Compression", NeurIPS 2020, arXiv:2006.04240. What comes out is never worse than what went in, by
+    the model's own estimate.
+
+    Args:
+        network: the default model.
+        pixels: ``(1, 1 or 3, h, w)`` in 0..1, without what pads them to the grid.
+        features: what g_a makes of them, ``(1, M, H/16, W/16)`` float32.
+        quality: ``(1,)`` in 0..1.
+        skip: table indexes below are not coded.
+        steps: how many gradient steps; none returns ``features``.
+        fast: run the networks in bfloat16.
+
+    Returns:
+        Like ``features``.
+    """
+    if not steps:
+        return features
+    with torch.inference_mode(False), torch.enable_grad():
+        # Tensors made in inference mode cannot take part in gradients, their copies can.
+        search = _Search(network, pixels.clone(), features.clone(), quality.clone(), skip, fast)
+        return search.run(steps)
+
+
+class _Search:
+    def __init__(
+        self, network: LatensBase, pixels: Tensor, features: Tensor, quality: Tensor, skip: int, fast: bool
+    ) -> None:
+        self.network, self.pixels, self.quality, self.fast = network, pixels, quality, fast
+        # The same files each time.
+        self.random = torch.Generator("cpu").manual_seed(0)
+        with torch.no_grad():
+            self.gain = network.gain(quality)
+            self.y = features * self.gain
+            z = torch.round(network.hyper_analyse(self.y, quality))
+            index = network.h_scale(z).clamp(0.0, SCALES_LEVELS - 1.0)
+            self.log_scale = log_scale_of(index)
+            self.coded: Tensor = index.round() >= skip
+            self.first = first_step_mask(self.y)
+            self.features = network.means(z)
+            self.first_mean = network.first_mean(self.features, quality)
+            self.lmbda = float(network.lmbda(quality))
+
+    def run(self, steps: int) -> Tensor:
+        y = self.y.clone().requires_grad_(True)
+        rate = _RATE / math.sqrt(steps)
+        adam = torch.optim.Adam([y], lr=rate)
+        for step in range(steps):
+            adam.param_groups[0]["lr"] = rate * (1.0 - step / steps)
+            temperature = max(_TEMPERATURE * math.exp(-3.0 * step / steps), _COLDEST)
+            (y.grad,) = torch.autograd.grad(self._cost(y, temperature), [y])
+            adam.step()
+        with torch.no_grad():
+            refined = y.detach()
+            best: Tensor = min((self.y, refined), key=lambda candidate: float(self._cost(candidate, 0.0)))
+            return best / self.gain
+
+    def _cost(self, y: Tensor, temperature: float) -> Tensor:
+        """Bits of y and weighted squared error, as files have them at temperature 0."""
+        network, quality = self.network, self.quality
+        y_first = (self._quantise(y - self.first_mean, temperature) + self.first_mean) * self.first
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.fast):
+            mean = network.second_mean(self.features, y_first, quality)
+            mean = torch.where(self.first, self.first_mean, mean)
+            residual = self._quantise(y - mean, temperature)
+            x_hat = network.synthesise(residual + mean, quality)
+        bits: Tensor = -torch.log2(gaussian_likelihood(residual, self.log_scale)).sum()
+        height, width = self.pixels.shape[2:]
+        shown = x_hat[:, :, :height, :width]
+        if self.pixels.shape[1] == 1:
+            shown = shown.mean(1, keepdim=True)
+        error = (shown - self.pixels).square().mean() * 255.0**2
+        total: Tensor = bits + self.lmbda * error * (height * width)
+        return total
+
+    def _quantise(self, residual: Tensor, temperature: float) -> Tensor:
+        if not temperature:
+            return torch.round(residual) * self.coded
+        low = residual.detach().floor()
+        above = (residual - low).clamp(_EDGE, 1.0 - _EDGE)
+        pull = (torch.atanh(above) - torch.atanh(1.0 - above)) / temperature
+        chance = torch.rand(residual.shape, generator=self.random).clamp_(1e-6, 1.0 - 1e-6)
+        # The difference of two Gumbel variables is logistic.
+        return (low + torch.sigmoid(pull + torch.logit(chance))) * self.coded
