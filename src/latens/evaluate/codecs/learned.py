@@ -43,12 +43,12 @@ class LatensCodec(Codec):
     """``.ltn`` files of a released model or of a weights file."""
 
     suffix = ".ltn"
-    defaults: ClassVar = {"model": DEFAULT_MODEL, "fast": "no"}
+    defaults: ClassVar = {"model": DEFAULT_MODEL, "fast": "no", "effort": "1"}
     colour = "RGB, learned"
 
     def __init__(self, spec: str, options: Mapping[str, str], threads: int = 1) -> None:
         super().__init__(spec, options, threads)
-        self._fast = self.flag("fast")
+        self._fast, self._effort = self.flag("fast"), self.number("effort")
 
     @cached_property
     def _codec(self) -> ImageCodec:
@@ -77,7 +77,7 @@ class LatensCodec(Codec):
         return f"{self._codec.model.id}, weights {self._codec.model.weights_id[:16]}, Latens {latens.__version__}"
 
     def encode(self, pixels: Pixels, setting: float) -> bytes:
-        return self._codec.encode(Image(pixels), None if self._rates == 1 else setting)
+        return self._codec.encode(Image(pixels), None if self._rates == 1 else setting, effort=self._effort)
 
     def decode(self, data: bytes, size: tuple[int, int], setting: float) -> Pixels:
         limits = ltn.Limits(max_pixels=size[0] * size[1])
