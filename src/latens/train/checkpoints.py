@@ -14,7 +14,9 @@ from latens.errors import LatensError, TrainingError
 from latens.io import check_output, printable
 from latens.models import CompressionModel
 from latens.models.latens_base import LatensBase
+from latens.models.video import LatensVideo
 from latens.train.objectives import model_of
+from latens.zoo.video_weights import save_video
 
 __all__ = ["load_average", "read_checkpoint", "save_weights", "write_checkpoint"]
 
@@ -105,6 +107,11 @@ def save_weights(checkpoint: Path, output: Path, name: str, notes: str = "", *, 
     """
     check_output(output, force=force, inputs=[checkpoint])
     model = load_average(checkpoint)
+    if isinstance(model, LatensVideo):
+        # Loaded models are kept, so that this is the one that the networks were made with.
+        image = zoo.load(str(read_checkpoint(checkpoint)["architecture"]["image_model"]))
+        save_video(model, output, name, notes, image=image, force=force)
+        return
     if not isinstance(model, LatensBase | CompressionModel):
         raise TrainingError(f"{printable(checkpoint)}: {type(model).__name__} has no weights file")
     if isinstance(model, CompressionModel):

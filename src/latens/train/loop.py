@@ -33,6 +33,7 @@ from latens.train.similar import Match, find_similar
 from latens.train.soap import Soap
 from latens.zoo import load
 from latens.zoo.pretrained import read_checkpoint as read_weights
+from latens.zoo.video_weights import load_video
 
 __all__ = ["Trainer"]
 
@@ -229,6 +230,9 @@ class Trainer:
     def _branch(self, path: Path) -> None:
         """Start from another run's checkpoint, or from weights alone."""
         is_default = isinstance(self.model, LatensBase)
+        if path.suffix == ".safetensors" and self.config.is_video:
+            self._take_weights(load_video(path).network.state_dict(), path)
+            return
         if path.suffix == ".safetensors" and is_default:
             network = load(path).network
             if network.config != self.config.model:

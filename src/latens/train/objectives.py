@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -17,16 +18,20 @@ from torch.nn import functional as F
 from latens import format as ltn
 from latens import registry, zoo
 from latens.codec import ImageCodec
+from latens.codec._colour import planes_from_rgb
+from latens.codec.video import VideoCodec
 from latens.entropy_models import EntropyBottleneck
 from latens.errors import ModelError, TrainingError
-from latens.io import Image, printable
+from latens.io import Image, VideoFrame, VideoInfo, printable
 from latens.metrics import ms_ssim
 from latens.models import CompressionModel
 from latens.models.latens_base import LatensBase, LatensBaseConfig, freeze
 from latens.models.vbr import ScaleHyperpriorVbr
 from latens.models.video import LatensVideo, LatensVideoConfig
+from latens.models.video.exact import ConditionalEntropy
 from latens.ops import compute_padding
 from latens.train.config import DEFAULT_ARCHITECTURE, VIDEO_ARCHITECTURE, TrainConfig
+from latens.zoo.video_weights import LoadedVideoModel
 from latens.zoo.weights import LoadedModel
 
 __all__ = ["Objective", "make_objective", "model_of", "rate_and_distortion"]
@@ -189,6 +194,30 @@ class VideoObjective(Objective):
         lmbda = self.model.image.lmbda(quality)
         return _figures((rate + lmbda * mse) / lmbda.sqrt(), rate, mse)
 
+    def files(self, model: nn.Module) -> Iterator[tuple[float, Callable[[Pixels], tuple[int, Pixels]]]]:
+        network = copy.deepcopy(cast(LatensVideo, model)).cpu().eval()
+        entropy = ConditionalEntropy.freeze(network, zoo.load(self._config.image_model).entropy)
+        codec = VideoCodec(LoadedVideoModel("validation", network, entropy, "0" * 64), fast=True)
+        for quality in VALIDATION_QUALITIES:
+            yield quality, partial(_code_clip, codec, 100 * quality)
+
+
+def _code_clip(codec: VideoCodec, quality: float, pixels: Pixels) -> tuple[int, Pixels]:
+    """Bytes of the file of a clip ``(n, H, W, 3)``, its first frame a key frame, and what it decodes to."""
+    count, height, width = pixels.shape[:3]
+    info = VideoInfo(width, height, chroma="4:4:4", colour=(1, 1, 1, 1))
+
+    def frames() -> Iterator[VideoFrame]:
+        for t, picture in enumerate(pixels):
+            rgb = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255.0
+            yield VideoFrame(planes_from_rgb(rgb, info.chroma, 8, info.colour), t)
+
+    file = io.BytesIO()
+    for _ in codec.encode(info, frames(), file, gop=count, quality=quality):
+        pass
+    reader = ltn.VideoReader(io.BytesIO(file.getvalue()))
+    return file.tell(), np.stack([frame.rgb8() for frame in codec.decode(reader)])
+
 
 class ZooObjective(Objective):
     """A published architecture of one rate, with mean squared error or MS-SSIM.
@@ -326,7 +355,10 @@ def model_of(architecture: dict[str, Any]) -> nn.Module:
 
 
 def _video_model(config: TrainConfig) -> LatensVideo:
-    return LatensVideo(zoo.load(config.image_model).base, config.video)
+    image = zoo.load(config.image_model).base
+    # Loading takes random numbers the first time, and none from the cache.
+    torch.manual_seed(config.seed)
+    return LatensVideo(image, config.video)
 
 
 def _model_class(architecture: str) -> Any:
