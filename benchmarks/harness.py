@@ -8,7 +8,7 @@ of a process and of all that it starts:
 * ``latens bench`` on the folder, with all measures and with files kept;
 * the bare calls that it makes: every image encoded and decoded as often, at the same settings (own time); then
   the measures of each result;
-* ``latens bench`` on one picture of 8x8 pixels: what starts and loads before anything can be measured.
+* ``latens bench`` on one picture of 64x64 pixels: what starts and loads before anything can be measured.
 
 What is left of the first is bookkeeping: reading images, pipes, writing files and results. Shares are of the codecs'
 own time. Start-up does not grow with the number of images; the last row counts it once for every codec all the same.
@@ -97,7 +97,7 @@ def main() -> None:
 
     rows: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as small:
-        Image.new("RGB", (8, 8)).save(f"{small}/small.png")
+        Image.new("RGB", (64, 64)).save(f"{small}/small.png")
         for spec in args.codecs.split(","):
             points = make_codec(spec).dial.points
             settings = [points[(i + 1) * len(points) // (args.settings + 1)] for i in range(args.settings)]
