@@ -5,7 +5,8 @@
 Weights are random, but made so that latents have a few bits each; both sides load them from one file. Each is a
 process of its own; they take turns, one clip of a key frame and two more each, after one to warm up. Frames are
 padded to multiples of 128 before, as both libraries want them. Printed are medians of times per frame and of paired
-ratios, how long strings are, and whether each side decodes the strings of the other.
+ratios, how long strings are, and whether each side decodes the strings of the other. The default video model codes the
+same frames beside them (column "default"), with its own weights and padding, at quality 50.
 """
 
 from __future__ import annotations
@@ -108,6 +109,8 @@ def worker(package: str, threads: int) -> None:
                 answer = max((a - b).abs().max().item() for a, b in zip(decoded, expected, strict=True))
             except (ValueError, RuntimeError) as error:
                 answer = repr(error)
+        elif request["fast"] is None:
+            answer = default_times(frames, request["size_of"])
         else:
             model.fast = request["fast"]
             start = time.perf_counter()
@@ -119,26 +122,61 @@ def worker(package: str, threads: int) -> None:
         print(json.dumps(answer), flush=True)
 
 
+def default_times(frames: list[Any], size: list[int]) -> dict[str, float]:
+    """The default video model on the same frames: everything but the container."""
+    from latens import format as ltn
+    from latens.codec.video_models import picture_coder
+    from latens.models.video.conditional import settled
+    from latens.zoo import DEFAULT_VIDEO_MODEL
+    from latens.zoo.video_weights import load_video
+
+    loaded = load_video(DEFAULT_VIDEO_MODEL)
+    coder = picture_coder(loaded, fast=False)
+    width, height = (side + -side % coder.grid for side in size)
+    level = 1 << 15
+    header = ltn.VideoHeader(
+        width=size[0], height=size[1], model=loaded.id, entropy_id=loaded.entropy.entropy_id[:8],
+        weights_id=loaded.weights_id[:8], quality=level, skip=coder.skip,
+    )  # fmt: skip
+    times = {"encode": 0.0, "decode": 0.0, "bytes": 0}
+    before = shown = None
+    for number, padded in enumerate(frames):
+        start = time.perf_counter()
+        coded = coder.encode(padded[:, :, :height, :width], before, level)
+        before = settled(coded.picture)
+        middle = time.perf_counter()
+        frame = ltn.Frame(number, number, not number, coded.checksum, coded.streams)
+        shown = settled(coder.decode(frame, shown, (height, width), header)[1])
+        end = time.perf_counter()
+        times["encode"] += middle - start
+        times["decode"] += end - middle
+        times["bytes"] += frame.size
+    return times
+
+
 def compare(sides: dict[str, Peer], sizes: list[tuple[int, int]], rounds: int, folder: Path) -> None:
     """Times of all sizes, side by side."""
-    print(f"{'':<10}{'per frame':<10}{'CompressAI':>12}{'Latens':>12}{'ratio':>8}{'fast':>12}{'ratio':>8}")
-    order = [("compressai", False), ("latens", False), ("latens", True)]
+    columns = "".join(f"{name:>12}{'ratio':>8}" for name in ("Latens", "fast", "default"))
+    print(f"{'':<10}{'per frame':<10}{'CompressAI':>12}{columns}")
+    order = [("compressai", False), ("latens", False), ("latens", True), ("latens", None)]
     for size in sizes:
         for side in sides.values():
             side.ask({"size": size})
-        for package, fast in order:
-            sides[package].ask({"fast": fast})
-        found = [[sides[package].ask({"fast": fast}) for package, fast in order] for _ in range(rounds)]
+        requests = [(package, {"fast": fast, "size_of": size}) for package, fast in order]
+        for package, request in requests:
+            sides[package].ask(request)
+        found = [[sides[package].ask(request) for package, request in requests] for _ in range(rounds)]
         for what in ("encode", "decode"):
             times = [[r[what] / FRAMES for r in turn] for turn in found]
             medians = [statistics.median(column) for column in zip(*times, strict=True)]
-            ours, fast = (statistics.median(t[0] / t[i] for t in times) for i in (1, 2))
+            ours, fast, default = (statistics.median(t[0] / t[i] for t in times) for i in (1, 2, 3))
             print(
                 f"{'x'.join(map(str, size)):<10}{what:<10}{medians[0]:>10.3f} s{medians[1]:>10.3f} s"
-                f"{ours:>7.2f}x{medians[2]:>10.3f} s{fast:>7.2f}x",
+                f"{ours:>7.2f}x{medians[2]:>10.3f} s{fast:>7.2f}x{medians[3]:>10.3f} s{default:>7.2f}x",
                 flush=True,
             )
-        print(f"{'':<10}bytes     {found[0][0]['bytes']:>12}{found[0][1]['bytes']:>12}")
+        sizes_found = [found[0][i]["bytes"] for i in (0, 1, 3)]
+        print(f"{'':<10}bytes     {sizes_found[0]:>12}{sizes_found[1]:>12}{sizes_found[2]:>40}")
         sides["latens"].ask({"fast": False})
         for package, other in (("compressai", "latens"), ("latens", "compressai")):
             sides[package].ask({"to": str(folder / "code")})

@@ -335,6 +335,8 @@ def encode_in_two_steps(
         ModelError: the weights give values that are not finite.
     """
     found: list[Tensor] = []
+    # In the layout that a decoder has, so that on one machine both sides have the same to the last bit.
+    y = by_position(y)
 
     def quantise(part: Pass) -> Tensor:
         coded = by_position((part.indexes >= skip).view(*y.shape[2:], -1).permute(2, 0, 1)[None])

@@ -13,6 +13,7 @@ from latens.codec.models import (
     CodedLatent,
     Predict,
     Second,
+    by_position,
     encode_in_two_steps,
     finish_in_two_steps,
 )
@@ -153,7 +154,7 @@ class _Conditional:
         network, image, q = self._network, self._network.image, _quality(level)
         knot = self._entropy.image.knot_at(level)
         with self._precision:
-            y = _finite(image.features(picture)) * image.gain(q)
+            y = _finite(image.features(by_position(picture))) * image.gain(q)
         if before is None:
             with self._precision:
                 z = _rounded(image.hyper_analyse(y, q))

@@ -157,7 +157,7 @@ class LatensVideo(nn.Module):
 
     def condition(self, before: Tensor, vectors: Tensor, quality: Tensor) -> Context:
         """What the picture before ``(B, 3, H, W)`` says, its blocks moved by ``vectors`` (B, 2, H/16, W/16)."""
-        moved = compensate(before, vectors)
+        moved = compensate(before, vectors).contiguous(memory_format=torch.channels_last)
         with torch.no_grad():
             latent = self.image.features(moved)
         features = self.temporal_blocks(self.temporal(latent / self.image.channel_scale))
