@@ -370,6 +370,18 @@ class TestThirdParty:
 
         codes_what_it_promises(third_party("raster").RasterModel(), batch=2, promise=latens_decodes)
 
+    def test_helper_methods_of_the_raster_model(self):
+        model = third_party("raster_helpers").GainedRaster().eval()
+        x = torch.rand(2, 3, 64, 128)
+        with torch.no_grad():
+            coded = model.compress(x)
+            found = model.decompress(**coded)["x_hat"]
+            y = model.g_a(x) * model.gain
+            params = model.h_s(model.entropy_bottleneck.decompress(coded["strings"][1], coded["shape"]))
+            strings, y_hat = model._scan().compress(y, params)
+            assert strings == coded["strings"][0]
+            assert torch.allclose(found, model.g_s(y_hat / model.gain).clamp(0, 1), atol=1e-6)
+
     def test_latent_codecs_and_registries(self):
         module = third_party("composed")
         x = torch.rand(1, 3, 64, 64)

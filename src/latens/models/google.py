@@ -467,6 +467,30 @@ class JointAutoregressiveHierarchicalPriors(MeanScaleHyperprior):
             return decoded_exactly(self, strings, shape)
         return self._decompress_with(self._scan(), strings, shape)
 
+    # What models of other people, derived from this one, call. ``y_hat`` has ``padding`` zeros on all sides, and
+    # takes what is decoded.
+
+    def _compress_ar(
+        self, y_hat: Tensor, params: Tensor, height: int, width: int, kernel_size: int, padding: int
+    ) -> bytes:
+        inside = y_hat[:, :, padding : padding + height, padding : padding + width]
+        (string,), decoded = self._scan().compress(inside, params)
+        inside.copy_(decoded)
+        return string
+
+    def _decompress_ar(
+        self,
+        y_string: bytes,
+        y_hat: Tensor,
+        params: Tensor,
+        height: int,
+        width: int,
+        kernel_size: int,
+        padding: int,
+    ) -> None:
+        inside = y_hat[:, :, padding : padding + height, padding : padding + width]
+        inside.copy_(self._scan().decompress([y_string], params))
+
     def _decompress_with(
         self, scan: RasterScan, strings: Sequence[Sequence[bytes]], shape: Sequence[int]
     ) -> dict[str, Any]:
