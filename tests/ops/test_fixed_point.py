@@ -156,6 +156,50 @@ def test_chain_equals_python_integers(case: tuple[IntegerChain, Int64]) -> None:
     assert np.abs(sums).max() <= chain.bounds()[-1] < LIMIT
 
 
+def winograd_everywhere(patch: pytest.MonkeyPatch) -> None:
+    """However small layers and inputs are, fast convolutions are taken where they are exact."""
+    patch.setattr(fixed_point, "_WINOGRAD_CHANNELS", 1)
+    patch.setattr(fixed_point, "_WINOGRAD_POSITIONS", 1)
+
+
+@given(chains(), st.sampled_from([1, 4 << 20]))
+@settings(max_examples=80)
+def test_fast_convolutions_are_as_exact(case: tuple[IntegerChain, Int64], pieces: int) -> None:
+    chain, a = case
+    with pytest.MonkeyPatch.context() as patch:
+        winograd_everywhere(patch)
+        patch.setattr(fixed_point, "_WINDOW_BYTES", pieces)
+        found = planes_of(chain.sums(given_to(a)))
+    np.testing.assert_array_equal(found, reference_sums(chain.layers, a))
+
+
+@pytest.mark.parametrize(
+    ("k", "up", "points"), [(3, 1, [16]), (5, 2, [16, 12, 12, 9]), (7, 3, [16, 12, 12, 12, 9, 9, 12, 9, 9])]
+)
+def test_large_layers_run_as_fast_convolutions(k: int, up: int, points: list[int]) -> None:
+    rng = np.random.default_rng(k)
+    layer = IntegerLayer(rng.integers(-32767, 32768, (33, 40, k, k)), rng.integers(-1000, 1000, 33), up=up)
+    chain = IntegerChain([layer])
+    a = rng.integers(-BIG, BIG + 1, (40, 17, 19))
+    np.testing.assert_array_equal(planes_of(chain.sums(given_to(a))), reference_sums([layer], a))
+    phases = chain._prepared(torch.device("cpu"))[0][0]
+    assert [len(p.winograd.points) for p in phases if p.winograd is not None] == points
+
+
+@pytest.mark.parametrize("channels", [1024, 1025])
+def test_fast_convolutions_end_where_they_are_not_proven(
+    channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    winograd_everywhere(monkeypatch)
+    # At the points, weights become up to 64 times as large together, values 4 times: 2^10 channels fill 53 bits.
+    layer = IntegerLayer(np.full((1, channels, 3, 3), 32767), np.array([5]))
+    chain = IntegerChain([layer])
+    signs = np.where(np.indices((channels, 4, 5)).sum(axis=0) % 3 == 0, -BIG, BIG)
+    for a in (np.full((channels, 4, 5), BIG), signs):
+        np.testing.assert_array_equal(planes_of(chain.sums(given_to(a))), reference_sums([layer], a))
+    assert (chain._prepared(torch.device("cpu"))[0][0][0].winograd is None) == (channels > 1024)
+
+
 @pytest.mark.parametrize(("k", "up"), [(3, 2), (3, 3), (5, 2), (5, 3), (5, 4), (5, 5), (7, 2), (9, 8)])
 def test_transposed_convolution_is_that_of_torch(k: int, up: int) -> None:
     rng = np.random.default_rng(k * up)

@@ -438,9 +438,10 @@ class ExactEntropy:
         direct = all(group.parameters is None for group in self.groups)
         sides = [chain.sums(inputs) if direct else chain.activations(inputs) for chain in self.hyper]
         height, width = sides[0].shape[1:3]
-        symbols = torch.zeros((height * width, self.y_channels), dtype=torch.int16)
-        indexes = torch.zeros((height * width, self.y_channels), dtype=torch.uint8)
-        values = torch.zeros((height * width, self.y_channels), dtype=torch.float64)
+        size = (height * width, self.y_channels)
+        symbols = torch.zeros(size, dtype=torch.int16, device="cpu")
+        indexes = torch.zeros(size, dtype=torch.uint8, device="cpu")
+        values = torch.zeros(size, dtype=torch.float64, device="cpu")
         ends = np.cumsum([group.channels for group in self.groups])
         spans = [slice(end - group.channels, end) for end, group in zip(ends, self.groups, strict=True)]
         for k, (group, span) in enumerate(zip(self.groups, spans, strict=True)):
@@ -568,8 +569,9 @@ class ExactEntropy:
         return decoded
 
     def _decoded(self, z: Int16, knot: int, code: Callable[[Pass], Tensor]) -> Decoded:
-        # Whatever a caller has set must not reach the integers.
-        with torch.no_grad(), torch.device("cpu"), torch.autocast("cpu", enabled=False):
+        # Whatever a caller has set must not reach the integers. Nor must a default device: where tensors are made, they
+        # say where, because a context that says it costs a call of Python for every operation.
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
             return self._coded(z, knot, code)
 
     def _coded(self, z: Int16, knot: int, code: Callable[[Pass], Tensor]) -> Decoded:
@@ -730,7 +732,7 @@ class _Padded:
         self.width, self.reach = width, window.reach
         self.pitch = width + 2 * self.reach
         rows, channels = height + 2 * self.reach, window.layer.weight.shape[1]
-        self.latent = torch.zeros((rows * self.pitch, channels), dtype=torch.float64)
+        self.latent = torch.zeros((rows * self.pitch, channels), dtype=torch.float64, device="cpu")
         self.taps = window.rows * self.pitch + window.columns
         bias = window.layer.bias if context is None else window.layer.bias + context
         self.bias = torch.from_numpy(bias.astype(np.float64))
@@ -759,9 +761,7 @@ def _positions(group: Group, height: int, width: int) -> Iterator[tuple[Tensor |
     if group.spatial is None:
         yield None, False
         return
-    rows, columns = (
-        t.flatten() for t in torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    )
+    rows, columns = (torch.from_numpy(a.ravel()) for a in np.indices((height, width)))
     if group.order == "checkerboard":
         odd = (rows + columns) % 2 == 1
         for number, half in enumerate((odd, ~odd) if group.odd_first else (~odd, odd)):

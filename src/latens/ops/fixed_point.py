@@ -3,7 +3,8 @@ r"""Networks in exact integer arithmetic: the same integers on every machine, de
 The path from decoded symbols to the index of a CDF table must not depend on how a sum is ordered, or a file
 decodes to noise elsewhere. Here it consists of integers only. They are kept in float64, whose products and
 sums of integers below 2^53 are exact in any order, so that the fast matrix product of any device can be used;
-:func:`reference_sums` is the same in plain int64 NumPy.
+:func:`reference_sums` is the same in plain int64 NumPy. Convolutions may be rearranged, as long as all that is
+computed on the way are integers proven to stay below 2^53.
 
 Arithmetic (version 1): weights have 16 bits, activations 21 bits, each layer one power-of-two scale. A layer
 computes ``acc = sum(w * a) + b``, then ``floor((acc + 2^(s-1)) / 2^s)`` (nothing is added for ``s = 0``), clamps
@@ -14,6 +15,7 @@ number of thresholds strictly exceeded. At conversion each layer must prove
 The idea of integer networks for learned codecs is that of Ballé, Johnston and Minnen (ICLR 2019).
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -56,6 +58,9 @@ _KERNEL_MAX = 9
 _UP_MAX = 8
 # Bytes of gathered windows at a time: what fits into the second-level cache and a little more.
 _WINDOW_BYTES = 4 << 20
+# Where a Winograd convolution is smaller, reading its larger weights takes longer than it saves.
+_WINOGRAD_CHANNELS = 32
+_WINOGRAD_POSITIONS = 256
 
 Int64 = npt.NDArray[np.int64]
 
@@ -139,6 +144,14 @@ class IntegerLayer:
         return int(self.weight.shape[0]) // self.shuffle**2
 
 
+class _Winograd(NamedTuple):
+    """A plain convolution within 3x3 positions, for tiles of 2x2 results, in integers."""
+
+    points: Tensor  # (P,) int64, which of the 16 points have weights other than zero
+    weight: Tensor  # (P, in, out) float64
+    output: Tensor  # (4, P) float64, from products at the points to four times the results
+
+
 class _Phase(NamedTuple):
     """The outputs at one offset of the upscaled grid: a plain convolution over a window of the input."""
 
@@ -149,6 +162,7 @@ class _Phase(NamedTuple):
     rows: int
     columns: int
     matrix: Tensor  # (rows * columns * in, out) float64
+    winograd: _Winograd | None  # where it is proven exact, and faster
 
 
 class IntegerChain:
@@ -260,13 +274,44 @@ def _prepare(layer: IntegerLayer, device: torch.device) -> tuple[list[_Phase], T
             first_column, columns = window(column)
             taps = weight[:, :, rows][:, :, :, columns].transpose(2, 3, 1, 0)
             matrix = torch.from_numpy(taps.reshape(-1, weight.shape[0]).copy()).to(device)
-            phases.append(_Phase(row, column, first_row, first_column, len(rows), len(columns), matrix))
+            winograd = _prepare_winograd(taps, first_row, first_column, device)
+            phases.append(
+                _Phase(row, column, first_row, first_column, len(rows), len(columns), matrix, winograd)
+            )
     return phases, torch.from_numpy(layer.bias.astype(np.float64)).to(device)
+
+
+# Lavin, Gray, "Fast algorithms for convolutional neural networks", CVPR 2016: from 4x4 values, and from 3x3 weights,
+# to 16 points, and from products there to 2x2 results. Weights are doubled along each side, which makes all integers.
+_VALUES = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]], np.float64)
+_WEIGHTS = np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]], np.float64)
+_RESULTS = np.array([[1, 1, 1, 0], [0, 1, -1, -1]], np.float64)
+
+
+def _prepare_winograd(
+    taps: npt.NDArray[np.float64], first_row: int, first_column: int, device: torch.device
+) -> _Winograd | None:
+    """The phase with weights ``taps``, ``(rows, columns, in, out)``, or None where it is not exact or not faster."""
+    rows, columns, inputs, outputs = taps.shape
+    within = min(first_row, first_column) >= -1 and max(first_row + rows, first_column + columns) <= 2
+    if not within or rows * columns == 1 or min(inputs, outputs) < _WINOGRAD_CHANNELS:
+        return None
+    kernel = np.zeros((3, 3, inputs, outputs))
+    kernel[first_row + 1 : first_row + 1 + rows, first_column + 1 : first_column + 1 + columns] = taps
+    weight = (np.kron(_WEIGHTS, _WEIGHTS) @ kernel.reshape(9, -1)).reshape(16, inputs, outputs)
+    # Values at the points are sums of four activations. No sum of products, in whatever order, exceeds this.
+    if np.abs(weight).sum(axis=(0, 1)).max() * 4 * ACTIVATION_MAX >= EXACT_LIMIT:
+        return None
+    points = np.flatnonzero(weight.any(axis=(1, 2)))
+    output = np.kron(_RESULTS, _RESULTS)[:, points]
+    return _Winograd(*(torch.from_numpy(array).to(device) for array in (points, weight[points], output)))
 
 
 def _accumulate(a: Tensor, phases: list[_Phase], bias: Tensor, up: int) -> Tensor:
     """Convolution of ``(B, H, W, C)`` as matrix products of windows: exact for integers within the bound."""
     batch, height, width, channels = a.shape
+    if height * width >= _WINOGRAD_POSITIONS and all(p.winograd for p in phases):
+        return _accumulate_winograd(a, phases, bias, up)
     if len(phases) == 1 and phases[0].rows == 1:
         return torch.addmm(bias, a.reshape(-1, channels), phases[0].matrix).view(batch, height, width, -1)
     before = -min(min(p.first_row, p.first_column) for p in phases)
@@ -286,6 +331,35 @@ def _accumulate(a: Tensor, phases: list[_Phase], bias: Tensor, up: int) -> Tenso
                 rows = slice(up * top + p.row, up * (top + count), up)
                 target[rows, p.column :: up] = result
     return out
+
+
+def _accumulate_winograd(a: Tensor, phases: list[_Phase], bias: Tensor, up: int) -> Tensor:
+    """:func:`_accumulate` with a half of the products or less, and just as exact."""
+    batch, height, width, channels = a.shape
+    down, across = -(-height // 2), -(-width // 2)
+    padded = F.pad(a, (0, 0, 1, 2 * across + 1 - width, 1, 2 * down + 1 - height))
+    out = a.new_empty((batch, 2 * up * down, 2 * up * across, bias.shape[0]))
+    values = torch.from_numpy(np.kron(_VALUES, _VALUES)).to(a.device)
+    step = max(1, _WINDOW_BYTES // (16 * 8 * across * channels))
+    for image, target in zip(padded, out, strict=True):
+        row, column, _ = image.stride()
+        for top in range(0, down, step):
+            count = min(step, down - top)
+            tiles = image[2 * top :].as_strided(
+                (4, 4, count, across, channels), (row, column, 2 * row, 2 * column, 1)
+            )
+            points = (values @ tiles.reshape(16, -1)).view(16, count * across, channels)
+            for p in phases:
+                if p.winograd is None:
+                    raise ModelError("integer network: a phase is not prepared")
+                products = torch.bmm(points[p.winograd.points], p.winograd.weight)
+                # Four times the results, without a remainder.
+                results = (p.winograd.output @ products.flatten(1)).mul_(0.25)
+                results = results.view(2, 2, count, across, -1).add_(bias)
+                for i, j in itertools.product(range(2), range(2)):
+                    rows = slice(up * (2 * top + i) + p.row, up * 2 * (top + count), 2 * up)
+                    target[rows, up * j + p.column :: 2 * up] = results[i, j]
+    return out[:, : up * height, : up * width].contiguous()
 
 
 def _windows(image: Tensor, height: int, width: int, phase: _Phase) -> Tensor:
@@ -310,7 +384,7 @@ def activate(sums: Tensor, layer: IntegerLayer) -> Tensor:
     a = halve(sums, layer.shift).clamp_(low, layer.top)
     if layer.activation == LEAKY:
         # The larger of the two is the one wanted, on either side of zero.
-        a = torch.maximum(a, torch.floor((a * _LEAKY_SLOPE).add_(2.0**15).mul_(2.0**-16)))
+        a = torch.maximum(a, (a * (_LEAKY_SLOPE / 2**16)).add_(0.5).floor_())
     if layer.shuffle > 1:
         a = F.pixel_shuffle(a.permute(0, 3, 1, 2), layer.shuffle).permute(0, 2, 3, 1).contiguous()
     return a
@@ -378,28 +452,31 @@ def _even_step(thresholds: Int64) -> int | None:
 def prove_exact(device: torch.device) -> None:
     """Known-answer test, once per device and process: sums far beyond single precision, against NumPy.
 
+    A small and a large input, because they are computed in two ways.
+
     Raises:
         ModelError: the device gives other integers, or has no float64.
     """
-    channels, side = 24, 7
+    channels = 32
     numbers = np.arange(2 * channels * channels * 9, dtype=np.int64) * 0x9E3779B1 % EXACT_LIMIT
     weight = (
         numbers[: channels * channels * 9].reshape(channels, channels, 3, 3) % (2 * WEIGHT_MAX) - WEIGHT_MAX
     )
     bias = EXACT_LIMIT - 2**45 - 2 * numbers[:channels]
-    a = (
-        numbers[: channels * side * side].reshape(channels, side, side) % (2 * ACTIVATION_MAX)
-        - ACTIVATION_MAX
-    )
     layer = IntegerLayer(weight, bias * np.where(np.arange(channels) % 2, 1, -1))
     layer.check()
-    try:
-        given = torch.from_numpy(a.transpose(1, 2, 0).astype(np.float64)).to(device)[None]
-        got = _accumulate(given, *_prepare(layer, device), 1)[0].cpu().numpy().transpose(2, 0, 1)
-    except (RuntimeError, TypeError) as error:
-        raise ModelError(f"device {device} has no float64; run the entropy model on the CPU") from error
-    if not np.array_equal(got, reference_sums([layer], a)):
-        raise ModelError(f"device {device} does not compute float64 exactly; files would be destroyed on it")
+    for side in (7, 17):
+        a = numbers[: channels * side * side].reshape(channels, side, side) % (2 * ACTIVATION_MAX)
+        a -= ACTIVATION_MAX
+        try:
+            given = torch.from_numpy(a.transpose(1, 2, 0).astype(np.float64)).to(device)[None]
+            got = _accumulate(given, *_prepare(layer, device), 1)[0].cpu().numpy().transpose(2, 0, 1)
+        except (RuntimeError, TypeError) as error:
+            raise ModelError(f"device {device} has no float64; run the entropy model on the CPU") from error
+        if not np.array_equal(got, reference_sums([layer], a)):
+            raise ModelError(
+                f"device {device} does not compute float64 exactly; files would be destroyed on it"
+            )
 
 
 # -- the same in NumPy -----------------------------------------------------------------------------------------
