@@ -151,7 +151,7 @@ def test_the_viewer_compares(measured: Path, tmp_path: Path, opened: Callable[..
 
 def test_markup_is_shown_and_not_run(measured: Path, tmp_path: Path, opened: Callable[..., Any]) -> None:
     results = Results.load(measured)
-    results.failures = [{"codec": EVIL, "image": EVIL, "setting": 1.0, "reason": EVIL}]
+    results.failures = [{"codec": EVIL, "image": EVIL, "setting": float(i), "reason": EVIL} for i in range(5)]
     results.unreadable = {EVIL: EVIL}
     results.codecs["jpeg"]["version"] = EVIL
     results.codecs["jpeg"]["options"] = {EVIL: EVIL}
@@ -167,7 +167,8 @@ def test_markup_is_shown_and_not_run(measured: Path, tmp_path: Path, opened: Cal
     assert page.title() == "Codec comparison"
     assert page.inner_text("h1") == EVIL
     assert page.locator("img").count() == 0
-    assert EVIL in page.inner_text("#flags")
+    assert f"5 measurements failed:\n{EVIL}: {EVIL} ({EVIL} at " in page.inner_text("#flags")
+    assert "and 2 more)" in page.inner_text("#flags"), "failures of one kind are said once"
     policy = re.search(r'Content-Security-Policy" content="([^"]+)"', out.read_text())
     assert policy is not None
     assert policy[1].startswith("default-src 'none'; img-src data:;")

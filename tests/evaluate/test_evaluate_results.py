@@ -72,7 +72,12 @@ def test_curves_are_means_over_all_images() -> None:
         (lambda c: c["points"][0].update(bytes=-1), "point 0 is damaged"),
         (lambda c: c["points"][0].update(run=5), "point 0 is damaged"),
         (lambda c: c["points"][0].update(encode_s=[None]), "point 0 is damaged"),
+        (lambda c: c["points"][0].update(psnr_rgb="<b>"), "point 0 is damaged"),
+        (lambda c: c["points"][0].update(matched=[1]), "point 0 is damaged"),
         (lambda c: c["images"].update({"0.png": []}), "image 0.png is damaged"),
+        (lambda c: c.update(failures=[{"codec": "a", "image": "b", "reason": "c"}]), "failure 0 is damaged"),
+        (lambda c: c.update(failures=["a"]), "failure 0 is damaged"),
+        (lambda c: c.update(runs=[1] * len(c["runs"])), "damaged"),
     ],
 )
 def test_damaged_results_are_refused(tmp_path: Path, change: Any, message: str) -> None:
@@ -112,6 +117,18 @@ def test_merging_flags_other_machines_and_refuses_other_images() -> None:
     again = results(("a",), seed=2)
     one.merge(again)
     assert len(one.points) == 24, "of two results for one thing the first counts"
+    for one_of, setting in (
+        (one, 1000.0),
+        (again, 1000.0),
+        (again, 1001.0),
+        (again, again.points[0]["setting"]),
+    ):
+        one_of.failures.append({"codec": "a", "image": "0.png", "setting": setting, "reason": "r"})
+    again.failures[-1]["image"] = again.points[0]["image"]
+    one.merge(again)
+    assert [f["setting"] for f in one.failures] == [1000.0, 1001.0], (
+        "known ones, and what went well elsewhere"
+    )
     other = results(("c",))
     other.images["0.png"]["sha256"] = "else"
     with pytest.raises(ResultsError, match="not the same image"):
@@ -196,9 +213,9 @@ def test_plots_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
 def test_published_points_are_reproduced() -> None:
     """JPEG and WebP as published for Kodak, within 2 % of rate at equal PSNR.
 
-    WebP is the same to a hundredth of a percent. JPEG was measured with Pillow 7.1.2, whose wheels carry libjpeg 9d; with
-    that very wheel the published points come out to the last digit. libjpeg-turbo, which Pillow has carried since 9.0,
-    filters chroma in another way: files of the same sizes within 0.3 %, up to 0.13 dB better.
+    WebP is the same to a hundredth of a percent. JPEG was measured with Pillow 7.1.2, whose wheels carry libjpeg
+    9d; with that very wheel the published points come out to the last digit. libjpeg-turbo, which Pillow has carried
+    since 9.0, filters chroma in another way: files of the same sizes within 0.3 %, up to 0.13 dB better.
     """
     measured = Results.load(PUBLISHED.parent / "kodak.json").curves()
     published = read_curves(PUBLISHED)

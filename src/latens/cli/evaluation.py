@@ -140,9 +140,13 @@ def bench(
         say(f"skipped: {spec}: {reason}", quiet)
     for name, reason in results.unreadable.items():
         say(f"not read: {name}: {reason}", quiet)
+    alike: dict[str, list[str]] = {}
     for failure in results.failures:
-        where = f"{failure['codec']} {failure['image']} at {failure['setting']:g}"
-        say(f"failed: {where}: {failure['reason']}", quiet)
+        place = f"{failure['image']} at {failure['setting']:g}"
+        alike.setdefault(f"{failure['codec']}: {failure['reason']}", []).append(place)
+    for what, places in alike.items():
+        more = f" and {len(places) - 3} more" if len(places) > 3 else ""
+        say(f"failed: {what} ({', '.join(places[:3])}{more})", quiet)
     say(f"{printable(output)}: {len(results.points):,} points", quiet)
     if results.failures or results.unreadable:
         raise typer.Exit(EXIT_PARTLY)

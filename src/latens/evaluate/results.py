@@ -19,6 +19,7 @@ from statistics import median
 from typing import Any
 
 from latens.errors import CurveError, ResultsError
+from latens.evaluate.quality import METRICS
 from latens.io import atomic_write, printable
 
 __all__ = ["Curve", "Results", "compressai_results", "machine", "read_curves", "table"]
@@ -133,6 +134,7 @@ class Results:
                     isinstance(point.get(key, []), list) and all(map(_is_number, point.get(key, [])))
                     for key in ("encode_s", "decode_s")
                 )
+                and all(point.get(k) is None or _is_number(point[k]) for k in (*METRICS, "matched"))
                 and isinstance(point.get("run"), int)
                 and 0 <= point["run"] < len(self.runs)
             )
@@ -141,7 +143,13 @@ class Results:
         for name, image in self.images.items():
             if not isinstance(image, dict) or not all(_is_number(image.get(k)) for k in ("width", "height")):
                 raise ResultsError(f"{shown}: image {printable(name)} is damaged")
-        if not all(isinstance(about, dict) for about in (*self.codecs.values(), *self.runs, *self.failures)):
+        for number, failure in enumerate(self.failures):
+            if not isinstance(failure, dict) or not (
+                all(isinstance(failure.get(key), str) for key in ("codec", "image", "reason"))
+                and _is_number(failure.get("setting"))
+            ):
+                raise ResultsError(f"{shown}: failure {number} is damaged")
+        if not all(isinstance(about, dict) for about in (*self.codecs.values(), *self.runs)):
             raise ResultsError(f"{shown}: damaged")
 
     def done(self) -> set[tuple[str, str, float]]:
@@ -197,7 +205,8 @@ class Results:
         for point in other.points:
             if (point["codec"], point["image"], point["setting"]) not in have:
                 self.points.append({**point, "run": point["run"] + first})
-        self.failures += other.failures
+        known = self.done() | {_place(failure) for failure in self.failures}
+        self.failures += [failure for failure in other.failures if _place(failure) not in known]
         self.skipped |= other.skipped
         self.unreadable |= other.unreadable
 
@@ -363,6 +372,10 @@ def _json(path: Path) -> Any:
         raise ResultsError(f"{shown}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
         raise ResultsError(f"{shown}: damaged JSON ({printable(str(error))})") from error
+
+
+def _place(failure: Mapping[str, Any]) -> tuple[str, str, float]:
+    return failure["codec"], failure["image"], failure["setting"]
 
 
 def _is_number(value: Any) -> bool:

@@ -22,7 +22,7 @@ from latens.errors import UnavailableError, VideoError
 from latens.io import RawVideo, VideoFrame, VideoInfo, VideoSink, VideoSource, printable
 from latens.metrics import ms_ssim
 
-__all__ = ["CODECS", "VideoResult", "evaluate_ffmpeg", "evaluate_model"]
+__all__ = ["CODECS", "VideoResult", "evaluate_ffmpeg", "evaluate_model", "require_codecs"]
 
 _SMALLEST_FOR_MS_SSIM = 161
 
@@ -186,6 +186,17 @@ def evaluate_model(
     return quality.result(info, codec.model.id, setting, size, (encoding, decoding))
 
 
+def require_codecs(names: Sequence[str]) -> None:
+    """Refuse names of codecs that are not known.
+
+    Raises:
+        UnavailableError: naming the first one.
+    """
+    for name in names:
+        if name not in _FFMPEG:
+            raise UnavailableError(f"{printable(name)[:80]}: no such codec; there are {', '.join(CODECS)}")
+
+
 def evaluate_ffmpeg(
     names: Sequence[str], path: str, *, gop: int, frames: int | None = None, raw: RawVideo | None = None
 ) -> Iterator[VideoResult]:
@@ -195,9 +206,7 @@ def evaluate_ffmpeg(
         VideoError: the clip cannot be read, or a codec fails.
         UnavailableError: a codec that is not known, or imageio-ffmpeg is not installed.
     """
-    for name in names:
-        if name not in _FFMPEG:
-            raise UnavailableError(f"{printable(name)[:80]}: no such codec; there are {', '.join(CODECS)}")
+    require_codecs(names)
     try:
         import imageio_ffmpeg
     except ImportError as error:

@@ -24,6 +24,8 @@
     if (text !== undefined) node.textContent = text;
     return node;
   };
+  // Long names break behind their colons, if they have to.
+  const broken = (name) => name.split(/(?<=:)/).flatMap((part, i) => (i ? [el("wbr"), part] : [part]));
   const fixed = (value, digits) => (value === null || value === undefined ? "lossless" : value.toFixed(digits));
   const bytes = (n) => n.toLocaleString("en-US").replace(/,/g, "\u202f");
   const signed = (value, digits = 1) => (value > 0 ? "+" : value < 0 ? "\u2212" : "") + Math.abs(value).toFixed(digits);
@@ -134,14 +136,14 @@
       return { name, x: c.bpp, y: c.quality, published: c.published,
         label: (i) => `${fixed(c.quality[i], DIGITS[metric])}${UNITS[metric] || ""} at ${c.bpp[i].toFixed(4)} bits per pixel` + (c.settings.length ? `\n${setting(name, c.settings[i])}` : "") };
     });
-    chart($("rd"), lines, { xlog: log, ylog: false, xlabel: "bits per pixel", ylabel: LABELS[metric] });
+    chart($("rd"), lines, { xlog: log, ylog: false, xlabel: "bits per pixel", ylabel: LABELS[metric] + (metric in UNITS && metric !== "ms_ssim_db" ? ", dB" : "") });
     const legend = $("legend");
     legend.replaceChildren(...order.filter((name) => names().includes(name)).map((name) => {
       const swatch = el("span", { class: "swatch" });
       swatch.style.background = colour(name);
       return el("button", { type: "button", "aria-pressed": String(!state.hidden.has(name)), onclick: () => { state.hidden.has(name) ? state.hidden.delete(name) : state.hidden.add(name); drawCurves(); drawSpeed(); } }, swatch, name);
     }));
-    $("curves-note").textContent = `Mean over ${D.images.length} images at each setting${order.length > measured.length ? "; dashed: published curves" : ""}. Choose a name to hide or show its curve.`;
+    $("curves-note").textContent = `Mean over ${D.images.length} images at each setting${order.length > measured.length ? "; dashed: published curves" : ""}.${new Set(D.images.map((i) => i.width * i.height)).size > 1 ? " Images differ in size, and count alike." : ""} Choose a name to hide or show its curve.`;
   };
 
   const speedOf = (name, key) => {
@@ -170,8 +172,8 @@
     for (const name of known) {
       const row = rows[name], swatch = el("span", { class: "swatch" });
       swatch.style.background = colour(name);
-      const cells = [el("td", {}, swatch, " " + name)];
-      if (row.error) cells.push(el("td", { colspan: 4 }, row.error));
+      const cells = [el("td", {}, swatch, ...broken("\u00a0" + name))];
+      if (row.error) cells.push(el("td", { class: "barcell" }), el("td", { colspan: 3, class: "why" }, row.error));
       else {
         const rate = row.bd_rate, track = el("div", { class: "track" }), mark = el("i");
         const share = Math.min(1, Math.abs(rate) / widest) * 50;
@@ -210,7 +212,7 @@
     const head = el("tr", {}, ...columns.map(([key, label]) => el("th", { scope: "col", "aria-sort": sort.key === key ? (sort.up ? "ascending" : "descending") : undefined }, el("button", { type: "button", onclick: () => { sort.up = sort.key === key ? !sort.up : true; sort.key = key; drawPoints(); } }, label + (sort.key === key ? (sort.up ? " \u2191" : " \u2193") : "")))));
     const body = el("tbody", {}, ...rows.map((p) => el("tr", {}, ...columns.map(([key]) => {
       const v = p[KEY[key]];
-      if (key === "codec") return el("td", {}, v);
+      if (key === "codec") return el("td", {}, ...broken(v));
       if (key === "setting") return el("td", {}, setting(p[KEY.codec], v) + (p[KEY.matched] ? " (matched)" : ""));
       if (key === "bytes") return el("td", { "data-bytes": v }, bytes(v));
       if (key === "bpp") return el("td", {}, v.toFixed(4));
@@ -411,7 +413,14 @@
     if (skipped.length) flag("Codecs that were skipped:", skipped.map(([name, why]) => `${name}: ${why}`));
     const unread = Object.entries(D.unreadable);
     if (unread.length) flag("Images that could not be read:", unread.map(([name, why]) => `${name}: ${why}`));
-    if (D.failures.length) flag(`${D.failures.length} measurements failed:`, D.failures.slice(0, 20).map((f) => `${f.codec}, ${f.image}, ${f.setting}: ${f.reason}`));
+    const failed = new Map();
+    for (const f of D.failures) {
+      const key = `${f.codec}: ${f.reason}`;
+      failed.set(key, [...(failed.get(key) || []), `${f.image} at ${setting(f.codec, f.setting)}`]);
+    }
+    const kinds = [...failed].map(([key, places]) => `${key} (${places.slice(0, 3).join(", ")}${places.length > 3 ? ` and ${places.length - 3} more` : ""})`);
+    if (kinds.length > 20) kinds.splice(20, kinds.length, `and ${kinds.length - 20} other kinds`);
+    if (D.failures.length) flag(`${D.failures.length} measurements failed:`, kinds);
     const host = $("method");
     host.append(el("p", { class: "note" }, "Every point is a real file: written, counted in bytes with all its headers, decoded again and compared with the original as 8-bit RGB. PSNR has one error over all samples of the three channels; luma is BT.709. Curves are means over the images of bits per pixel and of the measure at each setting. Bj\u00f8ntegaard deltas use Akima interpolation over log rate."));
     host.append(el("h3", {}, "Codecs"));
