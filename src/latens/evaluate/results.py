@@ -205,8 +205,8 @@ class Results:
         for point in other.points:
             if (point["codec"], point["image"], point["setting"]) not in have:
                 self.points.append({**point, "run": point["run"] + first})
-        known = self.done() | {_place(failure) for failure in self.failures}
-        self.failures += [failure for failure in other.failures if _place(failure) not in known]
+        counted = self.done() | {_place(failure) for failure in self.failures}
+        self.failures += [failure for failure in other.failures if _place(failure) not in counted]
         self.skipped |= other.skipped
         self.unreadable |= other.unreadable
 
