@@ -23,12 +23,15 @@ def run(*command: object) -> None:
     subprocess.run([str(part) for part in command], check=True)
 
 
+def tracked() -> list[str]:
+    """Names of all files under version control."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return listed.stdout.splitlines()
+
+
 def check_sdist(path: Path) -> None:
     """It holds the sources that are under version control, all of them and nothing else."""
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    wanted = {
-        name for name in tracked.split("\n") if name.startswith(SOURCES) and not name.startswith(NOT_BUILT)
-    }
+    wanted = {name for name in tracked() if name.startswith(SOURCES) and not name.startswith(NOT_BUILT)}
     wanted |= {name for name in FILES if (ROOT / name).is_file()} | {"PKG-INFO"}
     with tarfile.open(path) as archive:
         found = {member.name.split("/", 1)[1] for member in archive.getmembers() if member.isfile()}
@@ -47,8 +50,11 @@ def check_wheel(path: Path) -> None:
     stable = sys.version_info >= (3, 12)
     assert ("-cp312-abi3-" in path.name) == stable, path.name
     assert (".abi3." in extensions[0] or sys.platform == "win32") or not stable, extensions
-    for needed in ("latens/py.typed", "latens/_native.pyi", "latens/zoo/data/latens-base-1.safetensors"):
-        assert needed in names, needed
+    sources = {name.removeprefix("src/") for name in tracked() if name.startswith("src/latens/")}
+    assert sources <= set(names), f"missing: {sorted(sources - set(names))}"
+    for needed in ("latens/py.typed", "latens/_native.pyi"):
+        assert needed in sources, needed
+    assert any(name.endswith(".safetensors") for name in sources), "no weights"
     print(f"{path.name}: {path.stat().st_size:,} bytes, {len(names)} files")
 
 
