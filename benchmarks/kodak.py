@@ -58,8 +58,10 @@ DRAWN = {
 def measure(folder: Path, model: str, output: Path, *, fast: bool, threads: int, jobs: int) -> Results:
     """Latens, now; what an earlier call has measured with the same weights is kept."""
     spec = model + (":fast=yes" if fast else "")
-    version = re.sub(r"\W+", "-", make_codec(spec).version())
-    path = output / f"{version}{'-fast' if fast else ''}.json"
+    codec = make_codec(spec)
+    # What was measured with the same weights, release and options is kept.
+    options = " ".join(f"{key} {value}" for key, value in codec.options.items())
+    path = output / (re.sub(r"\W+", "-", f"{codec.version()} {options}") + ".json")
     plan = Plan(
         folder,
         (spec,),

@@ -173,9 +173,9 @@ def _codecs(plan: Plan, results: Results) -> dict[str, Codec]:
         results.skipped.pop(spec, None)
         known = results.codecs.setdefault(spec, about)
         if known.get("version") != about["version"] or known.get("options") != about["options"]:
+            there, here = (printable(f"{c.get('version')} {c.get('options')}") for c in (known, about))
             raise CodecError(
-                f"{printable(spec)}: the results are of {printable(str(known.get('version')))}, but here is "
-                f"{printable(about['version'])}; write to a new file"
+                f"{printable(spec)}: the results are of {there}, but here is {here}; write to a new file"
             )
         made[spec] = codec
     if not made:
