@@ -88,3 +88,23 @@ def test_outputs_in_huge_pages(dtype: torch.dtype) -> None:
     assert large.is_contiguous(memory_format=torch.channels_last)
     large[0, :, 3, 4] = 1.5
     assert large[0, :, 3, 4].sum() == 36
+
+
+def test_memory_of_large_outputs_is_used_again_once_nobody_has_it() -> None:
+    first = fast_convolutions._empty(1, 1024, 1024, 9, torch.float32)
+    place = first.data_ptr()
+    view = first[0, 3].numpy()
+    del first
+    view[:] = 7
+    other = fast_convolutions._empty(1, 1024, 1024, 9, torch.float32)
+    other.zero_()
+    assert other.data_ptr() != place
+    assert (view == 7).all()
+    del view
+    again = fast_convolutions._empty(1, 1024, 1024, 18, torch.bfloat16)
+    assert again.data_ptr() == place
+    assert sum(array.nbytes for array in fast_convolutions._kept.arrays) <= fast_convolutions._KEPT_BYTES
+    del again, other
+    large = fast_convolutions._empty(1, 2048, 2048, 9, torch.float32)
+    assert large.shape == (1, 9, 2048, 2048)
+    assert not fast_convolutions._kept.arrays

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
+import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,6 +21,9 @@ __all__ = ["FastConvolutions"]
 
 _STRIP_BYTES = 2**24
 """Output that is computed at once. glibc hands out memory above 32 MiB page by page, which takes its time."""
+
+_KEPT_BYTES = 2**27
+"""Memory of large outputs that a thread keeps for the next ones: new pages have to be found and cleared."""
 
 _TILES_AT_ONCE = 192
 """What a Winograd convolution works on at once: it should stay in the cache."""
@@ -112,16 +119,39 @@ def _winograd_pays(x: Tensor, weight: Tensor, out_channels: int) -> bool:
     )
 
 
+class _Kept(threading.local):
+    """Memory of large outputs of this thread, in use or not."""
+
+    def __init__(self) -> None:
+        self.arrays: list[npt.NDArray[np.int32]] = []
+
+    def _idle(self, i: int) -> bool:
+        # A tensor holds a reference to the array that it was made from; two others are the list's and the call's.
+        return sys.getrefcount(self.arrays[i]) <= 2
+
+    def take(self, words: int) -> npt.NDArray[np.int32]:
+        """Memory that nobody uses, of ``words`` times 4 bytes."""
+        for i in range(len(self.arrays)):
+            if self._idle(i) and self.arrays[i].size == words:
+                return self.arrays[i]
+        self.arrays = [self.arrays[i] for i in range(len(self.arrays)) if not self._idle(i)]
+        # NumPy asks the system for huge pages.
+        array = np.empty(words, np.int32)
+        if sum(a.nbytes for a in self.arrays) + array.nbytes <= _KEPT_BYTES:
+            self.arrays.append(array)
+        return array
+
+
+_kept = _Kept()
+
+
 def _empty(batch: int, height: int, width: int, channels: int, dtype: torch.dtype) -> Tensor:
     """A new ``(batch, channels, height, width)`` in the layout ``channels_last``."""
     size = (batch, height, width, channels)
-    if (
-        dtype in (torch.float32, torch.bfloat16)
-        and batch * height * width * channels * dtype.itemsize > 2**25
-    ):
-        # NumPy asks the system for huge pages.
-        words = np.empty(size, np.int32 if dtype == torch.float32 else np.int16)
-        return torch.from_numpy(words).view(dtype).permute(0, 3, 1, 2)
+    count = math.prod(size)
+    if dtype in (torch.float32, torch.bfloat16) and count * dtype.itemsize > 2**25:
+        memory = torch.from_numpy(_kept.take(-(-count * dtype.itemsize // 4))).view(dtype)
+        return memory[:count].view(size).permute(0, 3, 1, 2)
     return torch.empty(size, dtype=dtype).permute(0, 3, 1, 2)
 
 
