@@ -17,6 +17,7 @@ sys.path[:0] = [str(Path(__file__).parents[1] / folder) for folder in ("vectors"
 from clips import clip, info, network, save_weights  # noqa: E402
 
 from latens.io import RawVideo, VideoSink, VideoSource  # noqa: E402
+from latens.zoo import DEFAULT_VIDEO_MODEL, card  # noqa: E402
 
 pytest.importorskip("av")
 
@@ -65,6 +66,20 @@ class TestWays:
         decoded = latens("video", "decode", "-", "-o", "-", *options, stdin=coded.out)
         assert decoded.out.startswith(b"YUV4MPEG2 W40 H24 F25:1")
         assert decoded.out.count(b"FRAME\n") == 5
+
+    def test_the_default_model(self, latens: Run, here: Path) -> None:
+        if not card(DEFAULT_VIDEO_MODEL).path.exists():
+            pytest.skip("the default video model's weights are not in this checkout")
+        sizes = []
+        for quality in ("10", "80"):
+            line = ("video", "encode", "clip.mkv", "-f", "-o", "clip.ltn", "--gop", "3", "-q", quality)
+            assert latens(*line).code == 0
+            sizes.append((here / "clip.ltn").stat().st_size)
+        assert sizes[0] < sizes[1]
+        assert b"latens-video-1" in latens("video", "info", "clip.ltn").out
+        assert latens("video", "decode", "clip.ltn", "-o", "copy.y4m").code == 0
+        assert (here / "copy.y4m").read_bytes().count(b"FRAME\n") == 5
+        assert latens("models").out.count(b"\nlatens-video-1\n") == 1
 
     def test_info(self, latens: Run) -> None:
         latens("video", "encode", "clip.mkv", "-m", "tiny.safetensors", "--gop", "2")
@@ -131,8 +146,9 @@ class TestWays:
         assert row["bytes"] == Path("clip.ltn").stat().st_size
         assert 3 < row["psnr_y"] < 60
         pytest.importorskip("imageio_ffmpeg")
-        done = latens("video", "bench", "clip.mkv", "--codecs", "x264", "--frames", "3", "--json")
-        rows = json.loads(done.out)
+        line = "video bench clip.mkv --codecs x264 --frames 3 -m tiny.safetensors --json"
+        first, *rows = json.loads(latens(*line.split()).out)
+        assert first["codec"] == "tiny-video"
         assert [r["codec"] for r in rows] == ["x264"] * 4
         sizes = [r["bytes"] for r in rows]
         assert sizes == sorted(sizes, reverse=True)
@@ -150,7 +166,7 @@ class TestWays:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("encode clip.mkv", "no video weights"),
+        ("encode clip.mkv -m latens-video-1 --flow-unit pixels", "no flow"),
         ("encode clip.mkv -m ssf2020", "needs a quality"),
         ("encode clip.mkv -m tiny.safetensors -q 3", "one quality"),
         ("encode missing.mp4 -m tiny.safetensors", "cannot be read"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
@@ -41,11 +41,14 @@ Model = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="Weights file, or checkpoint of CompressAI; with -q, ssf2020 (published weights).",
+        help="Released model, weights file, or checkpoint of CompressAI; with -q, ssf2020 (published weights).",
     ),
 ]
 Quality = Annotated[
-    int | None, typer.Option("--quality", "-q", min=1, max=9, help="Of ssf2020: 1 (smallest) to 9 (best).")
+    float | None,
+    typer.Option(
+        "--quality", "-q", min=0, max=100, help="0 (smallest) to 100, 50 by default; of ssf2020: 1 to 9."
+    ),
 ]
 Gop = Annotated[int, typer.Option("--gop", min=1, help="Every so many frames one is coded alone.")]
 Frames = Annotated[int | None, typer.Option("--frames", min=1, help="Only so many, from the start.")]
@@ -66,6 +69,7 @@ MaxPixels = Annotated[
     int, typer.Option("--max-pixels", min=1, help="Refuse frames with more pixels than this.")
 ]
 _PIXELS = 1 << 28
+_BENCH_QUALITIES = (10.0, 30.0, 50.0, 70.0)
 
 
 @app.command()
@@ -93,6 +97,8 @@ def encode(
 
     Examples:
 
+      latens video encode clip.mp4 -o clip.ltn -q 40
+
       latens video encode clip.mp4 -o clip.ltn --model weights.safetensors --gop 12
 
       latens video encode clip.yuv --raw 416x240 --raw-fps 50 -m ssf2020 -q 3 -o clip.ltn
@@ -109,7 +115,8 @@ def encode(
         total = frames if frames is not None else source.info.frames
         with _written(target, clip, force) as file, _Progress("Encoding", total, quiet) as progress:
             size = count = 0
-            for coded in codec.encode(source.info, given, file, gop=gop):
+            rate = quality if codec.qualities else None
+            for coded in codec.encode(source.info, given, file, gop=gop, quality=rate):
                 size, count = size + coded.bytes, count + 1
                 if target == files.STANDARD:
                     file.flush()
@@ -156,7 +163,7 @@ def decode(
 
     Examples:
 
-      latens video decode clip.ltn -o clip.mkv --model weights.safetensors
+      latens video decode clip.ltn -o clip.mkv
 
       latens video decode clip.ltn -o - -m weights.safetensors | ffplay -
     """
@@ -280,11 +287,11 @@ def evaluate(
 
     Example:
 
-      latens video eval clip.mkv --model weights.safetensors --gop 12 --frames 96
+      latens video eval clip.mkv --gop 12 --frames 96
     """
     layout = _layout(raw, raw_fps, raw_format)
     codec = _codec(model, quality, flow_unit, fast, threads)
-    _evaluate(clips, codec, (), gop, frames, layout, as_json, quiet)
+    _evaluate(clips, codec, [quality] if codec.qualities else [None], (), gop, frames, layout, as_json, quiet)
 
 
 @app.command()
@@ -308,21 +315,28 @@ def bench(
 ) -> None:
     """Compare a model with codecs of FFmpeg: same frames, key frames as often, same measures.
 
-    Without --model, the others alone. Each of them runs at four qualities.
+    Each of them runs at four qualities, and so does a model that has all, unless -q says which one.
 
     Example:
 
-      latens video bench clip.mkv --model weights.safetensors --frames 96
+      latens video bench clip.mkv --frames 96
     """
-    layout = _layout(raw, raw_fps, raw_format)
-    codec = _codec(model, quality, flow_unit, fast, threads) if model is not None else None
+    from latens.evaluate.video import require_codecs
+
     names = [name for name in codecs.split(",") if name]
-    _evaluate(clips, codec, names, gop, frames, layout, as_json, quiet)
+    require_codecs(names)
+    layout = _layout(raw, raw_fps, raw_format)
+    codec = _codec(model, quality, flow_unit, fast, threads)
+    qualities: tuple[float | None, ...] = (None,)
+    if codec.qualities:
+        qualities = _BENCH_QUALITIES if quality is None else (quality,)
+    _evaluate(clips, codec, qualities, names, gop, frames, layout, as_json, quiet)
 
 
 def _evaluate(
     clips: list[str],
-    codec: VideoCodec | None,
+    codec: VideoCodec,
+    qualities: Sequence[float | None],
     names: list[str] | tuple[()],
     gop: int,
     frames: int | None,
@@ -343,7 +357,7 @@ def _evaluate(
         found.append({"clip": clip, "gop": gop, **result.as_dict()})
         if not as_json:
             structural = "-" if result.ms_ssim is None else f"{result.ms_ssim:.5f}"
-            setting = "-" if result.quality is None else str(result.quality)
+            setting = "-" if result.quality is None else f"{result.quality:g}"
             files.show(
                 f"{printable(Path(clip).name)[:24]:<24} {result.codec[:16]:<16} {setting:>3} {result.frames:>6} "
                 f"{result.bytes:>11,} {result.bits_per_pixel:>8.4f} {result.kbit_per_second:>9.1f} "
@@ -355,11 +369,17 @@ def _evaluate(
         with files.named(clip):
             if clip == files.STANDARD:
                 raise VideoError("has to be read more than once; give a file")
-            if codec is not None:
+            for setting in qualities:
                 total = None if frames is None else 2 * frames
                 with _Progress("Coding", total, quiet) as progress:
                     result = evaluate_model(
-                        codec, clip, gop=gop, frames=frames, raw=layout, progress=progress.advance
+                        codec,
+                        clip,
+                        gop=gop,
+                        frames=frames,
+                        raw=layout,
+                        setting=setting,
+                        progress=progress.advance,
                     )
                 report(clip, result)
             for result in evaluate_ffmpeg(names, clip, gop=gop, frames=frames, raw=layout) if names else ():
@@ -413,27 +433,29 @@ def _first(items: Iterator[Any], count: int) -> Iterator[Any]:
 
 def _codec(
     model: str | None,
-    quality: int | None,
+    quality: float | None,
     flow_unit: str | None,
     fast: bool,
     threads: int | None,
     needed: str | None = None,
 ) -> VideoCodec:
     """The codec for what was asked for; ``needed`` is the model that a file names."""
+    from latens.zoo import DEFAULT_VIDEO_MODEL, cards
+
     if model is None and needed is not None and needed.startswith("ssf2020-"):
         model = needed[: len("ssf2020-1")] if needed[8:9].isdigit() else needed
-    if model == "ssf2020":
-        if quality is None:
-            raise ModelError("ssf2020 needs a quality: -q 1 (smallest) to -q 9 (best)")
-        model = f"ssf2020-{quality}"
-    elif quality is not None and model is not None:
-        raise ModelError("weights have one quality; -q chooses among those of --model ssf2020")
     if model is None:
-        named = f" the file names {needed};" if needed else ""
-        raise ModelError(
-            f"this release has no video weights of its own;{named} name a weights file or a checkpoint (--model), or "
-            "--model ssf2020 -q 1 to 9"
-        )
+        released = {card.id for card in cards("video")}
+        model = DEFAULT_VIDEO_MODEL if needed is None else needed
+        if model not in released:
+            raise ModelError(
+                f"the file names {printable(model)}, which is not part of this release "
+                f"({', '.join(sorted(released))}); give the weights that it was made with (--model), or update Latens"
+            )
+    if model == "ssf2020":
+        if quality is None or quality not in range(1, 10):
+            raise ModelError("ssf2020 needs a quality: -q 1 (smallest) to -q 9 (best)")
+        model, quality = f"ssf2020-{quality:g}", None
     if threads is not None:
         import torch
 
@@ -441,7 +463,12 @@ def _codec(
     from latens.codec.video import VideoCodec
     from latens.zoo.video_weights import load_video
 
-    return VideoCodec(load_video(model, flow_unit=flow_unit), fast=fast)
+    codec = VideoCodec(load_video(model, flow_unit=flow_unit), fast=fast)
+    if quality is not None and not codec.qualities:
+        raise ModelError(
+            "these weights have one quality; -q chooses among those of --model ssf2020, or is left out"
+        )
+    return codec
 
 
 def _layout(size: str | None, rate: str, pixel_format: str) -> RawVideo | None:

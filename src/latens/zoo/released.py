@@ -24,3 +24,26 @@ def latens_base_2() -> ModelCard:
         mac_per_pixel=(16_553, 16_611),
         quality_range=(0.082, 1.984),
     )
+
+
+@register_card
+def latens_video_1() -> ModelCard:
+    """The default video model, first set of weights."""
+    return ModelCard(
+        id="latens-video-1",
+        summary="Latents of latens-base-2 under the condition of the picture before, moved by blocks",
+        file="latens-video-1.safetensors",
+        sha256="437d2833af52924ec9f6b9997dd8f5ee40e710c42a1224c1f47d229220b03f3b",
+        licence="Apache-2.0",
+        papers=(
+            "Li et al. 2021 (arXiv:2109.15047)",
+            "Li et al. 2023 (arXiv:2302.14402)",
+            "Jia et al. 2025 (arXiv:2502.20762)",
+        ),
+        training="latens-base-2, then 456 steps of 4 sequences of 3 clips and 1,842 photographs in motion",
+        parameters=4_174_272,
+        mac_per_pixel=(44_721, 32_851),
+        quality_range=(0.041, 1.089),
+        media="video",
+        range_of="BasketballPass, a key frame in twelve",
+    )
