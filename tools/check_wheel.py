@@ -25,7 +25,7 @@ def main(photo: Path) -> None:
         f"{place} is not an installation"
     )
     files = resources.files("latens")
-    for name in ("py.typed", "_native.pyi", "zoo/data/latens-base-1.safetensors"):
+    for name in ("py.typed", "_native.pyi", f"zoo/data/{latens.zoo.DEFAULT_MODEL}.safetensors"):
         assert files.joinpath(name).is_file(), f"{name} is missing"
     (script,) = (entry for entry in metadata.entry_points(group="console_scripts") if entry.name == "latens")
     assert script.value == "latens.cli:main"
