@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from latens.errors import CoderError, ModelError, ShapeError
+from latens.errors import CoderError, LimitError, ModelError, ShapeError
 from latens.models import (
     Cheng2020AnchorCheckerboard,
     Cheng2020GMM,
@@ -95,6 +95,9 @@ def test_bad_input(images: torch.Tensor) -> None:
         model.decompress([[b""]], coded["shape"], exact=True)
     with pytest.raises(CoderError):
         model.decompress([[strings[0][0][:-3]]], coded["shape"], exact=True)
+    for size in ((1 << 20, 1 << 20), (1 << 40, 1)):
+        with pytest.raises(LimitError, match="cannot hold"):
+            model.decompress(strings, size, exact=True)
     with pytest.raises(ShapeError):
         model.compress(images[..., :100], exact=True)
     with pytest.raises(CoderError, match="not finite"):

@@ -387,7 +387,7 @@ def test_bad_real_thresholds_are_refused(levels: list[float]) -> None:
 
 def test_real_thresholds_that_fall_together_are_refused() -> None:
     assert Thresholds.of(np.array([0.13, 0.14]), 7, "scales").values.tolist() == [16, 17]
-    with pytest.raises(ModelError, match="ascend"):
+    with pytest.raises(ModelError, match="fall together"):
         Thresholds.of(np.array([0.13, 0.14]), 6, "scales")
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from latens.entropy_coding import pmfs_to_quantized_cdfs
 from latens.entropy_models.coders import EntropyCoder, coder_by_name
-from latens.errors import CoderError, ModelError, ShapeError, TableError
+from latens.errors import CoderError, LimitError, ModelError, ShapeError, TableError
 from latens.ops import LowerBound
 
 __all__ = ["EntropyModel"]
@@ -25,6 +25,9 @@ MAX_TABLE_SYMBOLS = 2**PRECISION - 1
 
 MAX_TABLE_ENTRIES = 2**24
 """Entries of all tables of one model together; protects memory from weights that ask for absurd tables."""
+
+_MAX_VALUES_PER_BYTE = 2**20
+"""The surest symbol has a probability of 1 - 2^-16, so that a byte holds up to 363,409 of them."""
 
 # Zig-zag coding of an escaped symbol doubles its distance from the table; this keeps it inside 32 bits.
 MAX_SYMBOL = 2**29
@@ -376,6 +379,19 @@ def check_strings(strings: object, batch: int | None = None) -> None:
         )
     if batch is not None and len(strings) != batch:
         raise ShapeError(f"expected {batch} strings, one per batch element, but got {len(strings)}")
+
+
+def check_capacity(strings: Sequence[bytes], values: int) -> None:
+    """Check that each string can hold so many values, before memory for them is taken.
+
+    Raises:
+        LimitError: it is too short.
+    """
+    for string in strings:
+        if values > _MAX_VALUES_PER_BYTE * (len(string) + 8):
+            raise LimitError(
+                f"a string of {len(string)} bytes cannot hold {values} values; give the shape that it was coded with"
+            )
 
 
 def check_table_size(rows: int, symbols: float) -> None:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from latens.entropy_models.base import EntropyModel, check_strings, check_table_size
-from latens.errors import LimitError, ShapeError, TableError
+from latens.entropy_models.base import EntropyModel, check_capacity, check_strings, check_table_size
+from latens.errors import ShapeError, TableError
 
 __all__ = ["EntropyBottleneck"]
 
@@ -26,9 +26,6 @@ _SEARCH_STEPS = 64
 
 _MAX_REACH = 2.0**13
 """Tables reach no further than this from the median; symbols beyond it are escaped."""
-
-_MAX_VALUES_PER_BYTE = 2**20
-"""The surest symbol has a probability of 1 - 2^-16, so that a byte holds up to 363,409 of them."""
 
 _NEW_NAME = {"matrix": "matrices", "bias": "biases", "factor": "factors"}
 _OLD_KEY = re.compile(r"_?(?:(matrix|bias|factor)|(matrices|biases|factors))\.?(\d+)")
@@ -311,13 +308,7 @@ class EntropyBottleneck(EntropyModel):
             raise ShapeError(f"expected the sizes of the latents as whole numbers, not {size!r}") from None
         if min(sizes, default=0) < 0:
             raise ShapeError(f"sizes cannot be negative: {sizes}")
-        values = math.prod((self.channels, *sizes))
-        for string in strings:
-            if values > _MAX_VALUES_PER_BYTE * (len(string) + 8):
-                raise LimitError(
-                    f"a string of {len(string)} bytes cannot hold {self.channels} channels of size {sizes}; "
-                    "give the size that it was coded with"
-                )
+        check_capacity(strings, math.prod((self.channels, *sizes)))
         return sizes
 
     def dequantized(self, x: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from latens.entropy_models import EntropyBottleneck, EntropyModel, GaussianConditional
+from latens.entropy_models.base import check_capacity
 from latens.errors import CoderError, ModelError
 from latens.latent_codecs import (
     ChannelGroupsLatentCodec,
@@ -167,10 +168,13 @@ def decompress(
     Raises:
         ModelError: the model cannot be made exact.
         ShapeError: another number of strings or sizes.
+        LimitError: so many values do not fit into the strings; found out before any memory is taken.
         CoderError: a damaged string.
     """
     size = check_code(strings, shape, 1)
     entropy = _cached(model)
+    values = entropy.z_channels + entropy.y_channels * entropy.upscale**2
+    check_capacity(strings[0], values * size[0] * size[1])
     latents = []
     for string in strings[0]:
         if not string or string[0] not in (1, 2, 4, 8):

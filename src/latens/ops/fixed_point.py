@@ -352,7 +352,8 @@ def _accumulate_winograd(a: Tensor, phases: list[_Phase], bias: Tensor, up: int)
             for p in phases:
                 if p.winograd is None:
                     raise ModelError("integer network: a phase is not prepared")
-                products = torch.bmm(points[p.winograd.points], p.winograd.weight)
+                used = p.winograd.points
+                products = torch.bmm(points if len(used) == 16 else points[used], p.winograd.weight)
                 # Four times the results, without a remainder.
                 results = (p.winograd.output @ products.flatten(1)).mul_(0.25)
                 results = results.view(2, 2, count, across, -1).add_(bias)
@@ -423,7 +424,13 @@ class Thresholds:
             scaled = np.ldexp(np.asarray(levels, np.float64), exponent)
         if not np.isfinite(scaled).all() or np.abs(scaled).max(initial=0) >= EXACT_LIMIT:
             raise ModelError(f"{name}: thresholds are out of the exact range")
-        return cls(np.floor(scaled).astype(np.int64))
+        values = np.floor(scaled).astype(np.int64)
+        if (np.diff(values) <= 0).any():
+            raise ModelError(
+                f"{name}: weights are so large that entries of the scale table fall together in integers; "
+                "expected scales of the size that the table has"
+            )
+        return cls(values)
 
     def count(self, sums: Tensor) -> Tensor:
         """Number of thresholds that each sum strictly exceeds: uint8; ``sums`` may be overwritten."""
