@@ -304,3 +304,15 @@ def test_a_model_whose_latents_do_not_fit_is_refused(weights: Path) -> None:
     raster, board = (load(weights / f"{kind}.safetensors") for kind in ("mean-scale", "checkerboard"))
     with pytest.raises(ModelError):
         FileModel(dataclasses.replace(raster, entropy=board.entropy), fast=False)
+
+
+def test_absurd_transforms_do_not_become_pixels(tmp_path: Path) -> None:
+    """Files are indifferent to them; pictures are not."""
+    model: Any = published.make("MeanScaleHyperprior")
+    with torch.no_grad():
+        model.g_s[0].weight.mul_(1e38)
+    save(model, tmp_path / "absurd.safetensors", "absurd")
+    codec = ImageCodec(load(tmp_path / "absurd.safetensors"))
+    data = codec.encode(Image(tiny.picture(40, 50, 3)))
+    with pytest.raises(ModelError, match="not finite; they cannot be used"):
+        codec.decode(data)
