@@ -74,7 +74,7 @@ def test_code_blocks_run(
     Path("photos").mkdir()
     for seed in range(2):
         Image.fromarray(tiny.picture(90, 100, seed=seed)).save(f"photos/{seed}.png")
-    if page == DOCS / "training.md":
+    if page in (DOCS / "training.md", DOCS / "tutorial" / "video.md"):
         _prepare_training(monkeypatch)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     modules, threads = set(sys.modules), torch.get_num_threads()
@@ -101,7 +101,7 @@ def _prepare_training(monkeypatch: pytest.MonkeyPatch) -> None:
     begin, run = Trainer.__init__, Trainer.run
 
     def small(self: Trainer, config: TrainConfig, *more: Any) -> None:
-        if config.architecture != "latens-base":
+        if not config.architecture.startswith("latens-"):
             config = replace(config, sizes=(8, 12))
         begin(self, replace(config, batch=config.parts, crop=64, large_crop=0, threads=1), *more)
 
@@ -110,6 +110,10 @@ def _prepare_training(monkeypatch: pytest.MonkeyPatch) -> None:
     for folder in ("tests", "val"):
         Path(folder).mkdir()
         shutil.copy("photos/1.png", f"{folder}/x.png")
+    clips = Path("vimeo_septuplet/sequences/00001/0001")
+    clips.mkdir(parents=True)
+    for number in range(1, 4):
+        Image.fromarray(tiny.picture(90, 100, seed=number)).save(clips / f"im{number}.png")
     torch.save(MeanScaleHyperprior(8, 12).state_dict(), "mbt2018-mean-3.pth.tar")
 
 

@@ -93,7 +93,9 @@ class Soap(Optimizer):
             for name, wanted in zip(("left", "right"), sides, strict=True):
                 if wanted:
                     state[name] = gradient @ gradient.T if name == "left" else gradient.T @ gradient
-                    state[f"{name}_basis"] = torch.linalg.eigh(_unit(state[name]))[1].flip(1).contiguous()
+                    # In float64: of a matrix that is mostly zero, LAPACK may not find the basis in float32.
+                    basis = torch.linalg.eigh(_unit(state[name]).double())[1].flip(1)
+                    state[f"{name}_basis"] = basis.to(gradient.dtype).contiguous()
         state["step"] += 1
         left, right = state.get("left_basis"), state.get("right_basis")
         change = _turn(_adam(state, _turn(gradient, left, right, back=False), group), left, right, back=True)
