@@ -182,10 +182,10 @@ def decode(folder: Path, count: int, weights: Path, options: set[str]) -> dict[s
     return lost
 
 
-def run(arguments: list[str], configuration: Configuration) -> str:
-    """This script in a process of its own."""
+def run(arguments: list[str], configuration: Configuration, script: str = __file__) -> str:
+    """This script, or another, in a process of its own."""
     environment = {**os.environ, **configuration.environment}
-    command = [*configuration.prefix, configuration.python, __file__, *arguments]
+    command = [*configuration.prefix, configuration.python, script, *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{configuration.name}: {done.stderr[-2000:]}")

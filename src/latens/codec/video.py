@@ -112,12 +112,18 @@ class VideoCodec:
             What became of each frame.
 
         Raises:
-            VideoError: no frame, frames that do not fit ``info``, a gop below 1, or a quality that there is not.
+            VideoError: no frame, frames that do not fit ``info``, a gop below 1 or too long for the model, or a
+                quality that there is not.
             LimitError: too large for a file.
             ModelError: the weights give values that are not finite.
         """
         if gop < 1:
             raise VideoError(f"gop must be at least 1, not {gop}")
+        if self._coder.longest is not None and gop > self._coder.longest:
+            raise VideoError(
+                f"gop must be at most {self._coder.longest} with {self.model.id}, not {gop}: in longer groups, "
+                "pictures of two machines drift apart"
+            )
         level = self._level(quality)
         header = ltn.VideoHeader(
             width=info.width,

@@ -49,6 +49,8 @@ class PictureCoder(Protocol):
     """Table indexes below are not coded."""
     qualities: bool
     """Whether it has all qualities; otherwise the header's is 0."""
+    longest: int | None
+    """The most frames of a group of pictures; None: any number."""
 
     def encode(self, picture: Tensor, before: Tensor | None, level: int) -> CodedPicture:
         """Code a frame, alone or under the condition of the one before as the decoder has it.
@@ -95,6 +97,7 @@ class _ScaleSpace:
     # Published weights were trained without leaving out symbols.
     skip = 0
     qualities = False
+    longest = None
 
     def __init__(self, network: ScaleSpaceFlow, entropy: ExactLatents, fast: bool) -> None:
         self._network, self._entropy, self._fast = network, entropy, fast
@@ -145,6 +148,8 @@ class _Conditional:
     grid = _HYPER
     skip = 4
     qualities = True
+    # What two machines differ in grows by some per cent from frame to frame: to two levels in so many.
+    longest = 32
 
     def __init__(self, network: LatensVideo, entropy: ConditionalEntropy, fast: bool) -> None:
         self._network, self._entropy = network, entropy
