@@ -166,3 +166,17 @@ def test_options_out_of_range(options: dict[str, Any]) -> None:
 def test_closures_are_refused() -> None:
     with pytest.raises(NotImplementedError):
         Soap([torch.nn.Parameter(torch.ones(2))]).step(lambda: 0.0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_gradients_that_are_mostly_zero_have_a_basis(seed: int) -> None:
+    """In float32 LAPACK gives up on most of these."""
+    torch.manual_seed(seed)
+    weight = torch.nn.Parameter(torch.zeros(192, 64))
+    weight.grad = torch.zeros_like(weight)
+    alive = torch.randperm(192)[:75]
+    weight.grad[alive] = torch.randn(75, 1) @ torch.randn(1, 64)
+    optimiser = Soap([weight], lr=0.1)
+    optimiser.step()
+    assert weight.isfinite().all()
+    assert (weight[alive] != 0).any()
