@@ -97,7 +97,7 @@ class _ScaleSpace:
     # Published weights were trained without leaving out symbols.
     skip = 0
     qualities = False
-    longest = None
+    longest: int | None = None
 
     def __init__(self, network: ScaleSpaceFlow, entropy: ExactLatents, fast: bool) -> None:
         self._network, self._entropy, self._fast = network, entropy, fast
@@ -149,7 +149,7 @@ class _Conditional:
     skip = 4
     qualities = True
     # What two machines differ in grows by some per cent from frame to frame: to two levels in so many.
-    longest = 32
+    longest: int | None = 32
 
     def __init__(self, network: LatensVideo, entropy: ConditionalEntropy, fast: bool) -> None:
         self._network, self._entropy = network, entropy
