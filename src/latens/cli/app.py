@@ -380,7 +380,7 @@ def models(
 
       latens models --published
 
-      latens models --exact latens-base-2
+      latens models --exact latens-base-3
     """
     from dataclasses import asdict
 

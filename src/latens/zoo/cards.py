@@ -11,8 +11,8 @@ from latens.errors import UnknownModelError
 
 __all__ = ["DEFAULT_MODEL", "DEFAULT_VIDEO_MODEL", "ModelCard", "card", "cards", "register_card"]
 
-DEFAULT_MODEL = "latens-base-2"
-DEFAULT_VIDEO_MODEL = "latens-video-1"
+DEFAULT_MODEL = "latens-base-3"
+DEFAULT_VIDEO_MODEL = "latens-video-2"
 
 
 @dataclass(frozen=True)
