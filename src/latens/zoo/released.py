@@ -27,20 +27,20 @@ def latens_base_3() -> ModelCard:
 
 
 @register_card
-def latens_video_1() -> ModelCard:
-    """The default video model, first set of weights."""
+def latens_video_2() -> ModelCard:
+    """The default video model, second set of weights."""
     return ModelCard(
-        id="latens-video-1",
-        summary="Latents of latens-base-2 under the condition of the picture before, moved by blocks",
-        file="latens-video-1.safetensors",
-        sha256="437d2833af52924ec9f6b9997dd8f5ee40e710c42a1224c1f47d229220b03f3b",
+        id="latens-video-2",
+        summary="Latents of latens-base-3 under the condition of the picture before, moved by blocks",
+        file="latens-video-2.safetensors",
+        sha256="a74394f7da8914ed29efa0d085c46864228b5101acb3abb25e63dc20217c1aa1",
         licence="Apache-2.0",
         papers=(
             "Li et al. 2021 (arXiv:2109.15047)",
             "Li et al. 2023 (arXiv:2302.14402)",
             "Jia et al. 2025 (arXiv:2502.20762)",
         ),
-        training="latens-base-2, then 456 steps of 4 sequences of 3 clips and 1,842 photographs in motion",
+        training="latens-base-3, then 1,856 steps of 4 sequences of 3 clips and 1,842 photographs in motion",
         parameters=4_174_272,
         mac_per_pixel=(44_721, 32_851),
         quality_range=(0.041, 1.089),
