@@ -539,7 +539,7 @@ def test_running_out_of_memory_is_told_in_a_line(
             ValueError("x\ny"),
         ]
     )
-    monkeypatch.setattr(ImageCodec, "encode", lambda *_: (_ for _ in ()).throw(next(errors)))
+    monkeypatch.setattr(ImageCodec, "encode", lambda *_, **__: (_ for _ in ()).throw(next(errors)))
     assert latens("encode", "a.png", *model).err == "latens: error: not enough memory\n"
     assert latens("encode", "a.png", *model).err == "latens: error: not enough memory\n"
     result = latens("encode", "a.png", *model)
