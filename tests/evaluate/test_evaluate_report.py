@@ -204,7 +204,7 @@ def test_results_of_different_machines_are_flagged(
 
 def test_the_page_stays_within_its_limit(measured: Path, tmp_path: Path) -> None:
     sizes = []
-    for number_, megabytes in enumerate((0.09, 12.0)):
+    for number_, megabytes in enumerate((0.08, 12.0)):
         out = tmp_path / f"{number_}.html"
         report([measured], out, megabytes=megabytes)
         sizes.append(out.stat().st_size)

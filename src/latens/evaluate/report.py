@@ -38,6 +38,9 @@ _QUALITY = 90
 _SMALLER = 0.55
 """About what the picture of a reconstruction takes beside that of its original."""
 
+_WORDS = 2000
+"""Bytes kept free for what is said about the pictures."""
+
 
 def report(
     paths: Sequence[Path],
@@ -88,7 +91,7 @@ def report(
     data = _figures(results, anchors, limits)
     data["title"] = title or f"{len(results.codecs)} codecs on {len(results.images)} images"
     page = _page(data | {"pictures": []})
-    room = int((megabytes * 1e6 - len(page)) * 0.74)  # what base64 makes of it
+    room = int((megabytes * 1e6 - len(page) - _WORDS) * 0.74)  # what base64 makes of it
     wanted = (
         tuple(rates) or tuple(sorted({p["matched"] for p in results.points if p.get("matched")})) or RATES
     )
