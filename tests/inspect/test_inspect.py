@@ -30,6 +30,13 @@ from latens.zoo import LoadedModel, save
 
 PIXELS = tiny.picture(150, 200)
 
+GOOGLE: tuple[tuple[Any, tuple[int, ...]], ...] = (
+    (models.FactorizedPrior, (16, 24)),
+    (models.ScaleHyperprior, (16, 24)),
+    (models.MeanScaleHyperprior, (16, 24)),
+    (models.JointAutoregressiveHierarchicalPriors, (16, 24)),
+)
+
 
 def mass(k: npt.NDArray[Any], mean: Any, scale: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Probability of the unit interval around k, without the cancellation of the far tail."""
@@ -176,10 +183,7 @@ def test_grey_pictures_and_the_difference(tiny_model: LoadedModel) -> None:
 @pytest.mark.parametrize(
     ("make", "sizes"),
     [
-        (models.FactorizedPrior, (16, 24)),
-        (models.ScaleHyperprior, (16, 24)),
-        (models.MeanScaleHyperprior, (16, 24)),
-        (models.JointAutoregressiveHierarchicalPriors, (16, 24)),
+        *GOOGLE,
         (models.Cheng2020AnchorCheckerboard, (24,)),
         pytest.param(models.Elic2022Official, (16, 160), marks=pytest.mark.slow),
         (models.ScaleHyperpriorVbr, (16, 24)),
@@ -245,10 +249,7 @@ def test_symbols_beyond_the_tables_have_a_price(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "sizes"),
     [
-        (models.FactorizedPrior, (16, 24)),
-        (models.ScaleHyperprior, (16, 24)),
-        (models.MeanScaleHyperprior, (16, 24)),
-        (models.JointAutoregressiveHierarchicalPriors, (16, 24)),
+        *GOOGLE,
         (models.Cheng2020Attention, (16,)),
         (models.Cheng2020GMM, (16,)),
         (models.Cheng2020AnchorCheckerboard, (24,)),

@@ -366,16 +366,7 @@ class LatensBase(nn.Module):
             z_hat = quantize_ste(z)
             index = _in_float32(self.h_scale[-1], self.h_scale[:-1](z_hat))
             features = self.means(z_hat)
-        knot = self.nearest_knot(quality)
-        z_likelihoods = self.prior(z_hat.detach() if noise else z_hat, knot)
-        if noise:
-            frozen = {name: parameter.detach() for name, parameter in self.prior.named_parameters()}
-            z_likelihoods = _with_gradient_of(
-                z_likelihoods, functional_call(self.prior, frozen, (z + _noise(z), knot))
-            )
-
-        bounded: Tensor = _Bounded.apply(index, SCALES_LEVELS - 1.0)  # type: ignore[no-untyped-call]
-        log_scale = log_scale_of(bounded)
+        z_likelihoods = likelihoods_of_z(self.prior, z, z_hat, self.nearest_knot(quality), noise=noise)
         first = first_step_mask(y)
         mean = self.first_mean(features, quality)
         y_first = (quantize_ste(y - mean) + mean) * first
@@ -384,14 +375,46 @@ class LatensBase(nn.Module):
         mean = torch.where(first, mean, second)
         residual = y - mean
         y_hat = quantize_ste(residual) + mean
-        y_likelihoods = gaussian_likelihood(torch.round(residual).detach(), log_scale)
-        if noise:
-            y_likelihoods = _with_gradient_of(
-                y_likelihoods, gaussian_likelihood(residual + _noise(y), log_scale.detach())
-            )
+        y_likelihoods = likelihoods_of_y(residual, index, noise=noise)
         with low_precision:
             x_hat = self.synthesise(y_hat, quality)
         return {"x_hat": x_hat, "likelihoods": {"y": y_likelihoods, "z": z_likelihoods}}
+
+
+def likelihoods_of_z(
+    prior: LogisticMixturePrior, z: Tensor, z_hat: Tensor, knot: Tensor, *, noise: bool
+) -> Tensor:
+    """Probabilities of z for training: the prior learns from rounded values, z from noisy ones.
+
+    Args:
+        prior: of z.
+        z, z_hat: ``(B, C, h, w)``, as it is and rounded with straight-through gradients.
+        knot: ``(B,)`` int64.
+        noise: whether gradients reach z through uniform noise; through ``z_hat`` if not.
+    """
+    likelihoods: Tensor = prior(z_hat.detach() if noise else z_hat, knot)
+    if not noise:
+        return likelihoods
+    frozen = {name: parameter.detach() for name, parameter in prior.named_parameters()}
+    return _with_gradient_of(likelihoods, functional_call(prior, frozen, (z + _noise(z), knot)))
+
+
+def likelihoods_of_y(residual: Tensor, index: Tensor, *, noise: bool) -> Tensor:
+    """Probabilities of y around its means for training: scales learn from rounded values, y from noisy ones.
+
+    Args:
+        residual: y less its mean, ``(B, M, H, W)``.
+        index: of its tables, not yet bounded.
+        noise: whether gradients reach y and its means through uniform noise; none do if not.
+    """
+    bounded: Tensor = _Bounded.apply(index, SCALES_LEVELS - 1.0)  # type: ignore[no-untyped-call]
+    log_scale = log_scale_of(bounded)
+    likelihoods = gaussian_likelihood(torch.round(residual).detach(), log_scale)
+    if not noise:
+        return likelihoods
+    return _with_gradient_of(
+        likelihoods, gaussian_likelihood(residual + _noise(residual), log_scale.detach())
+    )
 
 
 def _noise(x: Tensor) -> Tensor:

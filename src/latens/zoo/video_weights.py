@@ -25,7 +25,7 @@ from latens.models.video.google import FLOW_UNITS, ScaleSpaceFlow
 from latens.zoo.architectures import entry
 from latens.zoo.cards import cards
 from latens.zoo.pretrained import load_pretrained, read_checkpoint
-from latens.zoo.weights import LoadedModel, _canonical, _released_bytes, load_released
+from latens.zoo.weights import LoadedModel, _canonical, _released_bytes, load_released, packed
 from latens.zoo.weights import _frozen as _frozen_image
 from latens.zoo.weights import _parse as _parse_image
 
@@ -114,8 +114,7 @@ def _frozen_conditional(model: LatensVideo, image: LoadedModel, name: str, notes
     twin.load_state_dict({k: v.float() for k, v in state.items()})
     _check(twin, name)
     entropy = ConditionalEntropy.freeze(twin, image.entropy)
-    tensors = {f"network.{k}": v.clone(memory_format=torch.contiguous_format) for k, v in state.items()}
-    tensors |= {f"entropy.{k}": v for k, v in entropy.tensors().items()}
+    tensors = packed(state, entropy.tensors())
     metadata = {
         "format": _FORMAT,
         "name": name,
@@ -134,9 +133,8 @@ def _frozen(model: ScaleSpaceFlow, name: str, notes: str = "") -> bytes:
     _check(model, name)
     entropy = ExactLatents.freeze(model)
     # Freezing makes the tables that a model lacks.
-    # Scale tables may be one tensor, which a file cannot say.
-    tensors = {f"network.{k}": v.detach().cpu().clone().contiguous() for k, v in model.state_dict().items()}
-    tensors |= {f"entropy.{k}": v for k, v in entropy.tensors().items()}
+    state = {k: v.detach().cpu() for k, v in model.state_dict().items()}
+    tensors = packed(state, entropy.tensors())
     config = {"num_levels": model.num_levels, "sigma0": model.sigma0, "flow_unit": model.flow_unit}
     metadata = {
         "format": _FORMAT,

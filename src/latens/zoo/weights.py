@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -116,9 +117,7 @@ def _frozen(model: LatensBase | CompressionModel, name: str, notes: str = "") ->
         entropy = exact_entropy(model)
         # Conversion makes the tables that a model lacks.
         state = {k: v.detach().cpu() for k, v in model.state_dict().items()}
-    # Groups of channels may share a scale table, and safetensors takes no tensors that share memory.
-    tensors = {f"network.{k}": v.clone(memory_format=torch.contiguous_format) for k, v in state.items()}
-    tensors |= {f"entropy.{k}": v for k, v in entropy.tensors().items()}
+    tensors = packed(state, entropy.tensors())
     metadata = {
         "format": _FORMAT,
         "name": name,
@@ -127,6 +126,13 @@ def _frozen(model: LatensBase | CompressionModel, name: str, notes: str = "") ->
         "notes": notes,
     }
     return _canonical(save_tensors(tensors, metadata))
+
+
+def packed(state: Mapping[str, Tensor], entropy: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What a weights file holds: the networks and the integers of the entropy model, under their prefixes."""
+    # Groups of channels may share a scale table, and safetensors takes no tensors that share memory.
+    tensors = {f"network.{k}": v.clone(memory_format=torch.contiguous_format) for k, v in state.items()}
+    return tensors | {f"entropy.{k}": v for k, v in entropy.items()}
 
 
 def _architecture(name: str, shown: str) -> type[CompressionModel]:

@@ -13,22 +13,17 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from latens.entropy_models.gaussian import SCALES_LEVELS
 from latens.errors import ModelError
 from latens.layers.depthconv import DepthConvBlock
 from latens.models.latens_base import (
     STREAM_SCALE,
     LatensBase,
     _asinh,
-    _Bounded,
     _in_float32,
-    _noise,
-    _with_gradient_of,
     first_step_mask,
-    gaussian_likelihood,
-    log_scale_of,
+    likelihoods_of_y,
+    likelihoods_of_z,
 )
 from latens.models.video.motion import compensate, search
 from latens.ops import quantize_ste
@@ -249,14 +244,7 @@ class LatensVideo(nn.Module):
             index = _in_float32(self.h_scale[-1], self.h_scale[:-1](z_hat))
             features = self.means(z_hat, context)
         knot = self.image.nearest_knot(quality)
-        z_likelihoods = self.prior(z_hat.detach() if noise else z_hat, knot)
-        if noise:
-            frozen = {name: parameter.detach() for name, parameter in self.prior.named_parameters()}
-            z_likelihoods = _with_gradient_of(
-                z_likelihoods, functional_call(self.prior, frozen, (z + _noise(z), knot))
-            )
-        bounded: Tensor = _Bounded.apply(index, SCALES_LEVELS - 1.0)  # type: ignore[no-untyped-call]
-        log_scale = log_scale_of(bounded)
+        z_likelihoods = likelihoods_of_z(self.prior, z, z_hat, knot, noise=noise)
         first = first_step_mask(y)
         mean = self.first_mean(features, context, quality)
         y_first = (quantize_ste(y - mean) + mean) * first
@@ -265,11 +253,7 @@ class LatensVideo(nn.Module):
         mean = torch.where(first, mean, second)
         residual = y - mean
         y_hat = torch.round(residual).detach() + mean.detach()
-        y_likelihoods = gaussian_likelihood(torch.round(residual).detach(), log_scale)
-        if noise:
-            y_likelihoods = _with_gradient_of(
-                y_likelihoods, gaussian_likelihood(residual + _noise(y), log_scale.detach())
-            )
+        y_likelihoods = likelihoods_of_y(residual, index, noise=noise)
         with low_precision:
             x_hat = self.synthesise(y_hat, context, quality)
         return x_hat, {"y": y_likelihoods, "z": z_likelihoods}
