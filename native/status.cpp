@@ -39,6 +39,19 @@ std::string describe(const Status& s) {
                    limit;
         case Code::pmf_zero:
             return "distribution " + at + ": all probabilities round to zero";
+        case Code::layer_size:
+            return "layer " + at + ": expected 1 to " + limit + " inputs and outputs, got " + got;
+        case Code::layer_inputs:
+            return "layer " + at + ": it has " + got + " inputs, but the one before has " + limit +
+                   " outputs";
+        case Code::layer_shift:
+            return "layer " + at + ": a shift must be 0 to " + limit + ", got " + got;
+        case Code::layer_activation:
+            return "layer " + at + ": activation " + got + " is unknown, the last is " + limit;
+        case Code::layer_top:
+            return "layer " + at + ": its largest activation must be 0 to " + limit + ", got " + got;
+        case Code::layer_weight:
+            return "layer " + at + ": weights must be at least " + limit + ", got " + got;
         case Code::index_range:
             return "position " + at + ": index " + got + " names no table (there are " + limit + ")";
         case Code::symbol_range:

@@ -22,6 +22,13 @@ enum class Code : std::uint8_t {
     pmf_length,
     pmf_value,
     pmf_zero,
+    // Layers
+    layer_size,
+    layer_inputs,
+    layer_shift,
+    layer_activation,
+    layer_top,
+    layer_weight,
     // Coding
     index_range,
     symbol_range,
@@ -44,6 +51,7 @@ struct Status {
 
     bool ok() const { return code == Code::ok; }
     bool concerns_tables() const { return code >= Code::table_count && code <= Code::pmf_zero; }
+    bool concerns_layers() const { return code >= Code::layer_size && code <= Code::layer_weight; }
 };
 
 std::string describe(const Status& status);

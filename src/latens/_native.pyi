@@ -33,6 +33,19 @@ class LaneDecoder:
     def decode(self, indexes: _Ints, tables: Tables, out: NDArray[np.int16], skip_below: int) -> None: ...
     def finish(self) -> None: ...
 
+class Crew:
+    def __init__(self, size: int) -> None: ...
+
+class Layers:
+    def __init__(self, weights: list[NDArray[np.int16]], forms: NDArray[np.int64]) -> None: ...
+    def sums(
+        self,
+        inputs: NDArray[np.int32],
+        added: list[NDArray[np.int64]],
+        out: NDArray[np.int64],
+        crew: Crew,
+    ) -> None: ...
+
 def quantize(
     pmf: NDArray[np.float32], lengths: NDArray[np.int32], precision: int, cdfs: NDArray[np.int32]
 ) -> None: ...

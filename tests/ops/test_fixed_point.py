@@ -14,13 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from latens.errors import ModelError
+from latens.errors import ModelError, ShapeError
 from latens.layers import CheckerboardMaskedConv2d, MaskedConv2d
 from latens.ops import fixed_point
 from latens.ops.fixed_point import (
     IntegerChain,
     IntegerLayer,
     Part,
+    Pointwise,
     Step,
     Thresholds,
     convert,
@@ -258,10 +259,107 @@ def test_a_chain_can_be_used_again_and_leaves_its_input_alone() -> None:
     assert torch.equal(a, before)
     assert torch.equal(chain.activations(a), first)
     assert chain.scaling == 1
-    matrix, bias = chain.matrix(0, torch.device("cpu"))
-    assert torch.equal(a @ matrix.T + bias, chain.sums(a))
-    with pytest.raises(ModelError, match="1x1"):
-        IntegerChain([plain(k=3)]).matrix(0, torch.device("cpu"))
+
+
+# ---- layers at single positions
+
+
+def plain_form(weight: Int64 | None = None, **form: int) -> IntegerLayer:
+    chosen = np.ones((1, 1, 1, 1), np.int64) if weight is None else weight.astype(np.int64)
+    return IntegerLayer(chosen, np.zeros(len(chosen), np.int64), **form)
+
+
+@st.composite
+def pointwise_cases(draw: st.DrawFn) -> tuple[list[IntegerLayer], Int64, list[Int64]]:
+    count = draw(st.integers(1, 3))
+    sizes = draw(st.lists(st.integers(1, 40), min_size=count + 1, max_size=count + 1))
+    positions = draw(st.integers(1, 30))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    most = draw(st.sampled_from([3, 300, 2**15 - 1]))
+    layers, added = [], []
+    for inputs, outputs in itertools.pairwise(sizes):
+        weight = rng.integers(-most, most, (outputs, inputs, 1, 1), endpoint=True)
+        weight = np.where(rng.random(weight.shape) < 0.3, np.sign(weight) * most, weight)
+        form = (draw(st.integers(0, 40)), draw(st.sampled_from([LINEAR, RELU, LEAKY])))
+        top = draw(st.sampled_from([0, 5000, BIG]))
+        layers.append(IntegerLayer(weight, rng.integers(-(2**45), 2**45, outputs), *form, top=top))
+        added.append(rng.integers(-(2**45), 2**45, (positions, outputs)))
+    ends = [0, 1, -1, 1023, 1024, -1024, -1025, BIG - 1, BIG, -BIG]
+    inputs = rng.choice([*ends, *rng.integers(-BIG, BIG, 8)], (positions, sizes[0]))
+    return layers, inputs, added
+
+
+@settings(max_examples=60)
+@given(case=pointwise_cases(), each=st.booleans(), threads_used=st.integers(1, 3))
+def test_layers_at_single_positions_are_those_of_int64(
+    case: tuple[list[IntegerLayer], Int64, list[Int64]], each: bool, threads_used: int
+) -> None:
+    layers, inputs, added = case
+    a = inputs
+    for number, layer in enumerate(layers):
+        sums = a @ layer.weight[:, :, 0, 0].T + (added[number] if each else layer.bias)
+        a = reference_activate(sums.T[:, :, None], layer)[:, :, 0].T
+    rows = [added[i] if each else layer.bias[None] for i, layer in enumerate(layers)]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads_used)
+    try:
+        crew = Pointwise.crew()
+        for _ in range(2):
+            got = Pointwise(layers).sums(
+                torch.from_numpy(inputs.astype(np.int32)), [torch.from_numpy(row) for row in rows], crew
+            )
+            np.testing.assert_array_equal(got.numpy(), sums)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_layers_at_single_positions_take_a_part_of_the_weights_and_many_positions() -> None:
+    rng = np.random.default_rng(3)
+    first, second = (
+        IntegerLayer(rng.integers(-(2**15) + 1, 2**15, (600, 600, 1, 1)), np.zeros(600, np.int64), 14, LEAKY)
+        for _ in range(2)
+    )
+    matrix = rng.integers(-900, 900, (600, 7))
+    a = rng.integers(-BIG, BIG, (200, 7))
+    hidden = reference_activate((a @ matrix.T).T[:, :, None], first)[:, :, 0].T
+    want = hidden @ second.weight[:, :, 0, 0].T
+    zeros = [torch.zeros(1, 600, dtype=torch.int64)] * 2
+    layers = Pointwise([first, second], {0: matrix})
+    got = layers.sums(torch.from_numpy(a.astype(np.int32)), zeros, Pointwise.crew())
+    np.testing.assert_array_equal(got.numpy(), want)
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ([], "got 0"),
+        ([plain_form(weight=np.full((1, 1, 1, 1), -(2**15)))], "weights must be at least -32767"),
+        ([plain_form(shift=53)], "a shift must be 0 to 52, got 53"),
+        ([plain_form(shift=-1)], "a shift must be 0 to 52"),
+        ([plain_form(activation=3)], "activation 3 is unknown"),
+        ([plain_form(top=BIG + 1)], "largest activation must be 0 to 1048576"),
+        ([plain_form(), plain_form(weight=np.ones((1, 2, 1, 1)))], "has 2 inputs, but the one before has 1"),
+        ([plain_form(weight=np.ones((1, 1, 3, 3)), up=2)], "cannot change the size"),
+    ],
+)
+def test_layers_at_single_positions_refuse_what_is_not_exact(
+    layers: list[IntegerLayer], message: str
+) -> None:
+    with pytest.raises(ModelError, match=message):
+        Pointwise(layers)
+
+
+def test_layers_at_single_positions_refuse_arrays_that_do_not_fit() -> None:
+    layers, crew = Pointwise([plain_form(weight=np.ones((2, 3, 1, 1)))]), Pointwise.crew()
+    rows = torch.zeros(1, 2, dtype=torch.int64)
+    for inputs, added in (
+        (torch.zeros(4, 2, dtype=torch.int32), [rows]),
+        (torch.zeros(4, 3, dtype=torch.int32), [rows, rows]),
+        (torch.zeros(4, 3, dtype=torch.int32), [rows.expand(3, 2).contiguous()]),
+        (torch.zeros(4, 3, dtype=torch.int32), [torch.zeros(1, 3, dtype=torch.int64)]),
+    ):
+        with pytest.raises(ShapeError):
+            layers.sums(inputs, added, crew)
 
 
 # ---- the bound

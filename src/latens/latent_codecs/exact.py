@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
 
 from latens.entropy_coding import CdfTables, LaneDecoder, LaneEncoder, choose_lanes
 from latens.errors import ModelError
@@ -23,6 +22,7 @@ from latens.ops.fixed_point import (
     LINEAR,
     IntegerChain,
     IntegerLayer,
+    Pointwise,
     Thresholds,
     activate,
     halve,
@@ -399,8 +399,12 @@ class ExactEntropy:
         return self.y_tables.tables(0, len(self.y_tables.sizes))
 
     @cached_property
-    def _windows(self) -> list[_Window | None]:
-        return [None if group.spatial is None else _Window(group.spatial) for group in self.groups]
+    def _networks(self) -> list[_Networks | None]:
+        sides = self.hyper[0].outputs if self.hyper else 0
+        return [
+            None if group.parameters is None else _Networks(group, group.parameters, sides)
+            for group in self.groups
+        ]
 
     def _z(self, knot: int) -> CdfTables:
         if knot not in self._z_tables_of:
@@ -442,25 +446,43 @@ class ExactEntropy:
         symbols = torch.zeros(size, dtype=torch.int16, device="cpu")
         indexes = torch.zeros(size, dtype=torch.uint8, device="cpu")
         values = torch.zeros(size, dtype=torch.float64, device="cpu")
+        results = (symbols, indexes, values)
         ends = np.cumsum([group.channels for group in self.groups])
         spans = [slice(end - group.channels, end) for end, group in zip(ends, self.groups, strict=True)]
         for k, (group, span) in enumerate(zip(self.groups, spans, strict=True)):
-            parameters = _Parameters(group, sides)
+            networks = self._networks[k]
+            window = None if networks is None else networks.window
+            parameters = _Parameters(group, networks, level.context, sides)
             if group.channel is not None:
-                seen = torch.cat([values[:, spans[e]] for e in group.earlier], dim=1)
-                parameters.add("channel", group.channel.activations(seen.view(1, height, width, -1)))
-            decoded = _Padded(self._windows[k], level.context, height, width)
-            for positions, with_context in _positions(group, height, width):
-                context = decoded.context(positions) if with_context else None
-                scales, means = parameters.at(positions, context)
+                earlier = torch.cat([values[:, spans[e]] for e in group.earlier], dim=1)
+                parameters.add("channel", group.channel.activations(earlier.view(1, height, width, -1)))
+            # From here on, everything is in the order in which positions are coded.
+            order, counts = _order_of(group, height, width)
+            decoded = None
+            if window is not None and order is not None:
+                parameters.sort(order)
+                decoded = _Padded(window, height, width, order)
+            coded: list[tuple[Tensor, Tensor, Tensor]] = []
+            start = 0
+            for time, count in enumerate(counts):
+                if not count:
+                    continue
+                rows = slice(start, start + count)
+                # The first half of a checkerboard has no context.
+                blind = time == 0 and group.order == "checkerboard"
+                seen = None if blind or decoded is None else decoded.seen(rows)
+                scales, means = parameters.at(rows, seen)
                 index = level.thresholds[k].count(scales)
                 if means is not None:
                     means = halve(means, group.mean_shift).clamp_(-ACTIVATION_MAX, ACTIVATION_MAX)
-                symbol = code(Pass(k, positions, index, means))
+                symbol = code(Pass(k, None if order is None else order[rows], index, means))
                 value = self._values(symbol, index, means, level)
-                decoded.put(positions, value)
-                rows = slice(None) if positions is None else positions
-                symbols[rows, span], indexes[rows, span], values[rows, span] = symbol, index, value
+                if decoded is not None:
+                    decoded.put(rows, value)
+                coded.append((symbol, index, value))
+                start += count
+            for target, passes in zip(results, zip(*coded, strict=True), strict=True):
+                target[slice(None) if order is None else order, span] = torch.cat(passes)
         shape = (height, width, self.y_channels)
         return symbols.view(shape), indexes.view(shape), values.view(shape)
 
@@ -662,47 +684,84 @@ class ExactEntropy:
 # -- contexts ----------------------------------------------------------------------------------------------------
 
 
+class _Networks:
+    """The parameter networks of a group, cut where inputs become known: those of some positions, or of all at once."""
+
+    def __init__(self, group: Group, chain: IntegerChain, sides: int) -> None:
+        first, *others = chain.layers
+        sizes = {
+            "side": sides,
+            "channel": 0 if group.channel is None else group.channel.outputs,
+            "spatial": 0 if group.spatial is None else group.spatial.channels,
+        }
+        ends = np.cumsum([sizes[part] for part in group.parts])
+        columns = np.split(first.weight[:, :, 0, 0], ends[:-1], axis=1)
+        self.matrices = dict(zip(group.parts, columns, strict=True))
+        self.first = first
+        self.parts = {
+            part: Pointwise([first], {0: self.matrices[part]}) for part in group.parts if part != "spatial"
+        }
+        self.others = Pointwise(others) if others else None
+        self.biases = [_row(layer.bias) for layer in chain.layers]
+        self.window = None if group.spatial is None else _Window(group.spatial)
+        self.contextual = None
+        if group.spatial is not None and self.window is not None:
+            own = {0: self.window.matrix, 1: self.matrices["spatial"]}
+            self.contextual = Pointwise([group.spatial, first, *others], own)
+
+
+def _row(values: Int64) -> Tensor:
+    return torch.from_numpy(np.asarray(values, np.int64))[None]
+
+
 class _Parameters:
     """Sums of scales and means of one group, wherever they are asked for."""
 
-    def __init__(self, group: Group, sides: list[Tensor]) -> None:
-        self.group, self.sides = group, sides
-        self.start: Tensor | None = None
-        if group.parameters is None:
+    def __init__(
+        self, group: Group, networks: _Networks | None, context: Int64 | None, sides: list[Tensor]
+    ) -> None:
+        self.group, self.sides, self.networks = group, sides, networks
+        if networks is None:
             return
-        device = sides[0].device
-        matrix, bias = group.parameters.matrix(0, device)
-        spatial = 0 if group.spatial is None else group.spatial.channels
-        channel = 0 if group.channel is None else group.channel.outputs
-        sizes = {"spatial": spatial, "channel": channel, "side": sides[0].shape[-1]}
-        columns = torch.split(matrix, [sizes[part] for part in group.parts], dim=1)
-        self.matrices = dict(zip(group.parts, columns, strict=True))
+        self.crew = Pointwise.crew()
         # What does not depend on the order of positions is multiplied once, for all of them.
-        side = sides[0].reshape(-1, sides[0].shape[-1])
-        self.start = linear(side, self.matrices["side"], bias)
+        self.start = networks.biases[0]
+        self.add("side", sides[0])
+        if group.spatial is not None:
+            self.bias = _row(group.spatial.bias if context is None else group.spatial.bias + context)
 
     def add(self, part: str, values: Tensor) -> None:
-        if self.start is not None:
-            self.start.addmm_(values.reshape(-1, values.shape[-1]), self.matrices[part].t())
+        """Take note of a part of the inputs ``(..., C)``, known at all positions."""
+        if self.networks is not None:
+            flat = values.reshape(-1, values.shape[-1]).to(torch.int32)
+            self.start = self.networks.parts[part].sums(flat, [self.start], self.crew)
 
-    def at(self, positions: Tensor | None, context: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """``(P, C)`` sums of scales and, where there are means, of means."""
-        group = self.group
-        if group.parameters is None or self.start is None:
-            flat = [side.view(-1, side.shape[-1]) for side in self.sides]
+    def sort(self, order: Tensor) -> None:
+        """From here on, rows are numbers in an order of positions."""
+        self.start = self.start[order]
+
+    def at(self, rows: slice, seen: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """``(P, C)`` sums of scales and, where there are means, of means.
+
+        Args:
+            rows: positions.
+            seen: what a spatial context looks at there, ``(P, taps * C)`` int32; None for no context.
+        """
+        group, networks = self.group, self.networks
+        if networks is None:
+            flat = [side.view(-1, side.shape[-1])[rows] for side in self.sides]
             mean = None if group.mean is None else _channels(flat[-1], group.mean, group.channels)
             return _channels(flat[0], group.scale, group.channels), mean
-        sums = self.start if positions is None else self.start[positions]
-        if context is not None:
-            sums = torch.addmm(sums, context, self.matrices["spatial"].t())
-        elif positions is None:
-            sums = sums.clone()
-        layers = group.parameters.layers
-        for number in range(1, len(layers)):
-            matrix, bias = group.parameters.matrix(number, sums.device)
-            sums = linear(activate(sums, layers[number - 1]), matrix, bias)
-        mean = None if group.mean is None else _channels(sums, group.mean, group.channels)
-        return _channels(sums, group.scale, group.channels), mean
+        start = self.start[rows]
+        if seen is not None and networks.contextual is not None:
+            sums = networks.contextual.sums(seen, [self.bias, start, *networks.biases[1:]], self.crew)
+        elif networks.others is not None:
+            hidden = activate(start.double(), networks.first).to(torch.int32)
+            sums = networks.others.sums(hidden, networks.biases[1:], self.crew)
+        else:
+            sums = start
+        mean = None if group.mean is None else sums[:, group.mean : group.mean + group.channels].double()
+        return sums[:, group.scale : group.scale + group.channels].double(), mean
 
 
 class _Window:
@@ -710,72 +769,58 @@ class _Window:
 
     Attributes:
         rows, columns: of each tap, from the upper left corner of the kernel.
-        matrix: ``(out, taps * in)`` float64.
+        matrix: ``(out, taps * in)``.
     """
 
     def __init__(self, layer: IntegerLayer) -> None:
-        self.layer, self.reach = layer, layer.weight.shape[2] // 2
+        self.reach, self.inputs = layer.weight.shape[2] // 2, layer.weight.shape[1]
         weight = layer.weight.reshape(*layer.weight.shape[:2], -1)
-        used = np.flatnonzero(weight.any(axis=(0, 1)))
+        # One tap is kept where all are zero: a matrix needs a column.
+        used = np.flatnonzero(weight.any(axis=(0, 1))) if weight.any() else np.zeros(1, np.int64)
         self.rows, self.columns = (torch.from_numpy(a) for a in np.divmod(used, 2 * self.reach + 1))
-        matrix = weight[:, :, used].transpose(0, 2, 1).reshape(weight.shape[0], -1)
-        self.matrix = torch.from_numpy(matrix.astype(np.float64))
+        self.matrix = weight[:, :, used].transpose(0, 2, 1).reshape(weight.shape[0], -1)
 
 
 class _Padded:
-    """y of one group as far as it is decoded, with a border of zeros, for its spatial context."""
+    """y of one group as far as it is decoded, with a border of zeros, for its spatial context.
 
-    def __init__(self, window: _Window | None, context: Int64 | None, height: int, width: int) -> None:
-        self.window = window
-        if window is None:
-            return
-        self.width, self.reach = width, window.reach
-        self.pitch = width + 2 * self.reach
-        rows, channels = height + 2 * self.reach, window.layer.weight.shape[1]
-        self.latent = torch.zeros((rows * self.pitch, channels), dtype=torch.float64, device="cpu")
-        self.taps = window.rows * self.pitch + window.columns
-        bias = window.layer.bias if context is None else window.layer.bias + context
-        self.bias = torch.from_numpy(bias.astype(np.float64))
+    Args:
+        window: what a position sees.
+        height, width: positions.
+        order: in which they are coded; rows are numbers in it.
+    """
 
-    def _corner(self, positions: Tensor) -> Tensor:
-        """Where the window of each position begins."""
-        rows: Tensor = positions // self.width
-        corner: Tensor = positions + rows * 2 * self.reach
-        return corner
+    def __init__(self, window: _Window, height: int, width: int, order: Tensor) -> None:
+        reach = window.reach
+        pitch = width + 2 * reach
+        self.latent = torch.zeros(
+            ((height + 2 * reach) * pitch, window.inputs), dtype=torch.int32, device="cpu"
+        )
+        # Where the window of each position begins.
+        corners = order + (order // width) * 2 * reach
+        self.places = corners[:, None] + (window.rows * pitch + window.columns)
+        self.centres = corners + reach * (pitch + 1)
 
-    def context(self, positions: Tensor | None) -> Tensor:
-        """Activations of the spatial context ``(P, out)``."""
-        if self.window is None or positions is None:
-            raise ModelError("entropy model: a pass over all positions has no spatial context")
-        places = (self._corner(positions)[:, None] + self.taps).view(-1)
-        seen = self.latent.index_select(0, places).view(len(positions), -1)
-        return activate(linear(seen, self.window.matrix, self.bias), self.window.layer)
+    def seen(self, rows: slice) -> Tensor:
+        """What the windows of positions hold: ``(P, taps * C)``."""
+        places = self.places[rows]
+        return self.latent.index_select(0, places.view(-1)).view(len(places), -1)
 
-    def put(self, positions: Tensor | None, values: Tensor) -> None:
-        if self.window is not None and positions is not None:
-            self.latent[self._corner(positions) + self.reach * (self.pitch + 1)] = values
+    def put(self, rows: slice, values: Tensor) -> None:
+        self.latent.index_copy_(0, self.centres[rows], values.to(torch.int32))
 
 
-def _positions(group: Group, height: int, width: int) -> Iterator[tuple[Tensor | None, bool]]:
-    """Passes over the positions of a group, and whether each has spatial context."""
+def _order_of(group: Group, height: int, width: int) -> tuple[Tensor | None, list[int]]:
+    """Positions in the order in which they are coded (None: as they are), and how many at each time."""
     if group.spatial is None:
-        yield None, False
-        return
+        return None, [height * width]
     rows, columns = (torch.from_numpy(a.ravel()) for a in np.indices((height, width)))
     if group.order == "checkerboard":
-        odd = (rows + columns) % 2 == 1
-        for number, half in enumerate((odd, ~odd) if group.odd_first else (~odd, odd)):
-            # A single position has no other half.
-            if half.any():
-                yield torch.nonzero(half)[:, 0], number == 1
-        return
-    # Positions that are coded together see only positions of smaller times.
-    reach = group.spatial.weight.shape[2] // 2
-    times = columns + (reach + 1) * rows
-    order = torch.argsort(times, stable=True)
-    counts = torch.bincount(times)
-    for positions in torch.split(order, counts[counts > 0].tolist()):
-        yield positions, True
+        times = (rows + columns + group.odd_first) % 2
+    else:
+        # Positions that are coded together see only positions of smaller times.
+        times = columns + (group.spatial.weight.shape[2] // 2 + 1) * rows
+    return torch.argsort(times, stable=True), torch.bincount(times).tolist()
 
 
 def _within(values: Int64, limit: int) -> bool:

@@ -17,7 +17,7 @@ The idea of integer networks for learned codecs is that of Ballé, Johnston and 
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from latens import _native
 from latens.errors import ModelError
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "IntegerChain",
     "IntegerLayer",
     "Part",
+    "Pointwise",
     "Step",
     "Thresholds",
     "convert",
@@ -185,7 +187,6 @@ class IntegerChain:
             if layer.channels != following.weight.shape[1]:
                 raise ModelError("integer network: channels of consecutive layers do not fit")
         self._on_device: dict[torch.device, list[tuple[list[_Phase], Tensor]]] = {}
-        self._matrices: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
 
     @property
     def scaling(self) -> int:
@@ -212,25 +213,6 @@ class IntegerChain:
             self._on_device[device] = [_prepare(layer, device) for layer in self.layers]
         return self._on_device[device]
 
-    def matrix(self, number: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """A 1x1 layer as ``(out, in)`` matrix and bias, float64.
-
-        Raises:
-            ModelError: its kernel is larger, or the device does not compute float64 exactly.
-        """
-        if self.layers[number].weight.shape[2] != 1:
-            raise ModelError("integer network: expected a 1x1 convolution")
-        if (number, device) not in self._matrices:
-            prove_exact(device)
-            layer = self.layers[number]
-            # With rows of weights side by side, a product with few positions takes half the time.
-            matrix = torch.from_numpy(layer.weight[:, :, 0, 0].astype(np.float64)).to(device)
-            self._matrices[number, device] = (
-                matrix,
-                torch.from_numpy(layer.bias.astype(np.float64)).to(device),
-            )
-        return self._matrices[number, device]
-
     @torch.no_grad()
     def sums(self, a: Tensor) -> Tensor:
         """The last layer's sums.
@@ -252,6 +234,56 @@ class IntegerChain:
     def activations(self, a: Tensor) -> Tensor:
         """The last layer's activations: as :meth:`sums`, then rescaled, clamped, activated and shuffled."""
         return activate(self.sums(a), self.layers[-1])
+
+
+class Pointwise:
+    """Layers without neighbours, at any number of positions: the same integers as :class:`IntegerChain`.
+
+    In float64 a product with few positions costs as much as reading its weights. Natively these take a quarter of the
+    space, and processors have more products of 16 bits: activations are cut in two, and sums of either half stay within
+    32 bits, as their weights prove.
+
+    Args:
+        layers: first to last; kernels are 1x1.
+        matrices: weights ``(out, in)`` in place of some layers' own, by their number: of a part of the inputs, or of
+            a window of positions side by side.
+
+    Raises:
+        ModelError: layers that do not fit together, or numbers out of range.
+    """
+
+    def __init__(self, layers: Sequence[IntegerLayer], matrices: Mapping[int, Int64] | None = None) -> None:
+        chosen = matrices or {}
+        if any(layer.scaling > 1 for layer in layers):
+            raise ModelError("integer network: layers at single positions cannot change the size")
+        weights = [chosen[i] if i in chosen else layer.weight[:, :, 0, 0] for i, layer in enumerate(layers)]
+        forms = np.array([(layer.shift, layer.activation, layer.top) for layer in layers], np.int64)
+        # Layers that are proven exact have weights of 16 bits.
+        packed = [np.ascontiguousarray(weight, np.int16) for weight in weights]
+        self._native = _native.Layers(packed, forms.reshape(-1, 3))
+        self._outputs = len(packed[-1])
+
+    @staticmethod
+    def crew() -> _native.Crew:
+        """Threads for :meth:`sums`, as many as PyTorch may use. They wait for work while it exists."""
+        return _native.Crew(torch.get_num_threads())
+
+    def sums(self, inputs: Tensor, added: Sequence[Tensor], crew: _native.Crew) -> Tensor:
+        """Sums of the last layer.
+
+        Args:
+            inputs: ``(P, in)`` int32 on the CPU, in +-2^20.
+            added: for each layer what its products are added to, int64 within +-2^53: biases ``(1, out)``, or
+                ``(P, out)`` if they differ between positions.
+        crew: see :meth:`crew`.
+
+        Returns:
+            ``(P, out)`` int64.
+        """
+        out = torch.empty((len(inputs), self._outputs), dtype=torch.int64, device="cpu")
+        arrays = [rows.numpy() for rows in added]
+        self._native.sums(inputs.numpy(), arrays, out.numpy(), crew)
+        return out
 
 
 def _prepare(layer: IntegerLayer, device: torch.device) -> tuple[list[_Phase], Tensor]:
