@@ -174,14 +174,14 @@ def test_a_published_architecture_from_flags(latens: Run, config: str, work: Pat
 def test_a_signal_ends_the_run_after_its_step(
     number: signal.Signals, latens: Run, config: str, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = Trainer.train_step
+    update = Trainer._update
 
-    def interrupted(self: Trainer, x: torch.Tensor) -> dict[str, float]:
+    def interrupted(self: Trainer) -> None:
         if self.step == 2:
             os.kill(os.getpid(), number)
-        return step(self, x)
+        update(self)
 
-    monkeypatch.setattr(Trainer, "train_step", interrupted)
+    monkeypatch.setattr(Trainer, "_update", interrupted)
     result = latens("train", "run", "--config", config, "--data", "photos")
     assert result.code == 130
     assert result.err.splitlines()[-2:] == ["run: stopped at step 3", "the same command goes on from there"]
@@ -211,12 +211,12 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(
 def test_a_second_signal_ends_it_at_once(
     latens: Run, config: str, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(self: Trainer, x: torch.Tensor) -> dict[str, float]:
+    def interrupted(self: Trainer) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
         raise AssertionError
 
-    monkeypatch.setattr(Trainer, "train_step", interrupted)
+    monkeypatch.setattr(Trainer, "_update", interrupted)
     result = latens("train", "run", "--config", config, "--data", "photos")
     assert result.code == 130
     assert torch.load(work / "run/checkpoint.pt", weights_only=True)["step"] == 0

@@ -162,3 +162,18 @@ def test_images_are_drawn_by_weight() -> None:
     drawn = np.concatenate([sampler(step, 64)[:, 0, 0, 0].numpy() * 255 for step in range(8)]).round()
     assert set(drawn) == {0, 200}
     assert 0.68 < (drawn == 200).mean() < 0.82
+
+
+def test_samples_of_16_bits_keep_their_shades(tmp_path: Path) -> None:
+    """Pillow's own conversion would make all of them white."""
+    shades = np.arange(0, 65536, 257, np.uint16).reshape(16, 16)
+    Image.fromarray(shades).save(tmp_path / "deep.png")
+    want = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, 2)
+    np.testing.assert_array_equal(PhotoPool.load(tmp_path)[0], want)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    Image.fromarray(tiny.picture(8, 8)).save(tmp_path / "b.png")
+    assert PhotoPool.load(tmp_path).skipped == ["a.png"]

@@ -1,10 +1,12 @@
 """The training loop: exact to resume, bounded in time, safe to kill, and clear about what is wrong."""
 
 import copy
+import io
 import json
 import math
 import pickle
 import resource
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -177,14 +179,49 @@ def test_what_a_kill_leaves_behind_does_no_harm(make: Make) -> None:
     trainer.save()
     want = state(trainer)
     (trainer.folder / "checkpoint.tmp").write_bytes(b"PK half a checkpoint")
-    (trainer.folder / "log.jsonl").write_text('{"step": 25}\n{"step": 5')
+    (trainer.folder / "log.jsonl").write_text('{"step": 1}\n{"step": 5}\n{"step": ')
     again = make()
     assert_equal(state(again), want)
     again._record({"step": 50})
     lines = (again.folder / "log.jsonl").read_text().splitlines()
-    assert lines == ['{"step": 25}', '{"step": 5', '{"step": 50}']
+    assert lines == ['{"step": 1}', '{"step": 50}']
     again.save()
     assert not (again.folder / "checkpoint.tmp").exists()
+
+
+def test_the_log_of_a_killed_run_is_that_of_the_uninterrupted_one(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither is a step missing from the means, nor logged twice."""
+    monkeypatch.setattr(Trainer, "LOG_EVERY", 3)
+
+    def lines(trainer: Trainer) -> list[dict[str, float]]:
+        rows = [json.loads(line) for line in (trainer.folder / "log.jsonl").read_text().splitlines()]
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+
+    whole = make("whole", steps=8)
+    whole.run()
+    killed = make("killed", steps=8, checkpoint_seconds=1e-9)
+    update = Trainer._update
+
+    def dies(self: Trainer) -> None:
+        if self.step == 6:  # the checkpoint is of this step, and so is the last line
+            raise KeyboardInterrupt
+        update(self)
+        if self.step == 5:
+            self.config = replace(self.config, checkpoint_seconds=1e9)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_update", dies)
+        with pytest.raises(KeyboardInterrupt):
+            killed.run()
+    assert [row["step"] for row in lines(killed)] == [3, 6]
+    resumed = make("killed", steps=8)
+    assert resumed.step == 4
+    assert [row["step"] for row in lines(resumed)] == [3]
+    resumed.run()
+    assert lines(resumed) == lines(whole)
+    assert [row["step"] for row in lines(whole)] == [3, 6]
 
 
 def test_run_ends_with_the_budget_and_saves(make: Make) -> None:
@@ -282,6 +319,17 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(make: 
         trainer.run()
     assert (trainer.folder / "checkpoint.pt").read_bytes() == kept
     assert make().step == 1
+
+
+@pytest.mark.parametrize("changes", [{"checkpoint_seconds": 1e-9}, {"steps": 1}])
+def test_weights_whose_loss_is_not_finite_are_never_saved(make: Make, changes: dict[str, Any]) -> None:
+    """A step too long gives weights that are finite, and of no use."""
+    trainer = make(learning_rate=1e30, warmup=0, **changes)
+    with pytest.raises(TrainingError, match=r"the loss is (nan|inf) at step 1"):
+        trainer.run()
+    again = make()
+    assert again.step == 0
+    assert math.isfinite(steps(again, 1)[0]["loss"])
 
 
 def test_a_gradient_that_is_not_finite_changes_nothing(make: Make) -> None:
@@ -391,6 +439,61 @@ def test_checkpoints_that_are_none(make: Make, tmp_path: Path, monkeypatch: pyte
         assert "\n" not in str(caught.value)
         assert not (tmp_path / f"branch{number}" / "checkpoint.pt").exists()
     assert not (tmp_path / "touched-by-a-pickle").exists()
+
+
+def test_checkpoints_that_are_damaged_in_small_ways(make: Make, tmp_path: Path) -> None:
+    run = make()
+    steps(run, 2)
+    run.save()
+    path = run.folder / "checkpoint.pt"
+    sound = path.read_bytes()
+
+    def refused(damage: Callable[[dict[str, Any]], Any], message: str) -> None:
+        content = torch.load(io.BytesIO(sound), weights_only=True)
+        damage(content)
+        torch.save(content, path)
+        with pytest.raises(TrainingError, match=message) as caught:
+            make()
+        assert "\n" not in str(caught.value)
+
+    def fill(values: dict[str, Any], name: str) -> None:
+        values[name] = torch.full_like(values[name], math.nan)
+
+    refused(lambda c: c.update(step=-5), "damaged")
+    refused(lambda c: c.update(step=10**30), "damaged")
+    refused(lambda c: c.update(interval=3), "damaged")
+    refused(lambda c: c["optimiser"]["state"][0].update(step=torch.ones(3)), "damaged")
+    refused(lambda c: c["optimiser"]["param_groups"][0]["params"].pop(), "other parameters")
+    refused(lambda c: fill(c["model"], "out_scale"), "holds values that are not finite")
+    refused(lambda c: fill(c["average"], "out_scale"), "holds values that are not finite")
+    refused(lambda c: fill(c["optimiser"]["state"][0], "exp_avg"), "holds values that are not finite")
+    with zipfile.ZipFile(io.BytesIO(sound)) as archive:
+        largest = max(archive.infolist(), key=lambda item: item.file_size)
+    altered = bytearray(sound)
+    altered[largest.header_offset + largest.file_size // 2] ^= 1
+    path.write_bytes(altered)
+    with pytest.raises(TrainingError, match="damaged"):
+        make()
+    path.write_bytes(sound)
+    assert make().step == 2
+
+
+def test_an_optimiser_that_knows_some_parameters_only(make: Make) -> None:
+    run = make()
+    steps(run, 1)
+    run.save()
+    path = run.folder / "checkpoint.pt"
+    content = torch.load(path, weights_only=True)
+    of_all = content["optimiser"]["state"]
+    for index in range(3):
+        del of_all[index]
+    torch.save(content, path)
+    resumed = make()
+    count = len(of_all) + 3
+    assert resumed.remarks == [
+        f"the checkpoint has no state of the optimiser for 3 of {count} parameters; for these it starts anew"
+    ]
+    steps(resumed, 1)
 
 
 def test_average_weights_can_be_loaded(make: Make, tmp_path: Path) -> None:

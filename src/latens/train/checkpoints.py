@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         TrainingError: it cannot be read.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        if zipfile.is_zipfile(path):
+            # torch.load takes altered bytes for weights: it computes no checksum.
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise zipfile.BadZipFile(damaged)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # advice to programmers
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises whatever the zip, the pickle or the system does
         raise TrainingError(f"{printable(path)}: not a checkpoint ({_reason(error)})") from error
     if not isinstance(state, dict):
@@ -66,9 +76,10 @@ def write_checkpoint(state: dict[str, Any], path: Path) -> None:
             # What torch reports of a full disk is where in its source it noticed.
             cause = error if isinstance(error, OSError) else error.__context__
             reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else "is the disk full?"
+            kept = "; the one before is kept" if path.exists() else ""
             raise TrainingError(
-                f"{printable(path.parent)}: cannot save the checkpoint at step {state['step']}; "
-                f"the one before is kept ({printable(reason)})"
+                f"{printable(path.parent)}: cannot save the checkpoint at step {state['step']}{kept} "
+                f"({printable(reason)})"
             ) from error
         raise
 

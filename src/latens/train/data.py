@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from latens.errors import TrainingError
-from latens.io import atomic_write, printable
+from latens.io import atomic_write, printable, read_image
 
 __all__ = ["CropSampler", "PhotoPool"]
 
@@ -44,7 +44,7 @@ def _files(source: Path) -> Iterator[tuple[str, bytes | None]]:
 
 def _content(path: Path) -> bytes | None:
     try:
-        return path.read_bytes()
+        return path.read_bytes() if path.is_file() else None  # a pipe would keep us waiting
     except OSError:
         return None
 
@@ -65,6 +65,10 @@ def _decode(content: bytes | None) -> npt.NDArray[np.uint8] | None:
         return None
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+            if image.mode[0] in "IF":
+                # More than 8 bits, which Pillow would cut off at 255: all white.
+                pixels = read_image(content, frame=0).pixels
+                return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
             return np.asarray(image.convert("RGB"))
     except Exception:  # Pillow raises many kinds; an unreadable file is skipped and listed by the caller
         return None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from latens.errors import TrainingError
-from latens.io import printable
+from latens.io import atomic_write, printable
 
 __all__ = ["RunLog"]
 
@@ -17,11 +17,12 @@ class RunLog:
 
     Args:
         folder: of the run; made if there is none.
-        step: where the run starts or goes on; what TensorBoard has of later steps is forgotten.
+        step: where the run starts or goes on; what was logged of later steps is forgotten, as they come again.
         tensorboard: whether to write for TensorBoard, too.
 
     Raises:
         TrainingError: the folder cannot be written, or TensorBoard is not installed.
+        OutputError: what was logged of later steps cannot be taken away.
     """
 
     def __init__(self, folder: Path, step: int, *, tensorboard: bool) -> None:
@@ -29,10 +30,11 @@ class RunLog:
         self._events: Any = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with self._path.open("ab+") as file:
-                # A run that was killed may have left half a line.
-                if file.tell() and self._path.read_bytes()[-1:] != b"\n":
-                    file.write(b"\n")
+            before = self._path.read_text(errors="replace") if self._path.exists() else ""
+            kept = "".join(line + "\n" for line in before.splitlines() if _is_of(line, step))
+            self._path.touch()
+            if kept != before:
+                atomic_write(self._path, kept.encode(), force=True)
         except OSError as error:
             raise TrainingError(f"{printable(folder)}: cannot be written ({error.strerror})") from error
         if tensorboard:
@@ -59,6 +61,14 @@ class RunLog:
             for name, value in _scalars(record):
                 self._events.add_scalar(name, value, record["step"])
             self._events.flush()
+
+
+def _is_of(line: str, step: int) -> bool:
+    """Whether a line of a log is a record of a step up to this one; of a run that was killed, one may be cut."""
+    try:
+        return bool(json.loads(line)["step"] <= step)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return False
 
 
 def _scalars(record: dict[str, Any]) -> list[tuple[str, float]]:

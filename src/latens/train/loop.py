@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -100,6 +101,9 @@ class Trainer:
         self._stop_wanted = self._stopping = False
         self._net: nn.Module | None = None
         self._hard: bool | None = None
+        # Of the steps since the last line of the log.
+        self._sums: dict[str, float] = {}
+        self._summed = 0
         self.remarks: list[str] = []
         checkpoint = folder / "checkpoint.pt"
         self.resumed = checkpoint.exists()
@@ -281,11 +285,16 @@ class Trainer:
             self.model.load_state_dict(state["model"])
             self.average.load_state_dict(state["average"])
             step = int(state["step"])
-            fits = self._optimiser_fits(state["optimiser"]["state"])
+            if not 0 <= step < 1 << 32:
+                raise ValueError(f"step {step}")
+            fits = self._optimiser_fits(state["optimiser"])
             if fits:
                 # Options come from the configuration, not from what was before.
                 groups = self.optimiser.state_dict()["param_groups"]
                 self.optimiser.load_state_dict({"state": state["optimiser"]["state"], "param_groups": groups})
+            if not branch and "interval" in state:
+                self._summed = int(state["interval"]["steps"])
+                self._sums = {str(key): float(value) for key, value in state["interval"]["sums"].items()}
         except (
             LatensError,
             KeyError,
@@ -299,16 +308,31 @@ class Trainer:
                 f"{printable(path)}: not a checkpoint of this architecture, or damaged "
                 f"(expected {self._described()})"
             ) from error
+        self._require_finite_state(path)
         if not fits and not branch:
             raise TrainingError(
-                f"{printable(path)}: was made with another optimiser than {self.config.optimiser}; to change it, "
-                f"start a new run with --branch-from {printable(path)}"
+                f"{printable(path)}: was made with another optimiser than {self.config.optimiser}, or for other "
+                f"parameters; to change it, start a new run with --branch-from {printable(path)}"
             )
         if not fits:
             self.remarks.append(
                 f"optimiser {self.config.optimiser}: starts anew, that of the checkpoint differs"
             )
+        elif step and (missing := len(self._trained) - len(state["optimiser"]["state"])):
+            self.remarks.append(
+                f"the checkpoint has no state of the optimiser for {missing} of {len(self._trained)} parameters; "
+                "for these it starts anew"
+            )
         self.step = step
+
+    def _require_finite_state(self, path: Path) -> None:
+        """Refuse weights that nothing can come of."""
+        states = (*self.optimiser.state.values(), self.model.state_dict(), self.average.state_dict())
+        values = (value for state in states for value in state.values() if isinstance(value, Tensor))
+        if not all(bool(torch.isfinite(value).all()) for value in values if value.is_floating_point()):
+            raise TrainingError(
+                f"{printable(path)}: holds values that are not finite; start from another one"
+            )
 
     def _is_ours(self, architecture: dict[str, Any]) -> bool:
         if not self.config.is_default_model:
@@ -318,15 +342,17 @@ class Trainer:
         except (ModelError, TypeError):
             return False
 
-    def _optimiser_fits(self, states: dict[int, dict[str, Any]]) -> bool:
+    def _optimiser_fits(self, optimiser: dict[str, Any]) -> bool:
         """Whether what a checkpoint holds is of this kind of optimiser, for these parameters."""
         known = _OPTIMISER_STATE[self.config.optimiser]
         moments = known & {"exp_avg", "exp_avg_sq", "momentum", "second"}
-        return all(
-            index < len(self._trained)
+        covered = sum(len(group["params"]) for group in optimiser["param_groups"])
+        return covered == len(self._trained) and all(
+            0 <= index < len(self._trained)
             and values.keys() <= known
+            and float(values["step"]) >= 0
             and all(values[name].numel() == self._trained[index].numel() for name in moments)
-            for index, values in states.items()
+            for index, values in optimiser["state"].items()
         )
 
     def save(self) -> None:
@@ -343,6 +369,7 @@ class Trainer:
             "optimiser": self.optimiser.state_dict(),
             "step": self.step,
             "architecture": architecture_of(self.config),
+            "interval": {"steps": self._summed, "sums": self._sums},
         }
         write_checkpoint(state, self.folder / "checkpoint.pt")
 
@@ -378,6 +405,8 @@ class Trainer:
         if self._net is None or hard != self._hard:
             self._hard, self._net = hard, self.objective
             if self.processes.count > 1:
+                # Gradients of 1x1 convolutions have the strides of both layouts; PyTorch takes this for a change.
+                warnings.filterwarnings("ignore", "Grad strides do not match")
                 self._net = DistributedDataParallel(
                     self.objective, find_unused_parameters=self.objective.partly_used
                 )
@@ -392,6 +421,12 @@ class Trainer:
         Raises:
             TrainingError: loss or gradient are not finite; nothing was changed.
         """
+        figures = self._differentiate(x)
+        self._update()
+        return figures
+
+    def _differentiate(self, x: Tensor) -> dict[str, float]:
+        """The first half of a step: its loss and gradient. Both are finite, or an error is raised."""
         config, count = self.config, self._crops_at(self.step)[0]
         if self.processes.count == 1:
             count = len(x)
@@ -426,13 +461,16 @@ class Trainer:
         self._require_finite("loss", loss)
         norm = torch.nn.utils.clip_grad_norm_(self._trained, config.clip).item()
         self._require_finite("gradient", norm)
+        return {"loss": loss, "bpp": bpp, "db": db, "grad": norm}
+
+    def _update(self) -> None:
+        """The second half of a step: new weights, and their average."""
         self.optimiser.step()
         self.step += 1
-        decay = min(config.ema, (self.step + 1) / (self.step + 10))
+        decay = min(self.config.ema, (self.step + 1) / (self.step + 10))
         with torch.no_grad():
             parameters = [p.detach() for p in self.model.parameters()]
             torch._foreach_lerp_(list(self.average.parameters()), parameters, 1.0 - decay)
-        return {"loss": loss, "bpp": bpp, "db": db, "grad": norm}
 
     def _require_finite(self, what: str, value: float) -> None:
         if not math.isfinite(value):
@@ -477,16 +515,15 @@ class Trainer:
     def run(self, budget_seconds: float = math.inf) -> None:
         """Train until ``config.steps``, the budget or :meth:`stop`; then save.
 
-        An exception, Ctrl-C included, may come in the middle of a step: nothing is saved then, and the run goes
-        on from the checkpoint before.
+        Weights are saved once the next step has shown that their loss is finite. An exception, Ctrl-C included, may
+        come in the middle of a step: nothing is saved then, and the run goes on from the checkpoint before.
 
         Raises:
             TrainingError: loss or gradient are not finite, a checkpoint cannot be saved, or the quality at the
                 top of the range is as low as the configuration says.
         """
         start = saved = validated = interval = time.monotonic()
-        sums: dict[str, float] = {}
-        last = self.step
+        first = last = self.step
         ahead = 1 if self.device.type == "cpu" else 4
         with ThreadPoolExecutor(ahead) as loader:
             coming = itertools.count(self.step)
@@ -499,34 +536,43 @@ class Trainer:
                 ):
                     x = queue.popleft().result()
                     queue.append(loader.submit(self.crops, next(coming)))
-                    for key, value in self.train_step(x).items():
-                        sums[key] = sums.get(key, 0.0) + value
+                    figures = self._differentiate(x)
+                    now = time.monotonic()
+                    validates = len(self.validation) and now - validated > self.config.validate_seconds
+                    if self.step > first and (validates or now - saved > self.config.checkpoint_seconds):
+                        self.save()
+                        saved = now
+                    if self.step > first and validates:
+                        self._validate_and_record()
+                        validated = time.monotonic()
+                        interval += validated - now
+                    self._update()
+                    for key, value in figures.items():
+                        self._sums[key] = self._sums.get(key, 0.0) + value
+                    self._summed += 1
                     now = time.monotonic()
                     if self.step % self.LOG_EVERY == 0:
-                        n = self.step - last
-                        means = {k: round(v / n, 5) for k, v in sums.items()}
+                        means = {k: round(v / self._summed, 5) for k, v in self._sums.items()}
                         rate = self.config.learning_rate_at(self.step)
-                        seconds = round((now - interval) / n, 4)
+                        seconds = round((now - interval) / (self.step - last), 4)
                         self._record({"step": self.step, **means, "lr": rate, "seconds": seconds})
-                        sums, last, interval = {}, self.step, now
-                    if now - saved > self.config.checkpoint_seconds:
-                        self.save()
-                        saved = now
-                    due = now - validated > self.config.validate_seconds or self._ended()
-                    if len(self.validation) and due:
-                        self.save()
-                        saved = now
-                        if self.processes.leads:
-                            rows = self.validate()
-                            self._record({"step": self.step, "validation": rows})
-                            self._check_slope(rows)
-                        validated = interval = time.monotonic()
+                        self._sums, self._summed, last, interval = {}, 0, self.step, now
                     if now - start > budget_seconds:
                         self.stop()
+                if self.step > first:
+                    self._differentiate(queue[0].result())
             finally:
                 for crops in queue:
                     crops.cancel()
         self.save()
+        if self.step > first and self._ended() and len(self.validation):
+            self._validate_and_record()
+
+    def _validate_and_record(self) -> None:
+        if self.processes.leads:
+            rows = self.validate()
+            self._record({"step": self.step, "validation": rows})
+            self._check_slope(rows)
 
 
 def _beginning(clip: Clip) -> npt.NDArray[np.uint8]:
