@@ -164,14 +164,12 @@ std::int32_t activate(std::int64_t sum, unsigned shift, Activation activation, s
 
 // Some positions on their way through the layers: their activations in two parts, and what the sums grow in.
 struct Layers::Work {
-    std::size_t pitch, sum_pitch, together;
+    std::size_t pitch, sum_pitch;
     std::int64_t* sums;
     std::int16_t *low, *high;
 
     Work(const Layers& layers, std::size_t most, std::vector<std::byte>& memory)
-        : pitch(2 * layers.widest_pairs_),
-          sum_pitch(layers.widest_blocks_ * outputs_at_once),
-          together(most) {
+        : pitch(2 * layers.widest_pairs_), sum_pitch(layers.widest_blocks_ * outputs_at_once) {
         const std::size_t of_sums = most * sum_pitch * sizeof *sums, of_part = most * pitch * sizeof *low;
         if (memory.size() < of_sums + 2 * of_part) memory.resize(of_sums + 2 * of_part);
         sums = reinterpret_cast<std::int64_t*>(memory.data());
