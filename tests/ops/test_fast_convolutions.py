@@ -12,6 +12,8 @@ from latens.ops.fast_convolutions import FastConvolutions
 LAYERS = {
     "3x3": lambda: nn.Conv2d(40, 48, 3, padding=1),
     "3x3 of stride 2": lambda: nn.Conv2d(3, 40, 3, stride=2, padding=1),
+    "halving": lambda: nn.Conv2d(40, 48, 5, stride=2, padding=2),
+    "halving without bias": lambda: nn.Conv2d(40, 48, 5, stride=2, padding=2, bias=False),
     "5x5 of stride 2": lambda: nn.Conv2d(3, 40, 5, stride=2, padding=2),
     "1x1": lambda: nn.Conv2d(3, 40, 1, bias=False),
     "1x1 of stride 2": lambda: nn.Conv2d(3, 40, 1, stride=2),
@@ -32,7 +34,7 @@ def run(layer: nn.Module, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("name", LAYERS)
-@pytest.mark.parametrize("size", [(1, 36, 40), (2, 38, 42)])
+@pytest.mark.parametrize("size", [(1, 36, 40), (2, 38, 43)])
 @pytest.mark.parametrize("small", [False, True])
 def test_every_way_is_the_same_convolution(
     name: str, size: tuple[int, int, int], small: bool, monkeypatch: pytest.MonkeyPatch
@@ -69,7 +71,7 @@ def test_nothing_is_kept_of_weights_that_are_gone() -> None:
     assert len(fast_convolutions._known) == before
 
 
-@pytest.mark.parametrize("name", ["3x3", "doubling", "5x5 of stride 2"])
+@pytest.mark.parametrize("name", ["3x3", "doubling", "halving", "5x5 of stride 2"])
 def test_bfloat16(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     layer, x = LAYERS[name](), torch.randn(1, LAYERS[name]().in_channels, 36, 40)
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():

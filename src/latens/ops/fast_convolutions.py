@@ -41,9 +41,9 @@ class FastConvolutions(TorchFunctionMode):
 
     For inference on CPUs, with images in the memory layout ``channels_last``. Large outputs are made strip by strip
     in huge pages; transposed 5x5 convolutions of stride 2 to a few channels run as sub-pixel convolutions. 3x3
-    convolutions, and other transposed 5x5 convolutions of stride 2, run as Winograd convolutions with a third to a
-    half of the products. Errors are about twice those of PyTorch's own float32 convolutions in this layout, some
-    1e-6 of the spread of the values: right for transforms, wrong for what chooses tables.
+    convolutions, 5x5 convolutions of stride 2, and other transposed ones, run as Winograd convolutions with a quarter
+    to a bit more than half of the products. Errors are about twice those of PyTorch's own float32 convolutions in this
+    layout, some 1e-6 of the spread of the values: right for transforms, wrong for what chooses tables.
 
     Lavin, Gray, "Fast algorithms for convolutional neural networks", CVPR 2016.
     """
@@ -78,6 +78,8 @@ class FastConvolutions(TorchFunctionMode):
             return direct(x)
         if (height, width, step, groups) == (3, 3, 1, 1) and _winograd_pays(x, weight, weight.shape[0]):
             return _winograd(x, _prepared(weight, _winograd_plain), bias, 1)
+        if (height, width, step, groups) == (5, 5, 2, 1) and _winograd_pays(x, weight, weight.shape[0]):
+            return _halving(x, _prepared(weight, _halving_weight), bias)
         halo = -(-(height // 2) // step) * step
         return _in_strips(direct, x, halo, step, weight.shape[0] * x.shape[2] * x.shape[3] // step**2)
 
@@ -206,8 +208,10 @@ def _transforms() -> tuple[Tensor, Tensor, Tensor]:
 
 
 _INPUT, _WEIGHT, _OUTPUT = _transforms()
-_INPUT_2D = torch.kron(_INPUT, _INPUT).float()
+_INPUT_1D, _OUTPUT_1D = _INPUT.float(), _OUTPUT.float()
 _OUTPUT_2D = torch.kron(_OUTPUT, _OUTPUT).float()
+_CONSTANT = torch.linalg.pinv(_OUTPUT).sum(1).float()
+"""What is transformed to outputs of 1."""
 
 
 def _phases(weight: Tensor) -> Tensor:
@@ -228,8 +232,8 @@ def _phases(weight: Tensor) -> Tensor:
 
 
 def _winograd_weight(phases: Tensor) -> Tensor:
-    """``(out, r, r, in, 3, 3)`` to ``(36, in, r * r * out)``."""
-    points = torch.einsum("pi,oabcij,qj->pqcabo", _WEIGHT, phases.detach().double(), _WEIGHT)
+    """``(out, r, r, in, 3, 3)`` to ``(36, in, r * r * out)``; of the 36, those of one column follow each other."""
+    points = torch.einsum("pi,oabcij,qj->qpcabo", _WEIGHT, phases.detach().double(), _WEIGHT)
     return points.flatten(0, 1).flatten(2).float().contiguous()
 
 
@@ -239,6 +243,12 @@ def _winograd_plain(weight: Tensor) -> Tensor:
 
 def _winograd_doubling(weight: Tensor) -> Tensor:
     return _winograd_weight(_phases(weight))
+
+
+def _halving_weight(weight: Tensor) -> Tensor:
+    """``(out, in, 5, 5)`` to ``(6, out, in, 2, 5)``, for even and odd rows; each of the six is ``channels_last``."""
+    taps = F.pad(weight.detach().double(), (0, 0, 0, 1)).view(*weight.shape[:2], 3, 2, 5)
+    return torch.einsum("pi,ocisx->posxc", _WEIGHT, taps).float().contiguous().permute(0, 1, 4, 2, 3)
 
 
 _known: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
@@ -275,6 +285,7 @@ def _winograd(x: Tensor, weight: Tensor, bias: Tensor | None, factor: int) -> Te
     around = x.new_zeros((4 * tall + 2, 4 * across + 2, channels))
     line, pixel = around.stride()[:2]
     # Memory for all blocks: new memory would have to be fetched into the cache every time.
+    lines = x.new_empty(tall, 6, line)
     windows, points = (x.new_empty(tall * across * 36 * channels) for _ in range(2))
     products, tiles = (x.new_empty(tall * across * values * weight.shape[2]) for values in (36, 16))
     for i, first in itertools.product(range(batch), range(0, down, tall)):
@@ -286,11 +297,15 @@ def _winograd(x: Tensor, weight: Tensor, bias: Tensor | None, factor: int) -> Te
         around[:skip] = 0
         around[skip : skip + bottom - top, 1 : width + 1] = image[i, top:bottom]
         around[skip + bottom - top :] = 0
-        size = (count, across, 6, 6, channels)
-        window = windows[: number * 36 * channels].view(number, 36, channels)
-        window.view(size).copy_(around.as_strided(size, (4 * line, 4 * pixel, line, pixel, 1)))
-        point = points[: number * 36 * channels].view(number, 36, channels)
-        torch.bmm(_INPUT_2D.expand(number, 36, 36), window, out=point)
+        # Rows first: of each column, six points for the six rows of a tile.
+        window = around.as_strided((count, 6, line), (4 * line, line, 1))
+        torch.bmm(_INPUT_1D.expand(count, 6, 6), window, out=lines[:count])
+        window = windows[: number * 36 * channels].view(number, 6, 6 * channels)
+        size, steps = (count, across, 6, 6, channels), (6 * line, 4 * pixel, pixel, line, 1)
+        window.view(size).copy_(lines.as_strided(size, steps))
+        point = points[: number * 36 * channels].view(number, 6, 6 * channels)
+        torch.bmm(_INPUT_1D.expand(number, 6, 6), window, out=point)
+        point = point.view(number, 36, channels)
         product = products[: number * 36 * weight.shape[2]].view(36, number, -1)
         torch.bmm(point.transpose(0, 1), weight, out=product)
         tile = tiles[: number * 16 * weight.shape[2]].view(number, 16, -1)
@@ -300,6 +315,57 @@ def _winograd(x: Tensor, weight: Tensor, bias: Tensor | None, factor: int) -> Te
             tile += bias
         place = rows[i, 4 * factor * first : 4 * factor * (first + count)]
         place = place.view(count, 4, factor, across, 4, factor, out_channels)
-        place.copy_(tile.permute(0, 2, 4, 1, 3, 5, 6))
+        place.copy_(tile.permute(0, 3, 4, 1, 2, 5, 6))
     cropped = out[:, :, : factor * height, : factor * width]
     return cropped.contiguous(memory_format=torch.channels_last)
+
+
+def _halving(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """5x5 convolution of stride 2 with zeros around: Winograd's way along columns, direct along rows.
+
+    Even rows of the input meet three rows of taps, odd ones two. Both are transformed to the same points, where one
+    convolution over both makes a row of products for four rows of the output. In two dimensions, the transforms of
+    four times as many channels would take as long as they save.
+
+    Args:
+        x: ``(B, C, H, W)``, float32, H even.
+        weight: from :func:`_halving_weight`.
+        bias: ``(out,)``.
+
+    Returns:
+        ``(B, out, H / 2, ceil(W / 2))`` in the layout ``channels_last``.
+    """
+    batch, channels, height, width = x.shape
+    out_channels, out_width, line = weight.shape[1], -(-width // 2), width * channels
+    down = -(-height // 8)
+    tall = -(-down // -(-12 * down * line * x.element_size() // _STRIP_BYTES))
+    biases = [None] * 6 if bias is None else list(_CONSTANT[:, None] * bias)
+    image = x.permute(0, 2, 3, 1).reshape(batch, height, line)
+    out = _empty(batch, 4 * down, out_width, out_channels, x.dtype)
+    places = out.permute(0, 2, 3, 1).view(batch, down, 4, -1)
+    around = x.new_empty(8 * tall + 3, line)
+    points, products = x.new_empty(6, tall, 2, line), x.new_empty(6, tall, out_width, out_channels)
+    for i, first in itertools.product(range(batch), range(0, down, tall)):
+        count = min(tall, down - first)
+        # Two rows before the tiles and one behind them, copied where the image ends among them.
+        start, end = 8 * first - 2, 8 * (first + count) + 1
+        top, bottom = max(start, 0), min(end, height)
+        rows = image[i, top:bottom]
+        if bottom - top < end - start:
+            around[: top - start] = 0
+            around[bottom - start :] = 0
+            around[top - start : bottom - start] = rows
+            rows = around
+        for odd, number in ((0, 6), (1, 5)):
+            # No taps of odd rows are as far down as the last point looks.
+            size, steps = (count, number, line), (8 * line, 2 * line, 1)
+            window = rows.as_strided(size, steps, rows.storage_offset() + odd * line)
+            matrix = _INPUT_1D[:number, :number].expand(count, number, number)
+            torch.bmm(matrix, window, out=points[:number, :count, odd].transpose(0, 1))
+        for p in range(6):
+            point = points[p, :count].view(1, 2 * count, width, channels).permute(0, 3, 1, 2)
+            product = F.conv2d(point, weight[p, :, :, : 2 if p < 5 else 1], biases[p], 2, (0, 2))
+            products[p, :count] = product[0].permute(1, 2, 0)
+        product = products[:, :count].view(6, count, -1).transpose(0, 1)
+        torch.bmm(_OUTPUT_1D.expand(count, 4, 6), product, out=places[i, first : first + count])
+    return out[:, :, : height // 2].contiguous(memory_format=torch.channels_last)
