@@ -200,6 +200,15 @@ def test_files_that_are_cut(tmp_path: Path, suffix: str) -> None:
         read(tmp_path / f"cut{suffix}")
 
 
+def test_files_without_a_frame(tmp_path: Path) -> None:
+    (tmp_path / "head.y4m").write_bytes(b"YUV4MPEG2 W96 H64 F25:1 Ip A1:1 C420jpeg\n")
+    with pytest.raises(VideoError, match=r"^holds no frame"):
+        read(tmp_path / "head.y4m")
+    (tmp_path / "void.mp4").touch()
+    with pytest.raises(VideoError, match="holds no frame: it is empty"):
+        read(tmp_path / "void.mp4")
+
+
 def test_size_that_changes(tmp_path: Path) -> None:
     # An elementary stream may start again with another size.
     parts = []
@@ -224,6 +233,14 @@ def test_outputs_that_are_refused(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="not empty"):
         VideoSink(str(tmp_path / "full"), about)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["full", "there.y4m"]
+
+
+@pytest.mark.parametrize("about", [info(71, 40), info(72, 39), info(32, 16, bit_depth=12)])
+def test_what_h264_cannot_hold_is_said_at_once(tmp_path: Path, about: VideoInfo) -> None:
+    with pytest.raises(OutputError, match=r"H\.264 in \.mp4 cannot hold .*\.mkv and \.y4m can"):
+        VideoSink(str(tmp_path / "clip.mp4"), about)
+    assert not list(tmp_path.iterdir())
+    write(tmp_path / "clip.mkv", about, 1)
 
 
 def test_failure_leaves_nothing(tmp_path: Path) -> None:

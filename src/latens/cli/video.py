@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, cast
 
 import typer
 
@@ -114,13 +114,15 @@ def encode(
         given = source.frames() if frames is None else _first(source.frames(), frames)
         total = frames if frames is not None else source.info.frames
         with _written(target, clip, force) as file, _Progress("Encoding", total, quiet) as progress:
-            size = count = 0
+            count = 0
             rate = quality if codec.qualities else None
-            for coded in codec.encode(source.info, given, file, gop=gop, quality=rate):
-                size, count = size + coded.bytes, count + 1
+            counted = _Counted(file)
+            for _ in codec.encode(source.info, given, cast(BinaryIO, counted), gop=gop, quality=rate):
+                count += 1
                 if target == files.STANDARD:
                     file.flush()
                 progress.advance()
+    size = counted.bytes
     bpp = 8 * size / (count * source.info.width * source.info.height)
     say(
         f"{files.shown(clip)} -> {_shown(target)}: {count} frames, {size:,} bytes, {bpp:.4f} bits per pixel, "
@@ -523,6 +525,18 @@ def _written(target: str, source: str, force: bool) -> Iterator[BinaryIO]:
         raise
     finally:
         output.discard()
+
+
+class _Counted:
+    """A file that is written to, and how many bytes: pipes do not tell."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.bytes = 0
+        self._file = file
+
+    def write(self, data: bytes) -> int:
+        self.bytes += len(data)
+        return self._file.write(data)
 
 
 @contextmanager

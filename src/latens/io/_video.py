@@ -266,7 +266,7 @@ class VideoSource:
         try:
             first = next(decoded)
         except StopIteration:
-            raise VideoError("holds no frame") from None
+            raise VideoError("holds no frame, or is cut within the first") from None
         self.info = _info(self._container, stream, first)
         return self._converted(av, stream, first, decoded)
 
@@ -296,7 +296,8 @@ class VideoSource:
         if 0 < count < stream.frames and stream.duration:
             raise VideoError(f"is cut: it announces {stream.frames} frames, and {count} can be decoded")
         if (
-            self._container.format.name == "yuv4mpegpipe"
+            count
+            and self._container.format.name == "yuv4mpegpipe"
             and self._file.seekable()
             and end < self._file.seek(0, 2)
         ):
@@ -346,6 +347,8 @@ def _open(path: str) -> BinaryIO:
         mode = Path(path).stat().st_mode
         if stat.S_ISDIR(mode):
             raise VideoError("is a folder")
+        if stat.S_ISREG(mode) and not Path(path).stat().st_size:
+            raise VideoError("holds no frame: it is empty")
         return Path(path).open("rb")
     except (OSError, ValueError) as error:
         hint = "; only files and pipes are read" if "://" in path else ""
@@ -598,6 +601,13 @@ class VideoSink:
         av = _av()
         info = self.info
         lossless = suffix not in (".mp4", ".mov", ".m4v")
+        across, down = _SUBSAMPLING[info.chroma]
+        if not lossless and (info.width % across or info.height % down or info.bit_depth > 10):
+            raise OutputError(
+                f"H.264 in {suffix} cannot hold {info.width} x {info.height} pixels with chroma {info.chroma} and "
+                f"{info.bit_depth} bits: sides must be even where chroma is halved, and 10 bits are the most; "
+                ".mkv and .y4m can"
+            )
         try:
             muxer = {".mkv": "matroska", ".m4v": "mp4"}.get(suffix, suffix.removeprefix("."))
             self._container = av.open(self._file, "w", format=muxer)
