@@ -631,5 +631,7 @@ def test_impossible_targets(fails: Callable[..., str], photo: Path, tiny_weights
     assert "photo.png: " in line
     assert "1 bytes cannot be reached" in line
     assert "at quality 0" in line
+    line = fails("encode", photo, "-m", tiny_weights, "--target-bpp", "0.001")
+    assert "0.001 bits per pixel cannot be reached" in line
     assert "one of --quality" in fails("encode", photo, "-q", "50", "--target-psnr", "30")
     assert "positive" in fails("encode", photo, "-m", tiny_weights, "--target-psnr", "-3")

@@ -64,6 +64,17 @@ def test_out_of_reach_says_what_can_be_had(size: int) -> None:
         search(measure, TOP, Target(bytes=size))
 
 
+def test_sizes_are_told_in_bits_per_pixel_if_they_were_asked_for_so() -> None:
+    measure, _ = counted(lambda level: 1000.0 + level)
+    message = (
+        r"^0\.5 bits per pixel cannot be reached with this image; closest: 2 bits per pixel at quality 0$"
+    )
+    with pytest.raises(TargetError, match=message):
+        search(measure, TOP, Target(bytes=250.0, pixels=4000))
+    with pytest.raises(TargetError, match=r"got -0\.5$"):
+        Target(bytes=-250.0, pixels=4000)
+
+
 def test_a_jump_over_the_target_is_an_error() -> None:
     """Where no level comes close enough, both neighbours are named."""
     measure, calls = counted(lambda level: 100.0 if level < 40_000 else 200.0)

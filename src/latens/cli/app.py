@@ -215,12 +215,14 @@ def encode(
         if codec is None:
             codec = ImageCodec(model or DEFAULT_MODEL, fast=fast)
         height, width = image.pixels.shape[:2]
-        size = target_size if target_bpp is None else target_bpp * width * height / 8
+        size, pixels = target_size, None
+        if target_bpp is not None:
+            size, pixels = target_bpp * width * height / 8, width * height
         with files.named(job.source):
             if size is None and target_psnr is None:
                 data = codec.encode(image, quality, effort=effort)
             else:
-                data = codec.encode_to(image, Target(size, target_psnr), effort=effort)
+                data = codec.encode_to(image, Target(size, target_psnr, pixels), effort=effort)
         files.write(job, data, force)
         for note in image.notes:
             say(f"{job.source_name}: {note}", quiet)

@@ -23,15 +23,18 @@ class Target:
     Attributes:
         bytes: size of the file; the result is not larger, and at most 2 % smaller.
         psnr: in dB; the result is within 0.05 dB.
+        pixels: of the image, if sizes should be told in bits per pixel.
     """
 
     bytes: float | None = None
     psnr: float | None = None
+    pixels: int | None = None
 
     def __post_init__(self) -> None:
         wanted = [value for value in (self.bytes, self.psnr) if value is not None]
         if len(wanted) != 1 or not (math.isfinite(wanted[0]) and wanted[0] > 0):
-            values = " and ".join(f"{value:g}" for value in wanted) or "none"
+            share = 8 / self.pixels if self.pixels else 1.0
+            values = " and ".join(f"{value * share:g}" for value in wanted) or "none"
             raise TargetError(f"expected one target, a positive size or PSNR, got {values}")
 
     @property
@@ -51,7 +54,11 @@ class Target:
 
     def show(self, value: float) -> str:
         """A value with its unit."""
-        return f"{value:,.0f} bytes" if self.bytes is not None else f"{value:.2f} dB"
+        if self.bytes is None:
+            return f"{value:.2f} dB"
+        if self.pixels is not None:
+            return f"{8 * value / self.pixels:.4g} bits per pixel"
+        return f"{value:,.0f} bytes"
 
 
 @dataclass(frozen=True)
@@ -92,9 +99,7 @@ def search(measure: Callable[[int], tuple[float, T]], top: int, target: Target) 
             break
     found = [p for p in (low, high) if p is not None]
     reach = " and ".join(f"{target.show(p.value)} at quality {100 * p.level / top:.5g}" for p in found)
-    raise TargetError(
-        f"{target.show(target.wanted)} cannot be reached with this image; the closest are {reach}"
-    )
+    raise TargetError(f"{target.show(target.wanted)} cannot be reached with this image; closest: {reach}")
 
 
 def _next(low: _Point[T] | None, high: _Point[T] | None, aim: float, top: int, halve: bool) -> int:
