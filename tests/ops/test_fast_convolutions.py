@@ -40,6 +40,7 @@ def test_every_way_is_the_same_convolution(
     name: str, size: tuple[int, int, int], small: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if small:
+        monkeypatch.setattr(fast_convolutions, "_LARGE_BYTES", 2**14)
         monkeypatch.setattr(fast_convolutions, "_STRIP_BYTES", 2**14)
         monkeypatch.setattr(fast_convolutions, "_TILES_AT_ONCE", 40)
     torch.manual_seed(0)
@@ -76,6 +77,7 @@ def test_bfloat16(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     layer, x = LAYERS[name](), torch.randn(1, LAYERS[name]().in_channels, 36, 40)
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
         expected = layer(x)
+        monkeypatch.setattr(fast_convolutions, "_LARGE_BYTES", 2**14)
         monkeypatch.setattr(fast_convolutions, "_STRIP_BYTES", 2**14)
         found = run(layer, x)
     assert found.dtype == torch.bfloat16

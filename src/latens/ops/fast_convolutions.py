@@ -19,8 +19,11 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 __all__ = ["FastConvolutions"]
 
+_LARGE_BYTES = 2**25
+"""glibc hands out memory above 32 MiB page by page, which takes its time."""
+
 _STRIP_BYTES = 2**24
-"""Output that is computed at once. glibc hands out memory above 32 MiB page by page, which takes its time."""
+"""What is computed at once of a large output."""
 
 _KEPT_BYTES = 2**27
 """Memory of large outputs that a thread keeps for the next ones: new pages have to be found and cleared."""
@@ -151,7 +154,7 @@ def _empty(batch: int, height: int, width: int, channels: int, dtype: torch.dtyp
     """A new ``(batch, channels, height, width)`` in the layout ``channels_last``."""
     size = (batch, height, width, channels)
     count = math.prod(size)
-    if dtype in (torch.float32, torch.bfloat16) and count * dtype.itemsize > 2**25:
+    if dtype in (torch.float32, torch.bfloat16) and count * dtype.itemsize > _LARGE_BYTES:
         memory = torch.from_numpy(_kept.take(-(-count * dtype.itemsize // 4))).view(dtype)
         return memory[:count].view(size).permute(0, 3, 1, 2)
     return torch.empty(size, dtype=dtype).permute(0, 3, 1, 2)
@@ -168,10 +171,11 @@ def _in_strips(function: Callable[[Tensor], Tensor], x: Tensor, halo: int, step:
         values: in the output, for each batch element.
     """
     batch, _, height, _ = x.shape
-    strips = -(-values * x.element_size() // _STRIP_BYTES)
-    rows = -(-height // strips) + halo
+    autocast = torch.is_autocast_enabled("cpu")
+    size = values * (torch.get_autocast_dtype("cpu") if autocast else x.dtype).itemsize
+    rows = -(-height // -(-size // _STRIP_BYTES)) + halo
     rows -= rows % step
-    if strips < 2 or rows >= height or not x.is_contiguous(memory_format=torch.channels_last):
+    if size <= _LARGE_BYTES or rows >= height or not x.is_contiguous(memory_format=torch.channels_last):
         return function(x)
     out: Tensor | None = None
     for i, start in itertools.product(range(batch), range(0, height, rows)):
