@@ -515,6 +515,17 @@ def test_salvage_keeps_every_chunk_that_is_not_touched() -> None:
                         assert getattr(saved, attribute) == expected
 
 
+def test_salvage_names_what_is_lost() -> None:
+    data = bytearray(rich_file())
+    for part in ltn.describe(data).chunks:
+        data[part.offset + part.size // 2] ^= 1
+        assert (
+            f"the chunk at byte {part.offset} ({part.name}) is"
+            in ltn.read(data, on_error="conceal").problems[0]
+        )
+        data[part.offset + part.size // 2] ^= 1
+
+
 def test_salvage_of_a_cut_file_keeps_what_is_there() -> None:
     data = rich_file()
     chunks = ltn.describe(data).chunks

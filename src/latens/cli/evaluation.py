@@ -261,8 +261,9 @@ def evaluate(
 ) -> None:
     """Evaluate a model on a folder of images.
 
-    Rates are those of real files, headers included; PSNR and MS-SSIM those of the decoded 8-bit image. The JSON has
-    CompressAI's layout, with more in further keys. Exit code 3 if an image could not be read.
+    Rates are those of real files, headers included; PSNR and MS-SSIM those of the decoded 8-bit image. Images count as
+    RGB, grey ones too; transparency and metadata are left out. The JSON has CompressAI's layout, with more in further
+    keys. Exit code 3 if an image could not be read.
 
     Examples:
 

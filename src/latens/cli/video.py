@@ -64,7 +64,13 @@ RawFormat = Annotated[
 FlowUnit = Annotated[
     str | None, typer.Option("--flow-unit", help="Of a checkpoint: corrected (default), relative or pixels.")
 ]
-Fast = Annotated[bool, typer.Option("--fast", help="bfloat16 in the networks: faster on recent CPUs.")]
+Fast = Annotated[
+    bool,
+    typer.Option(
+        "--fast",
+        help="bfloat16 in the networks: faster on recent CPUs. Decode as was encoded, or some tenths of a dB are lost.",
+    ),
+]
 MaxPixels = Annotated[
     int, typer.Option("--max-pixels", min=1, help="Refuse frames with more pixels than this.")
 ]

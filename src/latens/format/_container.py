@@ -183,11 +183,13 @@ def _next_chunk(data: memoryview, start: int) -> _Chunk:
     payload = reader.take(reader.varint("a chunk's size"), "a chunk")
     computed = zlib.crc32(data[start : reader.pos])
     stored = reader.uint(4, "a chunk's CRC")
+    chunk = _Chunk(kind, start, payload, reader.pos)
     if stored != computed:
         raise ChecksumError(
-            f"the chunk at byte {start} is damaged: its CRC-32 is {computed:08x}, {stored:08x} was stored"
+            f"the chunk at byte {start} ({chunk.name}) is damaged: its CRC-32 is {computed:08x}, {stored:08x} was "
+            "stored"
         )
-    return _Chunk(kind, start, payload, reader.pos)
+    return chunk
 
 
 class _Collector:

@@ -218,7 +218,9 @@ def _select_frame(image: PilImage.Image, frame: int | None, notes: list[str]) ->
             # Cameras append previews, gain maps or a second eye to what everybody takes for a plain JPEG.
             notes.append(f"only the first of {count} pictures in this file is used")
         elif count > 1:
-            raise ImageError(f"animated or with pages, {count} pictures; choose one with --frame (frame=0)")
+            raise ImageError(
+                f"animated or with pages, {count} pictures; choose one with frame=0 (latens encode --frame 0)"
+            )
     elif not 0 <= frame < count:
         raise ImageError(f"frame {frame} does not exist: the file has {count}, numbered from 0")
     else:
