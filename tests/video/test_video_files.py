@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import resource
 import sys
 from collections.abc import Callable
 from fractions import Fraction
@@ -241,6 +242,19 @@ def test_what_h264_cannot_hold_is_said_at_once(tmp_path: Path, about: VideoInfo)
         VideoSink(str(tmp_path / "clip.mp4"), about)
     assert not list(tmp_path.iterdir())
     write(tmp_path / "clip.mkv", about, 1)
+
+
+@pytest.mark.parametrize("suffix", [".y4m", ".yuv", ".mkv", ".mp4"])
+def test_a_full_disk_is_named(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"clip{suffix}"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))
+    try:
+        with pytest.raises(OutputError, match=rf"clip\{suffix}: cannot be (encoded or )?written"):
+            write(path, info(), 30)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())
 
 
 def test_failure_leaves_nothing(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -472,6 +472,7 @@ class VideoSink:
     ) -> None:
         self.info = info
         self.notes: list[str] = []
+        self._name = "standard output" if path == STANDARD else printable(path)
         self._count = 0
         self._expected: int | None = None
         self._irregular = False
@@ -495,10 +496,11 @@ class VideoSink:
             self._output = TemporaryOutput(path, force=force, inputs=inputs)
             self._file = self._output.file
         try:
-            if self._kind == "y4m":
-                self._write(_y4m_header(info))
-            elif self._kind not in ("yuv", "png"):
-                self._open_container(suffix)
+            with self._writing():
+                if self._kind == "y4m":
+                    self._file.write(_y4m_header(info))
+                elif self._kind not in ("yuv", "png"):
+                    self._open_container(suffix)
         except BaseException:
             self.abort()
             raise
@@ -528,29 +530,31 @@ class VideoSink:
         if self._expected is not None and abs(frame.timestamp - self._expected) > 1:
             self._irregular = True
         self._expected = frame.timestamp + step
-        if self._kind == "png":
-            self._write_png(rgb)
-        elif self._container is not None:
-            self._encode(frame)
-        else:
-            self._write(
-                (b"FRAME\n" if self._kind == "y4m" else b"") + b"".join(p.tobytes() for p in frame.planes)
-            )
+        with self._writing():
+            if self._kind == "png":
+                self._write_png(rgb)
+            elif self._container is not None:
+                self._encode(frame)
+            else:
+                self._file.write(b"FRAME\n" if self._kind == "y4m" else b"")
+                for plane in frame.planes:
+                    self._file.write(plane.tobytes())
         self._count += 1
 
     def finish(self) -> None:
         """Finish the file and give it its name."""
         try:
-            if self._container is not None:
-                self._encode(None)
-                self._container.close()
-                self._container = None
-            if self._irregular and self._kind in ("y4m", "yuv", "png"):
-                self.notes.append(f"frames come at varying times, which {self._kind} cannot say")
-            if self._output is not None:
-                self._output.commit()
-            elif self._file is not None:
-                self._file.flush()
+            with self._writing():
+                if self._container is not None:
+                    self._encode(None)
+                    self._container.close()
+                    self._container = None
+                if self._irregular and self._kind in ("y4m", "yuv", "png"):
+                    self.notes.append(f"frames come at varying times, which {self._kind} cannot say")
+                if self._output is not None:
+                    self._output.commit()
+                elif self._file is not None:
+                    self._file.flush()
         except BaseException:
             self.abort()
             raise
@@ -564,13 +568,15 @@ class VideoSink:
         if self._output is not None:
             self._output.discard()
 
-    def _write(self, data: bytes) -> None:
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Errors of the system, those that FFmpeg passes on included, as ours."""
         try:
-            self._file.write(data)
-        except BrokenPipeError:
+            yield
+        except (BrokenPipeError, LatensError):
             raise
         except OSError as error:
-            raise OutputError(f"cannot be written ({error.strerror})") from error
+            raise OutputError(f"{self._name}: cannot be written ({printable(_reason(error))})") from error
 
     # -- kinds of files
 
@@ -648,7 +654,9 @@ class VideoSink:
             for packet in self._stream.encode(picture):
                 self._container.mux(packet)
         except av.FFmpegError as error:
-            raise OutputError(f"cannot be encoded or written ({printable(_reason(error))})") from error
+            raise OutputError(
+                f"{self._name}: cannot be encoded or written ({printable(_reason(error))})"
+            ) from error
 
 
 def _fitting(data: bytes, size: int) -> bytes:
