@@ -288,9 +288,12 @@ class ScaleSpaceFlow(CompressionModel):
         # All levels are sampled in the plane, and two of them mixed: trilinear sampling is slower by far on CPUs.
         planes = F.grid_sample(volume.flatten(1, 2), grid, padding_mode="border", align_corners=False)
         level = ((scale_field + 1) * (0.5 * depth) - 0.5).clamp(0, depth - 1)
-        numbers = torch.arange(depth, dtype=level.dtype, device=level.device)[:, None, None]
-        weights = (1 - (level - numbers).abs()).clamp_min(0)
-        return torch.einsum("bcdhw,bdhw->bchw", planes.view(batch, channels, depth, height, width), weights)
+        levels = planes.view(batch, channels, depth, height, width).unbind(2)
+        weights = [(1 - (level - number).abs()).clamp_min(0) for number in range(depth)]
+        mixed = levels[0] * weights[0]
+        for plane, weight in zip(levels[1:], weights[1:], strict=True):
+            mixed.addcmul_(plane, weight)
+        return mixed
 
     def forward_prediction(self, x_ref: Tensor, motion_info: Tensor) -> Tensor:
         """The frame before, moved.
