@@ -289,7 +289,8 @@ def test_another_optimiser_needs_a_new_run(make: Make) -> None:
     trunk.save()
     checkpoint = trunk.folder / "checkpoint.pt"
     with pytest.raises(
-        TrainingError, match=r"another optimiser than soap; .* start a new run with --branch-from"
+        TrainingError,
+        match=r"another optimiser than soap, or for other parameters; .* start a new run with --branch-from",
     ):
         make("trunk", optimiser="soap")
     branch = make("branch", branch_from=checkpoint, optimiser="soap")

@@ -318,11 +318,13 @@ class Trainer:
             self.remarks.append(
                 f"optimiser {self.config.optimiser}: starts anew, that of the checkpoint differs"
             )
-        elif step and (missing := len(self._trained) - len(state["optimiser"]["state"])):
-            self.remarks.append(
-                f"the checkpoint has no state of the optimiser for {missing} of {len(self._trained)} parameters; "
-                "for these it starts anew"
-            )
+        elif step and not self.objective.partly_used and not self.config.is_hard(step - 1):
+            missing = len(self._trained) - len(state["optimiser"]["state"])
+            if missing:
+                self.remarks.append(
+                    f"the checkpoint has no state of the optimiser for {missing} of {len(self._trained)} parameters; "
+                    "for these it starts anew"
+                )
         self.step = step
 
     def _require_finite_state(self, path: Path) -> None:
