@@ -112,3 +112,15 @@ def test_memory_of_large_outputs_is_used_again_once_nobody_has_it() -> None:
     large = fast_convolutions._empty(1, 2048, 2048, 9, torch.float32)
     assert large.shape == (1, 9, 2048, 2048)
     assert not fast_convolutions._kept.arrays
+
+
+def test_memory_is_not_tied_up_by_much_smaller_outputs() -> None:
+    large = fast_convolutions._empty(1, 1024, 1024, 9, torch.float32)
+    place = large.data_ptr()
+    del large
+    much_smaller = fast_convolutions._empty(1, 1024, 1024, 2, torch.float32)
+    smaller = fast_convolutions._empty(1, 1024, 1024, 7, torch.float32)
+    assert smaller.data_ptr() == place
+    assert not place <= much_smaller.data_ptr() < place + 9 * 2**22
+    tiny = fast_convolutions._empty(1, 8, 8, 9, torch.float32)
+    assert all(tiny.data_ptr() != array.ctypes.data for array in fast_convolutions._kept.arrays)

@@ -26,7 +26,10 @@ _STRIP_BYTES = 2**24
 """What is computed at once of a large output."""
 
 _KEPT_BYTES = 2**27
-"""Memory of large outputs that a thread keeps for the next ones: new pages have to be found and cleared."""
+"""Memory that a thread keeps for the next convolutions: new pages have to be found and cleared."""
+
+_REUSED_BYTES = 2**22
+"""From here on, memory is kept. NumPy asks for huge pages from here on, too."""
 
 _TILES_AT_ONCE = 192
 """What a Winograd convolution works on at once: it should stay in the cache."""
@@ -125,7 +128,7 @@ def _winograd_pays(x: Tensor, weight: Tensor, out_channels: int) -> bool:
 
 
 class _Kept(threading.local):
-    """Memory of large outputs of this thread, in use or not."""
+    """Large memory of this thread, in use or not."""
 
     def __init__(self) -> None:
         self.arrays: list[npt.NDArray[np.int32]] = []
@@ -136,13 +139,17 @@ class _Kept(threading.local):
 
     def take(self, words: int) -> npt.NDArray[np.int32]:
         """Memory that nobody uses, of ``words`` times 4 bytes."""
-        for i in range(len(self.arrays)):
-            if self._idle(i) and self.arrays[i].size == words:
-                return self.arrays[i]
-        self.arrays = [self.arrays[i] for i in range(len(self.arrays)) if not self._idle(i)]
+        idle = [i for i in range(len(self.arrays)) if self._idle(i)]
+        fitting = [i for i in idle if words <= self.arrays[i].size <= 2 * words]
+        if fitting:
+            return self.arrays[min(fitting, key=lambda i: self.arrays[i].size)][:words]
+        kept = sum(array.nbytes for array in self.arrays)
+        for i in reversed(idle):
+            if kept + 4 * words > _KEPT_BYTES:
+                kept -= self.arrays.pop(i).nbytes
         # NumPy asks the system for huge pages.
         array = np.empty(words, np.int32)
-        if sum(a.nbytes for a in self.arrays) + array.nbytes <= _KEPT_BYTES:
+        if kept + array.nbytes <= _KEPT_BYTES:
             self.arrays.append(array)
         return array
 
@@ -150,14 +157,17 @@ class _Kept(threading.local):
 _kept = _Kept()
 
 
+def _memory(count: int, dtype: torch.dtype) -> Tensor:
+    """``(count,)`` values, whatever they are."""
+    if dtype in (torch.float32, torch.bfloat16) and count * dtype.itemsize >= _REUSED_BYTES:
+        return torch.from_numpy(_kept.take(-(-count * dtype.itemsize // 4))).view(dtype)[:count]
+    return torch.empty(count, dtype=dtype)
+
+
 def _empty(batch: int, height: int, width: int, channels: int, dtype: torch.dtype) -> Tensor:
     """A new ``(batch, channels, height, width)`` in the layout ``channels_last``."""
     size = (batch, height, width, channels)
-    count = math.prod(size)
-    if dtype in (torch.float32, torch.bfloat16) and count * dtype.itemsize > _LARGE_BYTES:
-        memory = torch.from_numpy(_kept.take(-(-count * dtype.itemsize // 4))).view(dtype)
-        return memory[:count].view(size).permute(0, 3, 1, 2)
-    return torch.empty(size, dtype=dtype).permute(0, 3, 1, 2)
+    return _memory(math.prod(size), dtype).view(size).permute(0, 3, 1, 2)
 
 
 def _in_strips(function: Callable[[Tensor], Tensor], x: Tensor, halo: int, step: int, values: int) -> Tensor:
@@ -289,9 +299,9 @@ def _winograd(x: Tensor, weight: Tensor, bias: Tensor | None, factor: int) -> Te
     around = x.new_zeros((4 * tall + 2, 4 * across + 2, channels))
     line, pixel = around.stride()[:2]
     # Memory for all blocks: new memory would have to be fetched into the cache every time.
-    lines = x.new_empty(tall, 6, line)
-    windows, points = (x.new_empty(tall * across * 36 * channels) for _ in range(2))
-    products, tiles = (x.new_empty(tall * across * values * weight.shape[2]) for values in (36, 16))
+    lines = _memory(tall * 6 * line, x.dtype).view(tall, 6, line)
+    windows, points = (_memory(tall * across * 36 * channels, x.dtype) for _ in range(2))
+    products, tiles = (_memory(tall * across * values * weight.shape[2], x.dtype) for values in (36, 16))
     for i, first in itertools.product(range(batch), range(0, down, tall)):
         count = min(tall, down - first)
         number = count * across
@@ -347,8 +357,9 @@ def _halving(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     image = x.permute(0, 2, 3, 1).reshape(batch, height, line)
     out = _empty(batch, 4 * down, out_width, out_channels, x.dtype)
     places = out.permute(0, 2, 3, 1).view(batch, down, 4, -1)
-    around = x.new_empty(8 * tall + 3, line)
-    points, products = x.new_empty(6, tall, 2, line), x.new_empty(6, tall, out_width, out_channels)
+    around = _memory((8 * tall + 3) * line, x.dtype).view(-1, line)
+    points = _memory(12 * tall * line, x.dtype).view(6, tall, 2, line)
+    products = _memory(6 * tall * out_width * out_channels, x.dtype).view(6, tall, out_width, out_channels)
     for i, first in itertools.product(range(batch), range(0, down, tall)):
         count = min(tall, down - first)
         # Two rows before the tiles and one behind them, copied where the image ends among them.
