@@ -39,6 +39,8 @@ Trainer.LOG_EVERY = 1
 for config, folder in zip(sys.argv[1::2], sys.argv[2::2]):
     trainer = Trainer(TrainConfig.load(Path(config)), Path(folder))
     trainer.run()
+    weights = b"".join(v.numpy().tobytes() for v in trainer.model.state_dict().values())
+    Path(f"{folder}/weights-{trainer.processes.rank}").write_bytes(weights)
 trainer.processes.leave()
 """
 
@@ -60,6 +62,9 @@ def configurations(photos: Path) -> dict[str, TrainConfig]:
     }
     return {
         "default": TrainConfig(**common, model=tiny.CONFIG, parts=2, hard_fraction=0.5),
+        "soap": TrainConfig(
+            **common, model=tiny.CONFIG, parts=2, optimiser="soap", hard_fraction=0.5, checkpoint_seconds=1e-6
+        ),
         "mean": TrainConfig(**common, architecture="mbt2018-mean", sizes=(8, 12), quality=2, parts=2),
         "vbr": TrainConfig(
             **common, architecture="mbt2018-mean-vbr", sizes=(8, 12), parts=4, fixed_rate_steps=2
@@ -100,8 +105,23 @@ def test_two_processes_give_what_one_gives_with_the_doubled_batch(
             assert b == pytest.approx(a, rel=2e-3), name
         assert theirs[0] == pytest.approx(mine[0], rel=1e-4)
         state = torch.load(tmp_path / f"{name}-2" / "checkpoint.pt", weights_only=True)
+        held = [(tmp_path / f"{name}-2" / f"weights-{rank}").read_bytes() for rank in range(2)]
+        assert held[0] == held[1], f"{name}: the processes have different weights"
+        # Processes that share out the work of an optimiser save the state of all.
+        states = state["optimiser"]["state"]
+        assert states.keys() == trainer.optimiser.state_dict()["state"].keys()
+        assert {int(s["step"]) for s in states.values()} <= {2, 4}
         for key, value in trainer.model.state_dict().items():
             torch.testing.assert_close(state["model"][key], value, rtol=0, atol=4e-3, msg=f"{name} {key}")
+
+
+def test_tasks_are_shared_out_evenly() -> None:
+    processes = Processes(1, 3, torch.device("cpu"))
+    costs = [5.0, 1.0, 7.0, 1.0, 5.0, 1.0, 0.0]
+    owners = processes.share_out(costs)
+    loads = [sum(c for c, owner in zip(costs, owners, strict=True) if owner == i) for i in range(3)]
+    assert sorted(loads) == [6.0, 7.0, 7.0]
+    assert processes.share_out([]) == []
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import itertools
 import math
 import time
@@ -47,6 +48,14 @@ _OPTIMISER_STATE = {
     "adamw": {"step", "exp_avg", "exp_avg_sq"},
     "soap": {"step", "momentum", "second", "left", "right", "left_basis", "right_basis"},
 }
+
+
+class _Due(enum.IntEnum):
+    """What is to be done between the two halves of a step."""
+
+    NOTHING = 0
+    CHECKPOINT = 1
+    VALIDATION = 2
 
 
 class Trainer:
@@ -96,9 +105,15 @@ class Trainer:
         self.average = self.objective.new_average()
         self._trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimiser = self._make_optimiser()
+        # SOAP takes a third of a step on a CPU: several processes share its parameters out, and pass on what became
+        # of them.
+        self._owners: list[int] = []
+        if self.processes.count > 1 and isinstance(self.optimiser, Soap):
+            self._owners = self.processes.share_out([self.optimiser.work(p) for p in self._trained])
         self._load_data()
         self.step = 0
         self._stop_wanted = self._stopping = False
+        self._due = _Due.NOTHING
         self._net: nn.Module | None = None
         self._hard: bool | None = None
         # Of the steps since the last line of the log.
@@ -120,7 +135,7 @@ class Trainer:
             self._log = RunLog(folder, self.step, tensorboard=config.tensorboard)
             if not self.resumed:
                 # At once: a branch must not depend on a trunk that moves on, and a full disk should show now.
-                self.save()
+                self._write(self.optimiser.state_dict())
             self._save_config()
         self.processes.wait()
         if not self.processes.leads:
@@ -358,17 +373,25 @@ class Trainer:
         )
 
     def save(self) -> None:
-        """Write the checkpoint, in the first process.
+        """Write the checkpoint, in the first process; all have to call it after the same step.
 
         Raises:
             TrainingError: it cannot be written; the one before is kept.
         """
-        if not self.processes.leads:
-            return
+        optimiser = self.optimiser.state_dict()
+        if self._owners:
+            rank, states = self.processes.rank, optimiser["state"]
+            mine = {i: states[i] for i, owner in enumerate(self._owners) if owner == rank and i in states}
+            together = self.processes.collect(mine)
+            optimiser["state"] = {i: state for states in together for i, state in states.items()}
+        if self.processes.leads:
+            self._write(optimiser)
+
+    def _write(self, optimiser: dict[str, Any]) -> None:
         state = {
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            "optimiser": optimiser,
             "step": self.step,
             "architecture": architecture_of(self.config),
             "interval": {"steps": self._summed, "sums": self._sums},
@@ -441,7 +464,7 @@ class Trainer:
             group["lr"] = config.learning_rate_at(self.step)
         self.optimiser.zero_grad(set_to_none=True)
         x = x.to(self.device, memory_format=torch.channels_last)
-        figures = torch.zeros(4, device=self.device)
+        figures = torch.zeros(5, device=self.device)
         start = 0
         for part in (parts := self._my_parts()):
             if part:
@@ -456,10 +479,10 @@ class Trainer:
             # Processes average their gradients; this makes it the sum over parts.
             (result[0] * (share * self.processes.count)).backward()
             figures[:3] += result.detach() * share
-        # All processes have to end after the same step.
-        figures[3] = float(self._stop_wanted)
-        loss, bpp, db, wanted = self.processes.total(figures).tolist()
-        self._stopping = wanted > 0
+        # All processes have to end after the same step, and to save when the first one's clock says so.
+        figures[3], figures[4] = float(self._stop_wanted), float(self._due if self.processes.leads else 0)
+        loss, bpp, db, wanted, due = self.processes.total(figures).tolist()
+        self._stopping, self._due = wanted > 0, _Due(int(due))
         self._require_finite("loss", loss)
         norm = torch.nn.utils.clip_grad_norm_(self._trained, config.clip).item()
         self._require_finite("gradient", norm)
@@ -467,7 +490,12 @@ class Trainer:
 
     def _update(self) -> None:
         """The second half of a step: new weights, and their average."""
+        for parameter, owner in zip(self._trained, self._owners, strict=False):
+            if owner != self.processes.rank:
+                parameter.grad = None
         self.optimiser.step()
+        if self._owners:
+            self.processes.spread([p.detach() for p in self._trained], self._owners)
         self.step += 1
         decay = min(self.config.ema, (self.step + 1) / (self.step + 10))
         with torch.no_grad():
@@ -538,13 +566,19 @@ class Trainer:
                 ):
                     x = queue.popleft().result()
                     queue.append(loader.submit(self.crops, next(coming)))
+                    now = time.monotonic()
+                    self._due = _Due.NOTHING
+                    if self.step > first and now - saved > self.config.checkpoint_seconds:
+                        self._due = _Due.CHECKPOINT
+                    if self.step > first and now - validated > self.config.validate_seconds:
+                        self._due = _Due.VALIDATION
                     figures = self._differentiate(x)
                     now = time.monotonic()
-                    validates = len(self.validation) and now - validated > self.config.validate_seconds
-                    if self.step > first and (validates or now - saved > self.config.checkpoint_seconds):
+                    validates = len(self.validation) and self._due == _Due.VALIDATION
+                    if validates or self._due == _Due.CHECKPOINT:
                         self.save()
                         saved = now
-                    if self.step > first and validates:
+                    if validates:
                         self._validate_and_record()
                         validated = time.monotonic()
                         interval += validated - now

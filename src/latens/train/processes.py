@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -12,6 +14,8 @@ from torch import Tensor
 from latens.errors import TrainingError
 
 __all__ = ["Processes"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,30 @@ class Processes:
         if self.count > 1:
             dist.all_reduce(values)
         return values
+
+    def share_out(self, costs: Sequence[float]) -> list[int]:
+        """Which process takes which task, so that all have about the same to do; all come to the same result."""
+        loads, owners = [0.0] * self.count, [0] * len(costs)
+        for task in sorted(range(len(costs)), key=lambda i: -costs[i]):
+            owners[task] = loads.index(min(loads))
+            loads[owners[task]] += costs[task]
+        return owners
+
+    def spread(self, tensors: Sequence[Tensor], owners: Sequence[int]) -> None:
+        """Give the values of each tensor from its owner to all others, in place."""
+        for rank in sorted(set(owners)):
+            owned = [t for t, owner in zip(tensors, owners, strict=True) if owner == rank]
+            flat = torch.cat([t.reshape(-1) for t in owned])
+            dist.broadcast(flat, rank)
+            if rank != self.rank:
+                for target, values in zip(owned, torch.split(flat, [t.numel() for t in owned]), strict=True):
+                    target.copy_(values.view(target.shape))
+
+    def collect(self, value: T) -> list[T]:
+        """What all processes have, in the first; nothing in the others."""
+        found: list[T] = [value] * self.count
+        dist.gather_object(value, found if self.leads else None)
+        return found if self.leads else []
 
     def wait(self) -> None:
         """Until all processes are here."""

@@ -49,7 +49,7 @@ class Soap(Optimizer):
         eps: float = 1e-8,
         factor_beta: float = 0.95,
         refresh: int = 20,
-        largest: int = 512,
+        largest: int = 768,
     ) -> None:
         if not (
             lr >= 0 and eps > 0 and all(0 <= beta < 1 for beta in (*betas, factor_beta)) and refresh >= 1
@@ -78,6 +78,13 @@ class Soap(Optimizer):
             for turn, parameter in enumerate(group["params"]):
                 if parameter.grad is not None:
                     self._step(parameter, parameter.grad, group, turn)
+
+    def work(self, parameter: Tensor) -> float:
+        """How much there is to do for a parameter, in products."""
+        rows = len(parameter) if parameter.ndim > 1 else 1
+        columns = parameter.numel() // max(rows, 1)
+        left, right = _sides(parameter, self.defaults["largest"])
+        return float(parameter.numel() * (1 + rows * left + columns * right))
 
     def _step(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any], turn: int) -> None:
         """Train one parameter; its bases are refreshed when ``turn`` and the number of its step say so."""
