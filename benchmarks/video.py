@@ -3,7 +3,7 @@
     python benchmarks/video.py --peer PYTHON_WITH_COMPRESSAI [--threads 2] [--rounds 5] [--sizes 416x240 832x480]
 
 Weights are random, but made so that latents have a few bits each; both sides load them from one file. Each is a
-process of its own; they take turns, one clip of a key frame and two more each, after one to warm up. Frames are
+process of its own; they take turns, one clip of a key frame and two more each, after some to warm up. Frames are
 padded to multiples of 128 before, as both libraries want them. Printed are medians of times per frame and of paired
 ratios, how long strings are, and whether each side decodes the strings of the other. The default video model codes the
 same frames beside them (column "default"), with its own weights and padding, at quality 50.
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from common import Peer
 
 FRAMES = 3
+# Clips after which memory of both libraries has settled.
+WARM_UP = 3
 
 
 def frames_of(width: int, height: int) -> list[Any]:
@@ -163,8 +165,9 @@ def compare(sides: dict[str, Peer], sizes: list[tuple[int, int]], rounds: int, f
         for side in sides.values():
             side.ask({"size": size})
         requests = [(package, {"fast": fast, "size_of": size}) for package, fast in order]
-        for package, request in requests:
-            sides[package].ask(request)
+        for _ in range(WARM_UP):
+            for package, request in requests:
+                sides[package].ask(request)
         found = [[sides[package].ask(request) for package, request in requests] for _ in range(rounds)]
         for what in ("encode", "decode"):
             times = [[r[what] / FRAMES for r in turn] for turn in found]
