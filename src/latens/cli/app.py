@@ -382,7 +382,7 @@ def models(
 
       latens models --published
 
-      latens models --exact latens-base-3
+      latens models --exact latens-base-4
     """
     from dataclasses import asdict
 

@@ -57,7 +57,7 @@ class LatensBaseConfig:
     analysis_blocks: tuple[int, int] = (4, 2)
     synthesis_blocks: tuple[int, int] = (5, 2)
     knots: int = 16
-    lambda_min: float = 0.0006
+    lambda_min: float = 0.00036
     lambda_max: float = 0.22
 
     def to_dict(self) -> dict[str, Any]:
