@@ -8,8 +8,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-NATIVE := $(wildcard native/*.cpp native/*.hpp bindings/*.cpp) CMakeLists.txt
-CPP := $(wildcard native/*.cpp native/*.hpp native/fuzz/*.cpp bindings/*.cpp)
+NATIVE := $(wildcard native/*.cpp native/*.hpp bindings/*.cpp bindings/*.hpp) CMakeLists.txt
+CPP := $(wildcard native/*.cpp native/*.hpp native/fuzz/*.cpp bindings/*.cpp bindings/*.hpp)
 
 .PHONY: demo install test test-fast test-all check format docs evidence wheel-test clean
 

@@ -321,6 +321,17 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(make: 
     assert make().step == 1
 
 
+def test_checkpoints_do_not_wait_for_photographs_to_validate_with(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make(steps=3, checkpoint_seconds=1e-9, validate_seconds=1e-9)
+    assert not len(trainer.validation)
+    saved: list[int] = []
+    monkeypatch.setattr(Trainer, "_write", lambda self, optimiser: saved.append(self.step))
+    trainer.run()
+    assert saved == [1, 2, 3]
+
+
 @pytest.mark.parametrize("changes", [{"checkpoint_seconds": 1e-9}, {"steps": 1}])
 def test_weights_whose_loss_is_not_finite_are_never_saved(make: Make, changes: dict[str, Any]) -> None:
     """A step too long gives weights that are finite, and of no use."""

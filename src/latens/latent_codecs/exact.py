@@ -696,17 +696,17 @@ class _Networks:
         }
         ends = np.cumsum([sizes[part] for part in group.parts])
         columns = np.split(first.weight[:, :, 0, 0], ends[:-1], axis=1)
-        self.matrices = dict(zip(group.parts, columns, strict=True))
+        matrices = dict(zip(group.parts, columns, strict=True))
         self.first = first
         self.parts = {
-            part: Pointwise([first], {0: self.matrices[part]}) for part in group.parts if part != "spatial"
+            part: Pointwise([first], {0: matrices[part]}) for part in group.parts if part != "spatial"
         }
         self.others = Pointwise(others) if others else None
         self.biases = [_row(layer.bias) for layer in chain.layers]
         self.window = None if group.spatial is None else _Window(group.spatial)
         self.contextual = None
         if group.spatial is not None and self.window is not None:
-            own = {0: self.window.matrix, 1: self.matrices["spatial"]}
+            own = {0: self.window.matrix, 1: matrices["spatial"]}
             self.contextual = Pointwise([group.spatial, first, *others], own)
 
 

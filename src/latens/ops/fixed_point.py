@@ -275,7 +275,7 @@ class Pointwise:
             inputs: ``(P, in)`` int32 on the CPU, in +-2^20.
             added: for each layer what its products are added to, int64 within +-2^53: biases ``(1, out)``, or
                 ``(P, out)`` if they differ between positions.
-        crew: see :meth:`crew`.
+            crew: see :meth:`crew`.
 
         Returns:
             ``(P, out)`` int64.

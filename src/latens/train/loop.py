@@ -570,15 +570,18 @@ class Trainer:
                     self._due = _Due.NOTHING
                     if self.step > first and now - saved > self.config.checkpoint_seconds:
                         self._due = _Due.CHECKPOINT
-                    if self.step > first and now - validated > self.config.validate_seconds:
+                    if (
+                        self.step > first
+                        and len(self.validation)
+                        and now - validated > self.config.validate_seconds
+                    ):
                         self._due = _Due.VALIDATION
                     figures = self._differentiate(x)
                     now = time.monotonic()
-                    validates = len(self.validation) and self._due == _Due.VALIDATION
-                    if validates or self._due == _Due.CHECKPOINT:
+                    if self._due:
                         self.save()
                         saved = now
-                    if validates:
+                    if self._due == _Due.VALIDATION:
                         self._validate_and_record()
                         validated = time.monotonic()
                         interval += validated - now
