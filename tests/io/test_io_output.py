@@ -5,7 +5,10 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
+from itertools import count
 from pathlib import Path
+from types import FrameType
 
 import pytest
 from hypothesis import given
@@ -23,6 +26,54 @@ def test_new_file(tmp_path: Path) -> None:
     atomic_write(tmp_path / "a", b"data")
     assert (tmp_path / "a").read_bytes() == b"data"
     assert names(tmp_path) == ["a"]
+
+
+# At one instant the open file is only known to the interpreter, which closes it with a warning.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("before", [None, b"before"], ids=["new", "replaced"])
+def test_ctrl_c_at_any_instruction_leaves_all_or_nothing(tmp_path: Path, before: bytes | None) -> None:
+    outcomes = set()
+    for instruction in count():
+        folder = tmp_path / str(instruction)
+        folder.mkdir()
+        if before is not None:
+            (folder / "a").write_bytes(before)
+        interrupted = interrupt_at(
+            instruction, lambda at=folder: atomic_write(at / "a", b"data", force=bool(before))
+        )
+        left = {path.name: path.read_bytes() for path in folder.iterdir()}
+        outcomes.add(tuple(left.items()))
+        assert left in ({"a": b"data"}, {} if before is None else {"a": before}), instruction
+        if not interrupted:
+            break
+    assert len(outcomes) == 2
+    assert instruction > 100
+
+
+def interrupt_at(instruction: int, function: Callable[[], None]) -> bool:
+    """Raise KeyboardInterrupt before the n-th instruction of `_output.py`; False if there are fewer."""
+    seen = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> Callable[..., object] | None:
+        nonlocal seen
+        if not frame.f_code.co_filename.endswith("_output.py"):
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            seen += 1
+            if seen > instruction:
+                raise KeyboardInterrupt
+        return trace
+
+    tracing = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        function()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(tracing)
+    return False
 
 
 @pytest.mark.parametrize("force", [False, True])

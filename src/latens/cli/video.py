@@ -523,7 +523,7 @@ def _written(target: str, source: str, force: bool) -> Iterator[BinaryIO]:
         return
     output = TemporaryOutput(target, force=force, inputs=[] if source == files.STANDARD else [source])
     try:
-        yield output.file
+        yield output.open()
         output.commit()
     except OSError as error:
         if error.strerror and not isinstance(error, OutputError):

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from latens.errors import OutputError
 from latens.io._text import printable
@@ -70,7 +71,7 @@ def atomic_write(
     """
     output = TemporaryOutput(path, force=force, inputs=inputs)
     try:
-        output.file.write(data)
+        output.open().write(data)
         output.commit()
     except BaseException as error:
         output.discard()
@@ -82,8 +83,7 @@ def atomic_write(
 class TemporaryOutput:
     """A file that is written bit by bit, and gets its name when it is complete; see `atomic_write`.
 
-    `file` is open for reading and writing. One of `commit` and `discard` must be called; `discard` may be called at
-    any time.
+    One of `commit` and `discard` must be called after `open`; `discard` may be called at any time.
     """
 
     def __init__(
@@ -97,16 +97,24 @@ class TemporaryOutput:
         self._path = Path(path)
         self._force = force
         self._temporary = self._path.with_name(f".latens-{secrets.token_hex(8)}.tmp")
+        self._file: BinaryIO | None = None
+
+    def open(self) -> BinaryIO:
+        """The file, to be written to. Raises OutputError.
+
+        Apart from the constructor, so that Ctrl-C finds an object that can be discarded before there is a file.
+        """
         try:
-            self.file = os.fdopen(os.open(self._temporary, _NEW, 0o666), "w+b")
+            self._file = os.fdopen(os.open(self._temporary, _NEW, 0o666), "wb")
         except OSError as error:
-            raise _failed(printable(path), error) from error
+            raise _failed(printable(self._path), error) from error
+        return self._file
 
     def commit(self) -> None:
         """Bring everything to the disk and give the file its name. Raises OutputError."""
-        path, reserved = self._path, False
+        path, reserving = self._path, False
         try:
-            with self.file as file:
+            with self._file or self.open() as file:
                 file.flush()
                 os.fsync(file.fileno())
             if path.exists() and self._force:
@@ -114,13 +122,13 @@ class TemporaryOutput:
             elif not self._force:
                 # Creating the name and failing if it exists is one step; renaming over it then replaces our own
                 # empty file. Hard links would do it in one step, but not on every file system.
+                reserving = True
                 os.close(os.open(path, _NEW, 0o666))
-                reserved = True
             self._temporary.replace(path)
         except BaseException as error:
             self.discard()
-            if reserved:
-                path.unlink(missing_ok=True)
+            if reserving and not isinstance(error, FileExistsError):
+                _remove_empty(path)
             if isinstance(error, FileExistsError):
                 raise OutputError(
                     f"{printable(path)}: was created by someone else; it is left as it is"
@@ -131,9 +139,17 @@ class TemporaryOutput:
 
     def discard(self) -> None:
         """Leave nothing behind."""
-        with suppress(OSError):
-            self.file.close()
+        if self._file is not None:
+            with suppress(OSError):
+                self._file.close()
         self._temporary.unlink(missing_ok=True)
+
+
+def _remove_empty(path: Path) -> None:
+    """Remove the file that reserved a name; what has its content already is complete, and stays."""
+    with suppress(OSError):
+        if not path.stat().st_size:
+            path.unlink()
 
 
 def _same_file(path: Path, other: str | os.PathLike[str]) -> bool:

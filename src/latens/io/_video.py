@@ -494,9 +494,10 @@ class VideoSink:
             if self._kind not in ("y4m", "yuv"):
                 _av()
             self._output = TemporaryOutput(path, force=force, inputs=inputs)
-            self._file = self._output.file
         try:
             with self._writing():
+                if self._output is not None:
+                    self._file = self._output.open()
                 if self._kind == "y4m":
                     self._file.write(_y4m_header(info))
                 elif self._kind not in ("yuv", "png"):
