@@ -143,6 +143,7 @@ NB_MODULE(_native, m) {
              "skip_below"_a)
         .def("finish", &LaneDecoder::finish);
     add_layers(m);
+    add_winograd(m);
     m.def("quantize", &quantize, "pmf"_a.noconvert(), "lengths"_a.noconvert(), "precision"_a,
           "cdfs"_a.noconvert());
 }

@@ -74,5 +74,6 @@ inline void same_size(std::size_t a, std::size_t b) {
 }
 
 void add_layers(nb::module_& module);
+void add_winograd(nb::module_& module);
 
 }  // namespace bindings

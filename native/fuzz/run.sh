@@ -11,8 +11,8 @@ flags="-std=c++20 -O1 -g -Wall -Wextra -fno-sanitize-recover=all -fsanitize=addr
 compile() { ${CXX:-c++} $flags -c "$1" -o "$build/$2-$(basename "$1" .cpp).o"; }
 for source in "$here"/../*.cpp; do compile "$source" core; done
 for source in "$here"/*.cpp; do compile "$source" fuzz; done
-for target in stream lanes tables layers; do
-    ${CXX:-c++} $flags "$build"/core-*.o "$build/fuzz-$target.o" "$build/fuzz-driver.o" -o "$build/$target"
+for target in stream lanes tables layers winograd; do
+    ${CXX:-c++} $flags "$build"/core-*.o "$build/fuzz-$target.o" "$build/fuzz-driver.o" -o "$build/$target" -ldl
     printf '%s: ' "$target"
     "$build/$target" "$@"
 done

@@ -46,6 +46,17 @@ class Layers:
         crew: Crew,
     ) -> None: ...
 
+class Winograd:
+    def __init__(self, weight: NDArray[np.float32], zero: NDArray[np.uint8], outputs: int) -> None: ...
+    def scratch(self) -> int: ...
+    def run(
+        self,
+        inputs: NDArray[np.float32],
+        bias: NDArray[np.float32],
+        out: NDArray[np.float32],
+        scratch: NDArray[np.float32],
+    ) -> None: ...
+
 def quantize(
     pmf: NDArray[np.float32], lengths: NDArray[np.int32], precision: int, cdfs: NDArray[np.int32]
 ) -> None: ...

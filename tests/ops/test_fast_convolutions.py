@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import gc
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from latens._native import Winograd
+from latens.errors import ShapeError
 from latens.ops import fast_convolutions
 from latens.ops.fast_convolutions import FastConvolutions
 
@@ -42,7 +45,6 @@ def test_every_way_is_the_same_convolution(
     if small:
         monkeypatch.setattr(fast_convolutions, "_LARGE_BYTES", 2**14)
         monkeypatch.setattr(fast_convolutions, "_STRIP_BYTES", 2**14)
-        monkeypatch.setattr(fast_convolutions, "_TILES_AT_ONCE", 40)
     torch.manual_seed(0)
     layer = LAYERS[name]()
     x = torch.randn(size[0], layer.in_channels, *size[1:])
@@ -124,3 +126,33 @@ def test_memory_is_not_tied_up_by_much_smaller_outputs() -> None:
     assert not place <= much_smaller.data_ptr() < place + 9 * 2**22
     tiny = fast_convolutions._empty(1, 8, 8, 9, torch.float32)
     assert all(tiny.data_ptr() != array.ctypes.data for array in fast_convolutions._kept.arrays)
+
+
+def native(outputs: int = 48, weight: tuple[int, ...] = (1, 2, 36, 4, 40, 32)) -> Winograd:
+    return Winograd(np.zeros(weight, np.float32), np.zeros((weight[0], 36, weight[3]), np.uint8), outputs)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "weight"),
+    [(48, (2, 2, 36, 4, 40, 32)), (48, (1, 2, 36, 3, 40, 32)), (65, (1, 2, 36, 4, 40, 32)),
+     (48, (1, 2, 35, 4, 40, 32)), (48, (1, 2, 36, 4, 40, 16))],
+)  # fmt: skip
+def test_weights_that_do_not_fit_are_refused(outputs: int, weight: tuple[int, ...]) -> None:
+    with pytest.raises(ShapeError):
+        native(outputs, weight)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"inputs": (1, 8, 9, 41)}, {"bias": (47,)}, {"out": (1, 4, 4, 48)}, {"out": (2, 4, 5, 48)},
+     {"out": (1, 4, 5, 47)}, {"out": (4, 5, 48)}, {"scratch": (100,)}],
+)  # fmt: skip
+def test_memory_that_does_not_fit_is_refused(change: dict[str, tuple[int, ...]]) -> None:
+    layer = native()
+    shapes = {"inputs": (1, 8, 9, 40), "bias": (48,), "out": (1, 4, 5, 48), "scratch": (layer.scratch(),)}
+    arrays = {name: np.ones(shape, np.float32) for name, shape in (shapes | change).items()}
+    with pytest.raises(ShapeError):
+        layer.run(**arrays)
+    fitting = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+    layer.run(**fitting)
+    assert (fitting["out"] == 1).all()  # the bias alone

@@ -17,6 +17,8 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from latens._native import Winograd
+
 __all__ = ["FastConvolutions"]
 
 _LARGE_BYTES = 2**25
@@ -31,11 +33,8 @@ _KEPT_BYTES = 2**27
 _REUSED_BYTES = 2**22
 """From here on, memory is kept. NumPy asks for huge pages from here on, too."""
 
-_TILES_AT_ONCE = 192
-"""What a Winograd convolution works on at once: it should stay in the cache."""
-
 _MIN_CHANNELS = 32
-_MIN_TILES = 64
+_MIN_TILES = 32
 """Where a Winograd convolution is smaller, its transforms take longer than it saves."""
 
 _TO_PIXELS = 8
@@ -47,8 +46,8 @@ class FastConvolutions(TorchFunctionMode):
 
     For inference on CPUs, with images in the memory layout ``channels_last``. Large outputs are made strip by strip
     in huge pages; transposed 5x5 convolutions of stride 2 to a few channels run as sub-pixel convolutions. 3x3
-    convolutions, 5x5 convolutions of stride 2, and other transposed ones, run as Winograd convolutions with a quarter
-    to a bit more than half of the products. Errors are about twice those of PyTorch's own float32 convolutions in this
+    convolutions, 5x5 convolutions of stride 2, and other transposed ones, run natively as Winograd convolutions with
+    a quarter to a third of the products. Errors are about twice those of PyTorch's own float32 convolutions in this
     layout, some 1e-6 of the spread of the values: right for transforms, wrong for what chooses tables.
 
     Lavin, Gray, "Fast algorithms for convolutional neural networks", CVPR 2016.
@@ -82,10 +81,10 @@ class FastConvolutions(TorchFunctionMode):
         same = padding == (height // 2, width // 2) and stride == (step, step) and dilation == (1, 1)
         if not same or height % 2 == 0 or x.dim() != 4 or x.shape[2] % step:
             return direct(x)
-        if (height, width, step, groups) == (3, 3, 1, 1) and _winograd_pays(x, weight, weight.shape[0]):
-            return _winograd(x, _prepared(weight, _winograd_plain), bias, 1)
-        if (height, width, step, groups) == (5, 5, 2, 1) and _winograd_pays(x, weight, weight.shape[0]):
-            return _halving(x, _prepared(weight, _halving_weight), bias)
+        prepare = {(3, 3, 1, 1): _plain, (5, 5, 2, 1): _halving}.get((height, width, step, groups))
+        if prepare is not None and _winograd_pays(x, weight, weight.shape[0], step):
+            size = -(-x.shape[2] // step), -(-x.shape[3] // step)
+            return _winograd(x, _prepared(weight, prepare), bias, size, weight.shape[0])
         halo = -(-(height // 2) // step) * step
         return _in_strips(direct, x, halo, step, weight.shape[0] * x.shape[2] * x.shape[3] // step**2)
 
@@ -108,22 +107,22 @@ class FastConvolutions(TorchFunctionMode):
             return direct(x)
         channels = weight.shape[1]
         if channels <= _TO_PIXELS:
-            phases = _phases(weight).flatten(0, 2)
             repeated = None if bias is None else bias.repeat_interleave(4)
-            return F.pixel_shuffle(F.conv2d(x, phases, repeated, padding=1), 2)
-        if _winograd_pays(x, weight, channels):
-            return _winograd(x, _prepared(weight, _winograd_doubling), bias, 2)
+            return F.pixel_shuffle(F.conv2d(x, _phases(weight).flatten(0, 2), repeated, padding=1), 2)
+        if _winograd_pays(x, weight, channels, 1):
+            size = 2 * x.shape[2], 2 * x.shape[3]
+            return _winograd(x, _prepared(weight, _doubling), bias, size, channels)
         return _in_strips(direct, x, 1, 1, channels * 4 * x.shape[2] * x.shape[3])
 
 
-def _winograd_pays(x: Tensor, weight: Tensor, out_channels: int) -> bool:
+def _winograd_pays(x: Tensor, weight: Tensor, out_channels: int, step: int) -> bool:
     return (
         # Weights made on the fly would have to be transformed every time.
         isinstance(weight, nn.Parameter)
         and x.dtype == weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
         and min(x.shape[1], out_channels) >= _MIN_CHANNELS
-        and x.shape[2] * x.shape[3] >= 16 * _MIN_TILES
+        and x.shape[2] * x.shape[3] >= 16 * step**2 * _MIN_TILES
     )
 
 
@@ -204,28 +203,11 @@ def _in_strips(function: Callable[[Tensor], Tensor], x: Tensor, halo: int, step:
 
 # -- Winograd convolution ---------------------------------------------------------------------------------------
 
-
-def _transforms() -> tuple[Tensor, Tensor, Tensor]:
-    """Matrices for tiles of four outputs and three taps, of the input, the weight and the output; float64.
-
-    Polynomials of degree 5, evaluated at 0, +-3/4, +-3/2 and infinity: in float32, these points have a fifth of the
-    error of the usual 0, +-1 and +-2.
-    """
-    points = torch.tensor([0, 0.75, -0.75, 1.5, -1.5], dtype=torch.float64)
-
-    def evaluation(terms: int) -> Tensor:
-        infinity = torch.zeros(1, terms, dtype=torch.float64)
-        infinity[0, -1] = 1
-        return torch.cat((torch.stack([points**k for k in range(terms)], dim=1), infinity))
-
-    return torch.linalg.inv(evaluation(6)).t().contiguous(), evaluation(3), evaluation(4).t().contiguous()
-
-
-_INPUT, _WEIGHT, _OUTPUT = _transforms()
-_INPUT_1D, _OUTPUT_1D = _INPUT.float(), _OUTPUT.float()
-_OUTPUT_2D = torch.kron(_OUTPUT, _OUTPUT).float()
-_CONSTANT = torch.linalg.pinv(_OUTPUT).sum(1).float()
-"""What is transformed to outputs of 1."""
+# Polynomials of degree 5 are evaluated at these and at infinity; native/winograd.cpp says why.
+_POINTS = (0, 0.75, -0.75, 1.5, -1.5)
+_WEIGHT = torch.tensor([[p**k for k in range(3)] for p in _POINTS] + [[0, 0, 1]], dtype=torch.float64)
+_PANEL = 32
+"""Outputs that the native code computes together."""
 
 
 def _phases(weight: Tensor) -> Tensor:
@@ -245,142 +227,67 @@ def _phases(weight: Tensor) -> Tensor:
     return phases
 
 
-def _winograd_weight(phases: Tensor) -> Tensor:
-    """``(out, r, r, in, 3, 3)`` to ``(36, in, r * r * out)``; of the 36, those of one column follow each other."""
-    points = torch.einsum("pi,oabcij,qj->qpcabo", _WEIGHT, phases.detach().double(), _WEIGHT)
-    return points.flatten(0, 1).flatten(2).float().contiguous()
+def _plain(weight: Tensor) -> Winograd:
+    """``(out, in, 3, 3)``."""
+    return _transformed(weight.detach()[None, :, None])
 
 
-def _winograd_plain(weight: Tensor) -> Tensor:
-    return _winograd_weight(weight[:, None, None])
+def _halving(weight: Tensor) -> Winograd:
+    """``(out, in, 5, 5)`` of a convolution of stride 2."""
+    # Even rows of the input meet three rows of taps, odd ones two: the last one there is zero.
+    taps = F.pad(weight.detach(), (0, 1, 0, 1)).view(*weight.shape[:2], 3, 2, 3, 2)
+    return _transformed(taps.permute(0, 3, 5, 1, 2, 4).flatten(1, 2)[None])
 
 
-def _winograd_doubling(weight: Tensor) -> Tensor:
-    return _winograd_weight(_phases(weight))
+def _doubling(weight: Tensor) -> Winograd:
+    """``(in, out, 5, 5)`` of a transposed convolution of stride 2."""
+    return _transformed(_phases(weight.detach()).flatten(1, 2).transpose(0, 1)[:, :, None])
 
 
-def _halving_weight(weight: Tensor) -> Tensor:
-    """``(out, in, 5, 5)`` to ``(6, out, in, 2, 5)``, for even and odd rows; each of the six is ``channels_last``."""
-    taps = F.pad(weight.detach().double(), (0, 0, 0, 1)).view(*weight.shape[:2], 3, 2, 5)
-    return torch.einsum("pi,ocisx->posxc", _WEIGHT, taps).float().contiguous().permute(0, 1, 4, 2, 3)
+def _transformed(taps: Tensor) -> Winograd:
+    """``(phases of the output, out, phases of the input, in, 3, 3)`` as the native code wants them."""
+    points = torch.einsum("pi,sogcij,qj->sqpgco", _WEIGHT, taps.double(), _WEIGHT).flatten(1, 2).float()
+    zero = (points == 0).flatten(3).all(3)
+    out_channels = points.shape[4]
+    panels = F.pad(points, (0, -out_channels % _PANEL))
+    panels = panels.view(*panels.shape[:4], -1, _PANEL)
+    return Winograd(
+        panels.permute(0, 4, 1, 2, 3, 5).contiguous().numpy(), zero.to(torch.uint8).numpy(), out_channels
+    )
 
 
 _known: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
-def _prepared(weight: Tensor, prepare: Callable[[Tensor], Tensor]) -> Tensor:
+def _prepared(weight: Tensor, prepare: Callable[[Tensor], Winograd]) -> Winograd:
     """``prepare(weight)``, remembered for as long as the weight lives and keeps its values."""
     # Values are compared, because changes through .data leave no other trace.
     if weight not in _known or not torch.equal(_known[weight][0], weight):
         _known[weight] = weight.detach().clone(), prepare(weight)
-    prepared: Tensor = _known[weight][1]
+    prepared: Winograd = _known[weight][1]
     return prepared
 
 
-def _winograd(x: Tensor, weight: Tensor, bias: Tensor | None, factor: int) -> Tensor:
-    """3x3 convolution with zeros around, followed by a pixel shuffle.
+def _winograd(
+    x: Tensor, layer: Winograd, bias: Tensor | None, size: tuple[int, int], out_channels: int
+) -> Tensor:
+    """Run a prepared convolution.
 
     Args:
         x: ``(B, C, H, W)``, float32.
-        weight: from :func:`_winograd_weight`, ``(36, C, factor * factor * out)``.
+        layer: the convolution.
         bias: ``(out,)``.
-        factor: of the pixel shuffle.
+        size: of the output.
+        out_channels: of the output.
 
     Returns:
-        ``(B, out, factor * H, factor * W)`` in the layout ``channels_last``.
+        ``(B, out, *size)`` in the layout ``channels_last``.
     """
-    batch, channels, height, width = x.shape
-    out_channels = weight.shape[2] // factor**2
-    across, down = -(-width // 4), -(-height // 4)
-    tall = max(1, min(down, _TILES_AT_ONCE // across))
-    image = x.permute(0, 2, 3, 1)
-    out = _empty(batch, 4 * factor * down, 4 * factor * across, out_channels, x.dtype)
-    rows = out.permute(0, 2, 3, 1)
-    around = x.new_zeros((4 * tall + 2, 4 * across + 2, channels))
-    line, pixel = around.stride()[:2]
-    # Memory for all blocks: new memory would have to be fetched into the cache every time.
-    lines = _memory(tall * 6 * line, x.dtype).view(tall, 6, line)
-    windows, points = (_memory(tall * across * 36 * channels, x.dtype) for _ in range(2))
-    products, tiles = (_memory(tall * across * values * weight.shape[2], x.dtype) for values in (36, 16))
-    for i, first in itertools.product(range(batch), range(0, down, tall)):
-        count = min(tall, down - first)
-        number = count * across
-        # Rows 4 * first - 1 ... 4 * (first + count), where the image has them.
-        top, bottom = max(4 * first - 1, 0), min(4 * (first + count) + 1, height)
-        skip = top - (4 * first - 1)
-        around[:skip] = 0
-        around[skip : skip + bottom - top, 1 : width + 1] = image[i, top:bottom]
-        around[skip + bottom - top :] = 0
-        # Rows first: of each column, six points for the six rows of a tile.
-        window = around.as_strided((count, 6, line), (4 * line, line, 1))
-        torch.bmm(_INPUT_1D.expand(count, 6, 6), window, out=lines[:count])
-        window = windows[: number * 36 * channels].view(number, 6, 6 * channels)
-        size, steps = (count, across, 6, 6, channels), (6 * line, 4 * pixel, pixel, line, 1)
-        window.view(size).copy_(lines.as_strided(size, steps))
-        point = points[: number * 36 * channels].view(number, 6, 6 * channels)
-        torch.bmm(_INPUT_1D.expand(number, 6, 6), window, out=point)
-        point = point.view(number, 36, channels)
-        product = products[: number * 36 * weight.shape[2]].view(36, number, -1)
-        torch.bmm(point.transpose(0, 1), weight, out=product)
-        tile = tiles[: number * 16 * weight.shape[2]].view(number, 16, -1)
-        torch.bmm(_OUTPUT_2D.expand(number, 16, 36), product.transpose(0, 1), out=tile)
-        tile = tile.view(count, across, 4, 4, factor, factor, out_channels)
-        if bias is not None:
-            tile += bias
-        place = rows[i, 4 * factor * first : 4 * factor * (first + count)]
-        place = place.view(count, 4, factor, across, 4, factor, out_channels)
-        place.copy_(tile.permute(0, 3, 4, 1, 2, 5, 6))
-    cropped = out[:, :, : factor * height, : factor * width]
-    return cropped.contiguous(memory_format=torch.channels_last)
-
-
-def _halving(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """5x5 convolution of stride 2 with zeros around: Winograd's way along columns, direct along rows.
-
-    Even rows of the input meet three rows of taps, odd ones two. Both are transformed to the same points, where one
-    convolution over both makes a row of products for four rows of the output. In two dimensions, the transforms of
-    four times as many channels would take as long as they save.
-
-    Args:
-        x: ``(B, C, H, W)``, float32, H even.
-        weight: from :func:`_halving_weight`.
-        bias: ``(out,)``.
-
-    Returns:
-        ``(B, out, H / 2, ceil(W / 2))`` in the layout ``channels_last``.
-    """
-    batch, channels, height, width = x.shape
-    out_channels, out_width, line = weight.shape[1], -(-width // 2), width * channels
-    down = -(-height // 8)
-    tall = -(-down // -(-12 * down * line * x.element_size() // _STRIP_BYTES))
-    biases = [None] * 6 if bias is None else list(_CONSTANT[:, None] * bias)
-    image = x.permute(0, 2, 3, 1).reshape(batch, height, line)
-    out = _empty(batch, 4 * down, out_width, out_channels, x.dtype)
-    places = out.permute(0, 2, 3, 1).view(batch, down, 4, -1)
-    around = _memory((8 * tall + 3) * line, x.dtype).view(-1, line)
-    points = _memory(12 * tall * line, x.dtype).view(6, tall, 2, line)
-    products = _memory(6 * tall * out_width * out_channels, x.dtype).view(6, tall, out_width, out_channels)
-    for i, first in itertools.product(range(batch), range(0, down, tall)):
-        count = min(tall, down - first)
-        # Two rows before the tiles and one behind them, copied where the image ends among them.
-        start, end = 8 * first - 2, 8 * (first + count) + 1
-        top, bottom = max(start, 0), min(end, height)
-        rows = image[i, top:bottom]
-        if bottom - top < end - start:
-            around[: top - start] = 0
-            around[bottom - start :] = 0
-            around[top - start : bottom - start] = rows
-            rows = around
-        for odd, number in ((0, 6), (1, 5)):
-            # No taps of odd rows are as far down as the last point looks.
-            size, steps = (count, number, line), (8 * line, 2 * line, 1)
-            window = rows.as_strided(size, steps, rows.storage_offset() + odd * line)
-            matrix = _INPUT_1D[:number, :number].expand(count, number, number)
-            torch.bmm(matrix, window, out=points[:number, :count, odd].transpose(0, 1))
-        for p in range(6):
-            point = points[p, :count].view(1, 2 * count, width, channels).permute(0, 3, 1, 2)
-            product = F.conv2d(point, weight[p, :, :, : 2 if p < 5 else 1], biases[p], 2, (0, 2))
-            products[p, :count] = product[0].permute(1, 2, 0)
-        product = products[:, :count].view(6, count, -1).transpose(0, 1)
-        torch.bmm(_OUTPUT_1D.expand(count, 4, 6), product, out=places[i, first : first + count])
-    return out[:, :, : height // 2].contiguous(memory_format=torch.channels_last)
+    out = _empty(x.shape[0], *size, out_channels, x.dtype)
+    layer.run(
+        x.detach().permute(0, 2, 3, 1).contiguous().numpy(),
+        np.empty(0, np.float32) if bias is None else bias.detach().numpy(),
+        out.permute(0, 2, 3, 1).numpy(),
+        _memory(torch.get_num_threads() * layer.scratch(), x.dtype).numpy(),
+    )
+    return out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -371,9 +371,8 @@ class ScaleSpaceFlow(CompressionModel):
             ShapeError: a frame of another type or size than the model takes.
             CoderError: NaN in the frame or in the weights.
         """
-        self._check_image(x, self.img_encoder, 16, 8)
-        y_hat, code = self.img_hyperprior.compress(self._transform(self.img_encoder, x))
-        return self._picture(y_hat), code
+        decoded, code = self._code_keyframe(x)
+        return decoded(), code
 
     @torch.no_grad()
     def decode_keyframe(self, strings: Sequence[Sequence[bytes]], shape: Sequence[int]) -> Tensor:
@@ -396,13 +395,8 @@ class ScaleSpaceFlow(CompressionModel):
             ShapeError: frames of another type or size than the model takes.
             CoderError: NaN in a frame or in the weights.
         """
-        self._check_frames([x_cur, x_ref])
-        motion_hat, motion = self.motion_hyperprior.compress(self._motion(x_cur, x_ref))
-        x_pred = self._predict(x_ref, motion_hat)
-        res_hat, residual = self.res_hyperprior.compress(self._transform(self.res_encoder, x_cur - x_pred))
-        parts = {"motion": motion, "residual": residual}
-        code = {key: {name: part[key] for name, part in parts.items()} for key in ("strings", "shape")}
-        return self._add(x_pred, res_hat, motion_hat), code
+        decoded, code = self._code_inter(x_cur, x_ref)
+        return decoded(), code
 
     @torch.no_grad()
     def decode_inter(
@@ -439,10 +433,10 @@ class ScaleSpaceFlow(CompressionModel):
             CoderError: NaN in a frame or in the weights.
         """
         self._check_frames(frames)
-        x_ref, code = self.encode_keyframe(frames[0])
+        decoded, code = self._code_keyframe(frames[0])
         codes = [code]
         for frame in frames[1:]:
-            x_ref, code = self.encode_inter(frame, x_ref)
+            decoded, code = self._code_inter(frame, decoded())
             codes.append(code)
         return [code["strings"] for code in codes], [code["shape"] for code in codes]
 
@@ -483,6 +477,22 @@ class ScaleSpaceFlow(CompressionModel):
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
     # -- parts ----------------------------------------------------------------------------------------------
+
+    # Coding returns what makes the decoded frame, not the frame: nobody needs that of the last one.
+
+    def _code_keyframe(self, x: Tensor) -> tuple[Callable[[], Tensor], dict[str, Any]]:
+        self._check_image(x, self.img_encoder, 16, 8)
+        y_hat, code = self.img_hyperprior.compress(self._transform(self.img_encoder, x))
+        return lambda: self._picture(y_hat), code
+
+    def _code_inter(self, x_cur: Tensor, x_ref: Tensor) -> tuple[Callable[[], Tensor], dict[str, Any]]:
+        self._check_frames([x_cur, x_ref])
+        motion_hat, motion = self.motion_hyperprior.compress(self._motion(x_cur, x_ref))
+        x_pred = self._predict(x_ref, motion_hat)
+        res_hat, residual = self.res_hyperprior.compress(self._transform(self.res_encoder, x_cur - x_pred))
+        parts = {"motion": motion, "residual": residual}
+        code = {key: {name: part[key] for name, part in parts.items()} for key in ("strings", "shape")}
+        return lambda: self._add(x_pred, res_hat, motion_hat), code
 
     def _picture(self, y_hat: Tensor) -> Tensor:
         return self._transform(self.img_decoder, y_hat)
