@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <limits>
@@ -210,7 +211,7 @@ void Layers::Packed::find_runs() {
             std::int64_t largest = 0;
             for (std::size_t o = 0; o < outputs_at_once; ++o)
                 largest = std::max(largest, magnitudes[o] += std::abs(w[2 * o]) + std::abs(w[2 * o + 1]));
-            if (largest > weights_in_32_bits || run.pairs == pairs_in_cache) {
+            if (largest > weights_in_32_bits || (pair > 0 && pair % pairs_in_cache == 0)) {
                 runs.push_back(run);
                 run = {block, pair, 0};
                 for (std::size_t o = 0; o < outputs_at_once; ++o)
@@ -220,6 +221,9 @@ void Layers::Packed::find_runs() {
         }
         runs.push_back(run);
     }
+    std::stable_sort(runs.begin(), runs.end(), [](const Run& a, const Run& b) {
+        return a.first / pairs_in_cache < b.first / pairs_in_cache;
+    });
 }
 
 Status Layers::build(const std::vector<Layer>& layers, std::shared_ptr<const Layers>& result) {
@@ -303,14 +307,19 @@ void Layers::run(const std::int32_t* in, std::size_t positions, const Added* add
     const std::size_t worth = positions * products_ / products_for_a_thread;
     const std::size_t parts =
         std::max<std::size_t>(1, std::min({std::size_t{crew.size()}, worth, positions}));
-    const std::size_t together = std::min(positions_together, (positions + parts - 1) / parts);
+    // Two pieces or more for each part, so that one that comes late does fewer; each reads all weights.
+    const std::size_t share = (positions + parts - 1) / parts;
+    const std::size_t pieces = std::max((share + positions_together - 1) / positions_together,
+                                        std::min<std::size_t>(2, (share + 3) / 4));
+    const std::size_t together = (share + pieces - 1) / pieces;
     // All memory is taken here, where a failure can be told.
     std::vector<Work> works;
     for (std::size_t part = 0; part < parts; ++part) works.emplace_back(*this, together, crew.memory(part));
+    std::atomic<std::size_t> next{0};
     crew.run(static_cast<unsigned>(parts), [&](unsigned part) {
-        const std::size_t last = positions * (part + 1) / parts;
-        for (std::size_t start = positions * part / parts; start < last; start += together)
-            run_some(in, start, std::min(together, last - start), added, sums, works[part]);
+        for (std::size_t start;
+             (start = together * next.fetch_add(1, std::memory_order_relaxed)) < positions;)
+            run_some(in, start, std::min(together, positions - start), added, sums, works[part]);
     });
 }
 

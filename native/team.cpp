@@ -67,13 +67,14 @@ void run_on_team(std::size_t parts, const std::function<void(std::size_t)>& work
                      0);
             return;
         }
-        std::vector<std::jthread> others;
+        std::vector<std::thread> others;
         try {
             for (std::size_t i = 1; i < parts; ++i) others.emplace_back([&left] { left.take(); });
         } catch (const std::system_error&) {
             // It works with fewer, too.
         }
         left.take();
+        for (std::thread& other : others) other.join();
         return;
     }
     left.take();
