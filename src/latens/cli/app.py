@@ -382,7 +382,7 @@ def models(
 
       latens models --published
 
-      latens models --exact latens-base-4
+      latens models --exact latens-base-5
     """
     from dataclasses import asdict
 
