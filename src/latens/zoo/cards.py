@@ -12,7 +12,7 @@ from latens.errors import UnknownModelError
 __all__ = ["DEFAULT_MODEL", "DEFAULT_VIDEO_MODEL", "ModelCard", "card", "cards", "register_card"]
 
 DEFAULT_MODEL = "latens-base-5"
-DEFAULT_VIDEO_MODEL = "latens-video-3"
+DEFAULT_VIDEO_MODEL = "latens-video-4"
 
 
 @dataclass(frozen=True)
