@@ -221,6 +221,7 @@ void Layers::Packed::find_runs() {
         }
         runs.push_back(run);
     }
+    // One stretch of inputs for all outputs, then the next: its activations stay in the first-level cache.
     std::stable_sort(runs.begin(), runs.end(), [](const Run& a, const Run& b) {
         return a.first / pairs_in_cache < b.first / pairs_in_cache;
     });
