@@ -15,11 +15,12 @@ from PIL import Image
 import tiny
 from latens import zoo
 from latens.errors import ModelError, TrainingError
-from latens.models.video import LatensVideoConfig
+from latens.models.video import LatensVideoConfig, ScaleSpaceFlow
 from latens.train import TrainConfig, Trainer, save_weights
 from latens.train.data import PhotoPool
+from latens.train.objectives import model_of
 from latens.train.sequences import ClipPool, SequenceSampler
-from latens.zoo.video_weights import load_video
+from latens.zoo.video_weights import load_video, save_video
 
 SIDE = 96
 
@@ -175,3 +176,126 @@ class TestRuns:
             make("other", holdout=str(tmp_path / "held.txt"))
         with pytest.raises(TrainingError, match="mse"):
             make("third", metric="ms-ssim")
+
+
+class TestScaleSpaceFlow:
+    @pytest.fixture
+    def flow(self, clips: Path, tmp_path: Path) -> Callable[..., Trainer]:
+        def trainer(run: str = "run", branch_from: Path | None = None, **changes: Any) -> Trainer:
+            config = TrainConfig.for_architecture("ssf2020")
+            options: dict[str, Any] = {
+                "clips": str(clips), "sizes": (6, 8), "lmbda": 0.01, "batch": 2, "crop": 128, "large_crop": 128,
+                "learning_rate": 1e-3, "warmup": 1, "ema": 0.9,
+            }  # fmt: skip
+            return Trainer(replace(config, **(options | changes)), tmp_path / run, branch_from)
+
+        return trainer
+
+    def test_everything_is_trained(self, flow: Callable[..., Trainer]) -> None:
+        trainer = flow()
+        before = {k: v.clone() for k, v in trainer.model.state_dict().items()}
+        for _ in range(2):
+            figures = trainer.train_step(trainer.crops(trainer.step))
+            assert all(np.isfinite(v) for v in figures.values())
+        moved = {k for k, v in trainer.model.state_dict().items() if not torch.equal(v, before[k])}
+        assert moved >= {k for k, p in trainer.model.named_parameters() if p.requires_grad}
+
+    def test_loss_is_that_of_the_model(self, flow: Callable[..., Trainer]) -> None:
+        trainer = flow(amp=False)
+        x = trainer.crops(0)
+        figures = trainer._differentiate(x)
+        ours = {k: p.grad.clone() for k, p in trainer.model.named_parameters() if p.grad is not None}
+        model = model_of({"name": "ssf2020", "sizes": [6, 8], "flow_unit": "pixels"})
+        assert isinstance(model, ScaleSpaceFlow)
+        model.load_state_dict(trainer.model.state_dict())
+        torch.manual_seed(trainer.config.seed * 1_000_003)
+        torch.rand(2)  # qualities, which a model of one rate has no use for
+        frames = list(x.unflatten(1, (-1, 3)).unbind(1))
+        out = model(frames)
+        pixels = 128 * 128 * len(x)
+        total = torch.zeros(())
+        for x_hat, frame, found in zip(out["x_hat"], frames, out["likelihoods"], strict=True):
+            bits = sum(-torch.log2(p).sum() for pair in found.values() for p in pair.values())
+            total = total + bits / pixels + 0.01 * 255**2 * (x_hat - frame).square().mean()
+        loss = total / len(frames)
+        assert figures["loss"] == pytest.approx(loss.item(), rel=1e-5)
+        loss.backward()
+        theirs = [p.grad for p in model.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(theirs).item()
+        assert figures["grad"] == pytest.approx(norm, rel=1e-3)
+        for name, parameter in model.named_parameters():
+            if name in ours and parameter.grad is not None:
+                expected = parameter.grad * min(1.0, 1.0 / norm)
+                torch.testing.assert_close(ours[name], expected, rtol=1e-2, atol=1e-5, msg=name)
+
+    def test_each_frame_for_itself(self, flow: Callable[..., Trainer]) -> None:
+        together, apart = flow("a", amp=False), flow("b", amp=False, multi_frame=False)
+        a, b = (trainer._differentiate(trainer.crops(0)) for trainer in (together, apart))
+        assert a["loss"] == b["loss"]
+        assert a["grad"] != pytest.approx(b["grad"], rel=1e-6)
+        # With two frames there is no difference: nothing ever flows into the picture.
+        pair = {"amp": False, "sequence": ((0, 2),)}
+        together, apart = flow("c", **pair), flow("d", **pair, multi_frame=False)
+        a, b = (trainer._differentiate(trainer.crops(0)) for trainer in (together, apart))
+        assert a == b
+
+    def test_goes_on_exactly(self, flow: Callable[..., Trainer]) -> None:
+        options: dict[str, Any] = {"steps": 4, "decay_start": 2, "sequence": ((0, 2), (2, 3))}
+        whole = flow("whole", **options)
+        whole.run()
+        first = flow("parts", **options)
+        for _ in range(2):
+            first.train_step(first.crops(first.step))
+        first.save()
+        second = flow("parts", **options)
+        assert second.resumed
+        second.run()
+        for name, value in whole.model.state_dict().items():
+            assert torch.equal(value, second.model.state_dict()[name]), name
+
+    def test_weights_and_validation(self, flow: Callable[..., Trainer], tmp_path: Path) -> None:
+        (tmp_path / "held.txt").write_text("00001/0002\n")
+        trainer = flow(holdout=str(tmp_path / "held.txt"))
+        trainer.train_step(trainer.crops(0))
+        (row,) = trainer.validate()
+        assert row["bpp"] > 0
+        trainer.save()
+        save_weights(tmp_path / "run" / "checkpoint.pt", tmp_path / "mine.safetensors", "mine-1")
+        loaded = load_video(tmp_path / "mine.safetensors")
+        assert isinstance(loaded.network, ScaleSpaceFlow)
+        assert loaded.network.flow_unit == "pixels"
+        for name, value in trainer.average.named_parameters():
+            if not name.endswith("quantiles"):
+                assert torch.equal(loaded.network.state_dict()[name], value), name
+        tuned = flow("tuned", tmp_path / "mine.safetensors")
+        assert torch.equal(tuned.model.img_encoder[0].weight, loaded.network.img_encoder[0].weight)
+        checkpoint = tmp_path / "theirs.pth"
+        torch.save(dict(loaded.network.state_dict()), checkpoint)
+        (remark,) = flow("theirs", checkpoint).remarks
+        assert "flow_unit=corrected" in remark
+        with pytest.raises(TrainingError, match="another architecture"):
+            flow("wider", checkpoint, sizes=(8, 8))
+        save_video(
+            ScaleSpaceFlow(N=6, M=8, flow_unit="corrected"), tmp_path / "published.safetensors", "published"
+        )
+        with pytest.raises(TrainingError, match="flow_unit=corrected"):
+            flow("other", tmp_path / "published.safetensors")
+        with pytest.raises(TrainingError, match="another architecture"):
+            flow("run", flow_unit="corrected")
+
+    @pytest.mark.parametrize(
+        ("option", "message"),
+        [
+            ({"crop": 64}, "multiple of 128"),
+            ({"lmbda": 0.0}, "give lmbda"),
+            ({"sizes": (6,)}, "N and M"),
+            ({"sequence": ((0, 1),)}, "2 to 32 frames"),
+            ({"flow_unit": "miles"}, "pixels or relative or corrected"),
+            ({"clips": "nowhere"}, "folder of clips"),
+        ],
+    )
+    def test_what_does_not_fit(
+        self, flow: Callable[..., Trainer], option: dict[str, Any], message: str
+    ) -> None:
+        with pytest.raises(TrainingError, match=message):
+            flow("bad", **option)

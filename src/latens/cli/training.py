@@ -40,7 +40,9 @@ def train(
     data: Annotated[Path | None, typer.Option("--data", help="Folder (or .tar) of photographs.")] = None,
     clips: Annotated[
         Path | None,
-        typer.Option("--clips", help="Folder of video files and of folders of frames, for latens-video."),
+        typer.Option(
+            "--clips", help="Folder of video files and of folders of frames, for latens-video and ssf2020."
+        ),
     ] = None,
     config: Annotated[
         Path | None,
@@ -54,7 +56,7 @@ def train(
         typer.Option(
             "--architecture",
             "-a",
-            help="latens-base, latens-video, or one that 'latens models --published' lists.",
+            help="latens-base, latens-video, ssf2020, or one that 'latens models --published' lists.",
         ),
     ] = None,
     quality: Annotated[

@@ -16,7 +16,7 @@ from latens.errors import LatensError, TrainingError
 from latens.io import check_output, printable
 from latens.models import CompressionModel
 from latens.models.latens_base import LatensBase
-from latens.models.video import LatensVideo
+from latens.models.video import LatensVideo, ScaleSpaceFlow
 from latens.train.objectives import model_of
 from latens.zoo.video_weights import save_video
 
@@ -128,4 +128,7 @@ def save_weights(checkpoint: Path, output: Path, name: str, notes: str = "", *, 
     if isinstance(model, CompressionModel):
         # Quantiles are no weights; an average of them says little.
         model.update(force=True, update_quantiles=True)
+    if isinstance(model, ScaleSpaceFlow):
+        save_video(model, output, name, notes, force=force)
+        return
     zoo.save(model, output, name, notes, force=force)

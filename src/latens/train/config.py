@@ -13,22 +13,25 @@ from latens.errors import ModelError, TrainingError
 from latens.io import printable
 from latens.models.latens_base import LatensBaseConfig
 from latens.models.video import LatensVideoConfig
+from latens.models.video.google import FLOW_UNITS
 from latens.zoo import DEFAULT_MODEL
 
-__all__ = ["DEFAULT_ARCHITECTURE", "VIDEO_ARCHITECTURE", "TrainConfig"]
+__all__ = ["DEFAULT_ARCHITECTURE", "FLOW_ARCHITECTURE", "VIDEO_ARCHITECTURE", "TrainConfig"]
 
 DEFAULT_ARCHITECTURE = "latens-base"
 VIDEO_ARCHITECTURE = "latens-video"
+FLOW_ARCHITECTURE = "ssf2020"
 
 _CHOICES = {
     "metric": ("mse", "ms-ssim"),
     "optimiser": ("adamw", "soap"),
     "schedule": ("linear", "cosine"),
+    "flow_unit": FLOW_UNITS,
 }
 _TEXTS = (
     "data", "clips", "holdout", "validation", "exclude_like", "cache", "device", "architecture", "image_model",
 )  # fmt: skip
-_SWITCHES = ("amp", "compile", "tensorboard")
+_SWITCHES = ("amp", "compile", "tensorboard", "multi_frame")
 
 
 @dataclass
@@ -43,7 +46,7 @@ class TrainConfig:
         validation: folder of images to validate on, instead of ``holdout``.
         exclude_like: folder of test images; photographs that show the same are kept out of training.
         cache: folder for decoded pixels; decoded anew each time if empty.
-        architecture: ``"latens-base"``, ``"latens-video"``, or a name of the zoo of images or of
+        architecture: ``"latens-base"``, ``"latens-video"``, ``"ssf2020"``, or a name of the zoo of images or of
             :data:`latens.registry.MODELS`.
         quality: of the zoo, 1 to 8: sizes of the networks and weight of the distortion; 0 for none.
         sizes: constructor arguments in place of those of ``quality``, such as ``(N, M)``.
@@ -81,6 +84,10 @@ class TrainConfig:
         clip_share: of sequences that come from clips, if there are photographs, too.
         sequence: pairs of a step and the number of frames per sequence from there on, as ``((0, 2), (5000, 4))``.
         video: sizes of the default video model.
+        flow_unit: of scale-space flow, see :class:`latens.models.video.ScaleSpaceFlow`; ``"corrected"`` is that of
+            the published weights.
+        multi_frame: of scale-space flow: the loss of a frame also trains how the one before was decoded, the first
+            excepted; otherwise each frame learns from its own loss alone, as in the default video model.
 
     Raises:
         TrainingError: a value out of range.
@@ -129,6 +136,8 @@ class TrainConfig:
     clip_share: float = 0.5
     sequence: tuple[tuple[int, int], ...] = ((0, 2),)
     video: LatensVideoConfig = field(default_factory=LatensVideoConfig)
+    flow_unit: str = "pixels"
+    multi_frame: bool = True
 
     def __post_init__(self) -> None:
         least = {
@@ -179,6 +188,11 @@ class TrainConfig:
         """What to start from for an architecture: the field's usual settings, or those of the default model."""
         if architecture in (DEFAULT_ARCHITECTURE, VIDEO_ARCHITECTURE):
             return cls(architecture=architecture)
+        if architecture == FLOW_ARCHITECTURE:
+            # Agustsson et al. 2020: short sequences at a constant rate; the decay goes on to larger crops.
+            return cls(
+                architecture=architecture, learning_rate=1e-4, betas=(0.9, 0.999), large_crop=384, sequence=((0, 3),)
+            )  # fmt: skip
         return cls(
             architecture=architecture, batch=16, learning_rate=1e-4, betas=(0.9, 0.999), schedule="cosine"
         )
@@ -190,8 +204,8 @@ class TrainConfig:
 
     @property
     def is_video(self) -> bool:
-        """Whether it is the default video model that is trained."""
-        return self.architecture == VIDEO_ARCHITECTURE
+        """Whether it is trained on sequences of frames."""
+        return self.architecture in (VIDEO_ARCHITECTURE, FLOW_ARCHITECTURE)
 
     def frames_at(self, step: int) -> int:
         """Frames per sequence of a step."""
@@ -212,7 +226,8 @@ class TrainConfig:
 
     def is_hard(self, step: int) -> bool:
         """Whether a step trains with frozen g_a and h_a and hard rounding."""
-        return (self.is_default_model or self.is_video) and self._in_last(self.hard_fraction, step)
+        has_hard_steps = self.architecture in (DEFAULT_ARCHITECTURE, VIDEO_ARCHITECTURE)
+        return has_hard_steps and self._in_last(self.hard_fraction, step)
 
     def crops_at(self, step: int) -> tuple[int, int]:
         """Number of crops of a step, and their side in pixels."""

@@ -24,6 +24,7 @@ from torch.optim import Optimizer
 from latens.errors import LatensError, ModelError, TrainingError
 from latens.io import atomic_write, printable
 from latens.models.latens_base import LatensBase, LatensBaseConfig
+from latens.models.video import ScaleSpaceFlow
 from latens.train.checkpoints import read_checkpoint, write_checkpoint
 from latens.train.config import TrainConfig
 from latens.train.data import CropSampler, PhotoPool
@@ -250,7 +251,12 @@ class Trainer:
         """Start from another run's checkpoint, or from weights alone."""
         is_default = isinstance(self.model, LatensBase)
         if path.suffix == ".safetensors" and self.config.is_video:
-            self._take_weights(load_video(path).network.state_dict(), path)
+            found = load_video(path).network
+            if isinstance(found, ScaleSpaceFlow) and found.flow_unit != self.config.flow_unit:
+                raise TrainingError(
+                    f"{printable(path)}: its flow counts in another unit; set flow_unit={found.flow_unit}"
+                )
+            self._take_weights(found.state_dict(), path)
             return
         if path.suffix == ".safetensors" and is_default:
             network = load(path).network
@@ -270,6 +276,10 @@ class Trainer:
         except LatensError as error:
             raise TrainingError(f"{printable(path)}: not a checkpoint ({error})") from error
         self._take_weights(weights, path)
+        if isinstance(self.model, ScaleSpaceFlow):
+            self.remarks.append(
+                f"flow counts in {self.config.flow_unit}; published weights want flow_unit=corrected"
+            )
 
     def _take_weights(self, weights: dict[str, Tensor], path: Path) -> None:
         try:

@@ -27,10 +27,10 @@ from latens.metrics import ms_ssim
 from latens.models import CompressionModel
 from latens.models.latens_base import LatensBase, LatensBaseConfig, freeze
 from latens.models.vbr import ScaleHyperpriorVbr
-from latens.models.video import LatensVideo, LatensVideoConfig
-from latens.models.video.exact import ConditionalEntropy
+from latens.models.video import LatensVideo, LatensVideoConfig, ScaleSpaceFlow
+from latens.models.video.exact import ConditionalEntropy, ExactLatents
 from latens.ops import compute_padding
-from latens.train.config import DEFAULT_ARCHITECTURE, VIDEO_ARCHITECTURE, TrainConfig
+from latens.train.config import DEFAULT_ARCHITECTURE, FLOW_ARCHITECTURE, VIDEO_ARCHITECTURE, TrainConfig
 from latens.zoo.video_weights import LoadedVideoModel
 from latens.zoo.weights import LoadedModel
 
@@ -39,8 +39,9 @@ __all__ = ["Objective", "make_objective", "model_of", "rate_and_distortion"]
 Pixels = npt.NDArray[np.uint8]
 
 VALIDATION_QUALITIES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-_TRANSFORMS = ("g_a", "g_s", "h_a")
 _GRID = 64
+_FLOW_GRID = 128
+_FLOW_SIZES = (128, 192)
 _RATES_PER_BATCH = 4
 _QUANTILES_EVERY = 25
 _LEAST_FOR_MS_SSIM = 160
@@ -202,7 +203,7 @@ class VideoObjective(Objective):
             yield quality, partial(_code_clip, codec, 100 * quality)
 
 
-def _code_clip(codec: VideoCodec, quality: float, pixels: Pixels) -> tuple[int, Pixels]:
+def _code_clip(codec: VideoCodec, quality: float | None, pixels: Pixels) -> tuple[int, Pixels]:
     """Bytes of the file of a clip ``(n, H, W, 3)``, its first frame a key frame, and what it decodes to."""
     count, height, width = pixels.shape[:3]
     info = VideoInfo(width, height, chroma="4:4:4", colour=(1, 1, 1, 1))
@@ -224,8 +225,12 @@ class ZooObjective(Objective):
 
     Quantiles of entropy bottlenecks are no weights here: they follow from the densities, and are solved for
     every 25 steps.
+
+    Attributes:
+        transforms: names of the networks that may run in bfloat16.
     """
 
+    transforms: tuple[str, ...] = ("g_a", "g_s", "h_a")
     model: CompressionModel
 
     def __init__(self, config: TrainConfig, device: torch.device) -> None:
@@ -244,7 +249,7 @@ class ZooObjective(Objective):
             bottleneck.quantiles.requires_grad_(False)
         self._config = config
         for name, part in self.model.named_modules():
-            if name.rpartition(".")[2] in _TRANSFORMS:
+            if name.rpartition(".")[2] in self.transforms:
                 if config.amp:
                     _run_in_bfloat16(part, device.type)
                 if config.compile:
@@ -261,10 +266,13 @@ class ZooObjective(Objective):
                 bottleneck._update_quantiles()
 
     def forward(self, x: Tensor, quality: Tensor, step: int, hard: bool) -> Tensor:
-        out = self.model(x)
+        return _figures(*self._loss(self.model(x), x))
+
+    def _loss(self, out: dict[str, Any], x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss, bits per pixel and mean squared error, each per sample."""
         rate, mse = rate_and_distortion(out, x)
         distortion = mse if self._metric == "mse" else 1 - ms_ssim(out["x_hat"].contiguous(), x.contiguous())
-        return _figures(rate + self._lmbda * distortion, rate, mse)
+        return rate + self._lmbda * distortion, rate, mse
 
     def files(self, model: nn.Module) -> Iterator[tuple[float, Callable[[Pixels], tuple[int, Pixels]]]]:
         coder = _with_tables(model)
@@ -305,6 +313,48 @@ class VbrObjective(ZooObjective):
             yield level / (self.model.levels - 1), partial(_code, coder, stage=2, s=level)
 
 
+class FlowObjective(ZooObjective):
+    """Scale-space flow of one rate: the mean over the frames of a sequence, the first of which is a picture."""
+
+    # In bfloat16 a flow would be off by some hundredths of a pixel.
+    transforms = ("img_encoder", "img_decoder", "res_encoder", "res_decoder", "motion_encoder")
+    model: ScaleSpaceFlow
+
+    def __init__(self, config: TrainConfig, device: torch.device) -> None:
+        for name in ("crop", "large_crop"):
+            if getattr(config, name) % _FLOW_GRID:
+                raise TrainingError(
+                    f"{config.architecture}: {name} must be a multiple of {_FLOW_GRID}, got {getattr(config, name)}"
+                )
+        super().__init__(config, device)
+
+    def forward(self, x: Tensor, quality: Tensor, step: int, hard: bool) -> Tensor:
+        losses, rates, distortions = [], [], []
+        before: Tensor | None = None
+        for frame in x.view(len(x), -1, 3, *x.shape[2:]).unbind(1):
+            frame = frame.contiguous(memory_format=torch.channels_last)
+            if before is None:
+                x_hat, found = self.model.forward_keyframe(frame)
+            else:
+                x_hat, found = self.model.forward_inter(frame, before)
+            # As in the model's own forward, no gradient flows into the first frame from others.
+            through = before is not None and self._config.multi_frame
+            before = x_hat if through else x_hat.detach()
+            likelihoods = {f"{part}.{key}": p for part, pair in found.items() for key, p in pair.items()}
+            loss, rate, mse = self._loss({"x_hat": x_hat, "likelihoods": likelihoods}, frame)
+            losses.append(loss)
+            rates.append(rate)
+            distortions.append(mse)
+        return _figures(torch.stack(losses), torch.stack(rates), torch.stack(distortions))
+
+    def files(self, model: nn.Module) -> Iterator[tuple[float, Callable[[Pixels], tuple[int, Pixels]]]]:
+        network = _with_tables(model).cpu()
+        codec = VideoCodec(
+            LoadedVideoModel("validation", network, ExactLatents.freeze(network), "0" * 64), fast=True
+        )
+        yield 0.0, partial(_code_clip, codec, None)
+
+
 def make_objective(config: TrainConfig, device: torch.device) -> Objective:
     """The objective of a configuration, with random weights.
 
@@ -316,6 +366,8 @@ def make_objective(config: TrainConfig, device: torch.device) -> Objective:
         if config.metric != "mse":
             raise TrainingError(f"{DEFAULT_ARCHITECTURE}: is trained for mse only, not {config.metric}")
         return DefaultObjective(config, device)
+    if config.architecture == FLOW_ARCHITECTURE:
+        return FlowObjective(config, device)
     if config.is_video:
         if config.metric != "mse":
             raise TrainingError(f"{VIDEO_ARCHITECTURE}: is trained for mse only, not {config.metric}")
@@ -328,6 +380,12 @@ def architecture_of(config: TrainConfig) -> dict[str, Any]:
     """What a checkpoint says about its networks, as plain values."""
     if config.is_default_model:
         return config.model.to_dict()
+    if config.architecture == FLOW_ARCHITECTURE:
+        return {
+            "name": FLOW_ARCHITECTURE,
+            "sizes": list(config.sizes or _FLOW_SIZES),
+            "flow_unit": config.flow_unit,
+        }
     if config.is_video:
         return {
             "name": VIDEO_ARCHITECTURE,
@@ -349,7 +407,10 @@ def model_of(architecture: dict[str, Any]) -> nn.Module:
         video = LatensVideoConfig.from_dict(architecture["video"])
         return _video_model(TrainConfig(image_model=str(architecture["image_model"]), video=video))
     config = TrainConfig(
-        architecture=str(architecture["name"]), sizes=tuple(architecture["sizes"]), lmbda=1.0
+        architecture=str(architecture["name"]),
+        sizes=tuple(architecture["sizes"]),
+        lmbda=1.0,
+        flow_unit=architecture.get("flow_unit", TrainConfig.flow_unit),
     )
     return _zoo_model(config)
 
@@ -364,12 +425,10 @@ def _video_model(config: TrainConfig) -> LatensVideo:
 def _model_class(architecture: str) -> Any:
     known = {entry.id: entry for entry in zoo.entries()}
     if architecture in known:
-        if known[architecture].media != "image":
-            raise TrainingError(f"{printable(architecture)}: only models of images can be trained here")
         return known[architecture].model_class()
     if architecture in registry.MODELS:
         return registry.MODELS[architecture]
-    names = [DEFAULT_ARCHITECTURE, *(name for name, entry in known.items() if entry.media == "image")]
+    names = [DEFAULT_ARCHITECTURE, VIDEO_ARCHITECTURE, *known]
     raise ModelError(f"unknown architecture {printable(architecture)!r}; there are {', '.join(names)}")
 
 
@@ -389,6 +448,11 @@ def _sizes(config: TrainConfig) -> tuple[int, ...]:
 
 
 def _zoo_model(config: TrainConfig) -> CompressionModel:
+    if config.architecture == FLOW_ARCHITECTURE:
+        sizes = config.sizes or _FLOW_SIZES
+        if len(sizes) != 2:
+            raise TrainingError(f"{FLOW_ARCHITECTURE}: expected two sizes, N and M, got {list(sizes)}")
+        return ScaleSpaceFlow(N=sizes[0], M=sizes[1], flow_unit=config.flow_unit)
     make, sizes = _model_class(config.architecture), _sizes(config)
     try:
         model = make(*sizes)
@@ -405,6 +469,10 @@ def _lmbda(config: TrainConfig) -> float:
     """Weight of the distortion: as given, or that of the field's table."""
     if config.lmbda:
         return config.lmbda
+    if config.architecture == FLOW_ARCHITECTURE:
+        raise TrainingError(
+            f"{FLOW_ARCHITECTURE}: its qualities have no agreed lambda; give lmbda, such as 0.01"
+        )
     # Not all architectures were published with weights; the table is the same for those that were.
     table = zoo.entry("bmshj2018-hyperprior").lmbda[config.metric]
     if config.quality:
