@@ -103,7 +103,8 @@ def _prepare_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def small(self: Trainer, config: TrainConfig, *more: Any) -> None:
         if not config.architecture.startswith("latens-"):
             config = replace(config, sizes=(8, 12))
-        begin(self, replace(config, batch=config.parts, crop=64, large_crop=0, threads=1), *more)
+        crop = 128 if config.architecture == "ssf2020" else 64
+        begin(self, replace(config, batch=config.parts, crop=crop, large_crop=0, threads=1), *more)
 
     monkeypatch.setattr(Trainer, "__init__", small)
     monkeypatch.setattr(Trainer, "run", lambda self, budget_seconds=0.0: run(self, 0.0))
