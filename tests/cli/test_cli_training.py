@@ -18,7 +18,7 @@ from PIL import Image
 
 import tiny
 from latens.train import TrainConfig, Trainer, load_average
-from latens.zoo import load
+from latens.zoo import DEFAULT_MODEL, DEFAULT_VIDEO_MODEL, load
 
 Run = Callable[..., Any]
 Fails = Callable[..., str]
@@ -114,6 +114,20 @@ def test_options_override_the_configuration(latens: Run, config: str, work: Path
     saved = TrainConfig.load(work / "run/config.json")
     want = replace(TrainConfig.load(work / config), data=str(work / "photos"), seed=7, threads=2)
     assert saved == want
+
+
+@pytest.mark.usefixtures("config")
+@pytest.mark.parametrize(
+    ("architecture", "released"), [("latens-base", DEFAULT_MODEL), ("latens-video", DEFAULT_VIDEO_MODEL)]
+)
+def test_released_models_go_on_by_their_names(
+    latens: Run, fails: Fails, work: Path, architecture: str, released: str
+) -> None:
+    common = ("--data", "photos", "--set", "batch=1", "--set", "crop=64", "-a", architecture)
+    assert latens("train", "run", *common, "--branch-from", released, "--budget", "0s").code == 0
+    assert (work / "run/checkpoint.pt").exists()
+    other = DEFAULT_VIDEO_MODEL if released == DEFAULT_MODEL else DEFAULT_MODEL
+    assert other in fails("train", "other", *common, "--branch-from", other)
 
 
 def test_a_published_architecture_from_flags(latens: Run, config: str, work: Path) -> None:

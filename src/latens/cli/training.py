@@ -213,7 +213,8 @@ def _origin(name: str) -> Path:
     """The file that a run starts from: released models go by their names, everything else is a path."""
     from latens.zoo import card, cards
 
-    return card(name).path if name in {entry.id for entry in cards()} else Path(name)
+    released = {entry.id for entry in (*cards(), *cards("video"))}
+    return card(name).path if name in released else Path(name)
 
 
 class _Progress:
