@@ -120,7 +120,7 @@ class Header:
 # ---- how fields are stored: each kind knows its limits, its bytes and, for reading, the way back
 
 
-class _Field:
+class Field:
     def __init__(self, name: str, label: str) -> None:
         self.name = name
         self.label = label
@@ -136,7 +136,7 @@ class _Field:
         raise NotImplementedError
 
 
-class _Bits(_Field):
+class Bits(Field):
     """A few bits of a byte shared with its neighbours; `values[code]` is the meaning of each code."""
 
     def __init__(self, name: str, label: str, width: int, values: tuple[Any, ...]) -> None:
@@ -157,7 +157,7 @@ class _Bits(_Field):
         return self.values[code]
 
 
-class _Uint(_Field):
+class Uint(Field):
     def __init__(self, name: str, label: str, size: int) -> None:
         super().__init__(name, label)
         self.size = size
@@ -172,7 +172,7 @@ class _Uint(_Field):
         return reader.uint(self.size, "the header")
 
 
-class _Side(_Field):
+class Side(Field):
     def problem(self, value: Any) -> str | None:
         return _range_problem(value, 1, MAX_SIDE)
 
@@ -183,7 +183,7 @@ class _Side(_Field):
         return reader.varint("the header")
 
 
-class _Colour(_Field):
+class _Colour(Field):
     """Present only when the header's colour is not sRGB."""
 
     def problem(self, value: Any) -> str | None:
@@ -201,7 +201,7 @@ class _Colour(_Field):
         return Cicp(*reader.take(4, "the header"))
 
 
-class _Name(_Field):
+class Name(Field):
     def problem(self, value: Any) -> str | None:
         if isinstance(value, str) and _NAME.fullmatch(value):
             return None
@@ -226,7 +226,7 @@ class _Name(_Field):
         return prefix + stored[bool(prefix) :].decode("ascii")
 
 
-class _Id(_Field):
+class Id(Field):
     def problem(self, value: Any) -> str | None:
         if isinstance(value, str) and _ID.fullmatch(value):
             return None
@@ -245,23 +245,23 @@ def _range_problem(value: Any, low: int, high: int) -> str | None:
     return f"expected {low} to {high}, got {value!r}"
 
 
-# The order is the order in the file. Neighbouring _Bits share bytes, the first in the lowest bits.
-FIELDS: tuple[_Field, ...] = (
-    _Bits("profile", "Profile", 2, ("image",)),
-    _Bits("channels", "Channels", 1, (3, 1)),
-    _Bits("bit_depth", "Bits per sample", 1, (8, 16)),
-    _Bits("explicit_colour", "Explicit colour", 1, (False, True)),
-    _Bits("reserved", "Reserved bits", 3, (0,)),
-    _Side("width", "Width"),
-    _Side("height", "Height"),
+# The order is the order in the file. Neighbouring Bits share bytes, the first in the lowest bits.
+FIELDS: tuple[Field, ...] = (
+    Bits("profile", "Profile", 2, ("image",)),
+    Bits("channels", "Channels", 1, (3, 1)),
+    Bits("bit_depth", "Bits per sample", 1, (8, 16)),
+    Bits("explicit_colour", "Explicit colour", 1, (False, True)),
+    Bits("reserved", "Reserved bits", 3, (0,)),
+    Side("width", "Width"),
+    Side("height", "Height"),
     _Colour("colour", "Colour"),
-    _Name("model", "Model"),
-    _Id("entropy_id", "Entropy id"),
-    _Id("weights_id", "Weights id"),
-    _Uint("quality", "Internal quality", 2),
-    _Bits("tile_size", "Tile size", 4, tuple(GRID << k for k in range(11))),
-    _Bits("lanes", "Lanes", 4, tuple(1 << k for k in range(11))),
-    _Uint("skip", "Skip threshold", 1),
+    Name("model", "Model"),
+    Id("entropy_id", "Entropy id"),
+    Id("weights_id", "Weights id"),
+    Uint("quality", "Internal quality", 2),
+    Bits("tile_size", "Tile size", 4, tuple(GRID << k for k in range(11))),
+    Bits("lanes", "Lanes", 4, tuple(1 << k for k in range(11))),
+    Uint("skip", "Skip threshold", 1),
 )
 _DERIVED = frozenset({"profile", "explicit_colour", "reserved"})
 
@@ -292,13 +292,13 @@ def unpack_header(data: memoryview, limits: Limits) -> tuple[Header, int]:
 # ---- what headers of all profiles share
 
 
-def pack_fields(fields: Sequence[_Field], values: Mapping[str, Any], colour: bool = True) -> bytes:
+def pack_fields(fields: Sequence[Field], values: Mapping[str, Any], colour: bool = True) -> bytes:
     """Signature, version, `fields` (without the colour where `colour` is false) and CRC."""
     out = bytearray(SIGNATURE)
     out.append(VERSION)
     bits = filled = 0
     for field in fields:
-        if isinstance(field, _Bits):
+        if isinstance(field, Bits):
             bits |= field.values.index(values[field.name]) << filled
             filled += field.width
             if filled == 8:
@@ -328,15 +328,15 @@ def open_header(data: memoryview) -> Reader:
     return reader
 
 
-def unpack_fields(fields: Sequence[_Field], reader: Reader, data: memoryview) -> dict[str, Any]:
+def unpack_fields(fields: Sequence[Field], reader: Reader, data: memoryview) -> dict[str, Any]:
     """The inverse of `pack_fields`, from behind the version on; the colour may be missing."""
     # Two passes: codes are interpreted only after the CRC has proved them.
-    codes: list[tuple[_Bits, int]] = []
+    codes: list[tuple[Bits, int]] = []
     values: dict[str, Any] = {}
     bits = left = 0
     colour = True
     for field in fields:
-        if isinstance(field, _Bits):
+        if isinstance(field, Bits):
             if not left:
                 bits, left = reader.uint(1, "the header"), 8
             code = bits & (1 << field.width) - 1

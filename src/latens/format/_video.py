@@ -24,14 +24,14 @@ from latens.format._header import (
     MAX_SIDE,
     SIGNATURE,
     VERSION,
+    Bits,
     Cicp,
+    Field,
+    Id,
     Limits,
-    _Bits,
-    _Field,
-    _Id,
-    _Name,
-    _Side,
-    _Uint,
+    Name,
+    Side,
+    Uint,
     open_header,
     pack_fields,
     require_shortest,
@@ -84,7 +84,7 @@ def max_frame_size(width: int, height: int) -> int:
 # ---- the header
 
 
-class _Rational(_Field):
+class _Rational(Field):
     """Two varints, numerator and denominator, both positive."""
 
     def problem(self, value: Any) -> str | None:
@@ -103,7 +103,7 @@ class _Rational(_Field):
         return reader.varint("the header"), reader.varint("the header")
 
 
-class _Colour(_Field):
+class _Colour(Field):
     def problem(self, value: Any) -> str | None:
         codes = tuple(value)
         if len(codes) == 4 and all(isinstance(c, int) and 0 <= c <= 255 for c in codes) and codes[3] < 2:
@@ -117,20 +117,20 @@ class _Colour(_Field):
         return Cicp(*reader.take(4, "the header"))
 
 
-# The order is the order in the file. Neighbouring _Bits share bytes, the first in the lowest bits.
-_FIELDS: tuple[_Field, ...] = (
-    _Bits("profile", "Profile", 2, (None, "video")),
-    _Bits("chroma", "Chroma", 2, ("4:2:0", "4:2:2", "4:4:4")),
-    _Bits("bit_depth", "Bits per sample", 2, (8, 10, 12)),
-    _Bits("reserved", "Reserved bits", 2, (0,)),
-    _Side("width", "Width"),
-    _Side("height", "Height"),
+# The order is the order in the file. Neighbouring Bits share bytes, the first in the lowest bits.
+_FIELDS: tuple[Field, ...] = (
+    Bits("profile", "Profile", 2, (None, "video")),
+    Bits("chroma", "Chroma", 2, ("4:2:0", "4:2:2", "4:4:4")),
+    Bits("bit_depth", "Bits per sample", 2, (8, 10, 12)),
+    Bits("reserved", "Reserved bits", 2, (0,)),
+    Side("width", "Width"),
+    Side("height", "Height"),
     _Colour("colour", "Colour"),
-    _Name("model", "Model"),
-    _Id("entropy_id", "Entropy id"),
-    _Id("weights_id", "Weights id"),
-    _Uint("quality", "Internal quality", 2),
-    _Uint("skip", "Skip threshold", 1),
+    Name("model", "Model"),
+    Id("entropy_id", "Entropy id"),
+    Id("weights_id", "Weights id"),
+    Uint("quality", "Internal quality", 2),
+    Uint("skip", "Skip threshold", 1),
     _Rational("time_base", "Time base"),
     _Rational("frame_rate", "Frame rate"),
 )

@@ -315,7 +315,7 @@ class LatensBase(nn.Module):
 
     def hyper_analyse(self, y: Tensor, quality: Tensor) -> Tensor:
         """y to z ``(B, hyper, H/64, W/64)``, not yet rounded. asinh tames the dynamic range of y."""
-        z: Tensor = self.h_a(_asinh(y)).float() + self._at_quality(self.z_offset, quality)
+        z: Tensor = self.h_a(asinh(y)).float() + self._at_quality(self.z_offset, quality)
         return z
 
     def means(self, z_hat: Tensor) -> Tensor:
@@ -325,13 +325,13 @@ class LatensBase(nn.Module):
 
     def first_mean(self, features: Tensor, quality: Tensor) -> Tensor:
         """Mean of the positions coded first, from the hyperprior alone (given for all positions)."""
-        return _in_float32(self.mean_0, features) * (self.channel_scale * self.gain(quality))
+        return in_float32(self.mean_0, features) * (self.channel_scale * self.gain(quality))
 
     def second_mean(self, features: Tensor, y_first: Tensor, quality: Tensor) -> Tensor:
         """Mean of the positions coded second, given ``y_first`` (zero elsewhere)."""
         known = y_first * (self.inverse_gain(quality) / self.channel_scale)
         u = torch.cat([known, features], dim=1)
-        return _in_float32(self.mean_1, self.context(u)) * (self.channel_scale * self.gain(quality))
+        return in_float32(self.mean_1, self.context(u)) * (self.channel_scale * self.gain(quality))
 
     def synthesise(self, y_hat: Tensor, quality: Tensor) -> Tensor:
         """y_hat to x_hat ``(B, 3, H, W)``, not clamped."""
@@ -364,7 +364,7 @@ class LatensBase(nn.Module):
             y = self.analyse(x, quality)
             z = self.hyper_analyse(y, quality)
             z_hat = quantize_ste(z)
-            index = _in_float32(self.h_scale[-1], self.h_scale[:-1](z_hat))
+            index = in_float32(self.h_scale[-1], self.h_scale[:-1](z_hat))
             features = self.means(z_hat)
         z_likelihoods = likelihoods_of_z(self.prior, z, z_hat, self.nearest_knot(quality), noise=noise)
         first = first_step_mask(y)
@@ -428,14 +428,14 @@ def _with_gradient_of(likelihoods: Tensor, noisy: Tensor) -> Tensor:
     return likelihoods * torch.exp(log - log.detach())
 
 
-def _in_float32(layer: nn.Module, x: Tensor) -> Tensor:
+def in_float32(layer: nn.Module, x: Tensor) -> Tensor:
     """Run one layer outside autocast: its result has to be precise relative to the quantiser's step."""
     with torch.autocast(x.device.type, enabled=False):
         out: Tensor = layer(x.float())
     return out
 
 
-def _asinh(y: Tensor) -> Tensor:
+def asinh(y: Tensor) -> Tensor:
     """Inverse hyperbolic sine, as precise as ``torch.asinh``, which takes five times as long on CPUs."""
     a = y.abs()
     return torch.copysign(torch.log1p(a + a * a / (1.0 + torch.sqrt(1.0 + a * a))), y)

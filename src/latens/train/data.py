@@ -22,7 +22,7 @@ from latens.io import atomic_write, printable, read_image
 
 __all__ = ["CropSampler", "PhotoPool"]
 
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".ppm"}
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".ppm"}
 _FORMATS = ["PNG", "JPEG", "WEBP", "AVIF", "BMP", "TIFF", "PPM"]
 
 
@@ -32,8 +32,8 @@ def _files(source: Path) -> Iterator[tuple[str, bytes | None]]:
         for path in sorted(source.rglob("*")):
             if path.is_dir():
                 continue
-            if path.suffix.lower() in _SUFFIXES:
-                yield path.name, _content(path)
+            if path.suffix.lower() in IMAGE_SUFFIXES:
+                yield path.name, read_content(path)
             elif path.suffix.lower() == ".tar":
                 yield from _members(path)
     elif source.suffix.lower() == ".tar" and source.is_file():
@@ -42,7 +42,7 @@ def _files(source: Path) -> Iterator[tuple[str, bytes | None]]:
         raise TrainingError(f"{printable(source)}: expected a folder of images or a .tar archive of them")
 
 
-def _content(path: Path) -> bytes | None:
+def read_content(path: Path) -> bytes | None:
     try:
         return path.read_bytes() if path.is_file() else None  # a pipe would keep us waiting
     except OSError:
@@ -54,13 +54,13 @@ def _members(archive: Path) -> Iterator[tuple[str, bytes | None]]:
         with tarfile.open(archive) as opened:
             for member in opened:
                 content = opened.extractfile(member) if member.isfile() else None
-                if content is not None and Path(member.name).suffix.lower() in _SUFFIXES:
+                if content is not None and Path(member.name).suffix.lower() in IMAGE_SUFFIXES:
                     yield Path(member.name).name, content.read()
     except (tarfile.TarError, OSError, EOFError):
         yield archive.name, None  # damaged; what came before is good
 
 
-def _decode(content: bytes | None) -> npt.NDArray[np.uint8] | None:
+def decode_image(content: bytes | None) -> npt.NDArray[np.uint8] | None:
     if content is None:
         return None
     try:
@@ -123,7 +123,9 @@ class PhotoPool:
             return cached
         names, sizes, weights, parts, skipped = [], [], [], [], []
         with ThreadPoolExecutor(2) as pool:
-            for (name, content), image in zip(files, pool.map(_decode, (c for _, c in files)), strict=True):
+            for (name, content), image in zip(
+                files, pool.map(decode_image, (c for _, c in files)), strict=True
+            ):
                 if content is None or image is None:
                     skipped.append(name)
                     continue

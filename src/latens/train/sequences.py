@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from latens.errors import LatensError, TrainingError
 from latens.io import VIDEO_FORMATS, printable
-from latens.train.data import _SUFFIXES, CropSampler, PhotoPool, _content, _decode
+from latens.train.data import IMAGE_SUFFIXES, CropSampler, PhotoPool, decode_image, read_content
 
 __all__ = ["Clip", "ClipPool", "SequenceSampler"]
 
@@ -54,7 +54,7 @@ class Clip(NamedTuple):
             return [self.frames[n] for n in numbers]
         found: list[Frames] = []
         for path in (self.files[n] for n in numbers):
-            image = _decode(_content(path))
+            image = decode_image(read_content(path))
             if image is None or (found and image.shape != found[0].shape):
                 raise TrainingError(
                     f"{printable(path)}: cannot be read, or of another size than its neighbours"
@@ -93,7 +93,7 @@ class ClipPool:
                     self.clips.append(Clip(path.name, _frames_of(path, cache)))
                 except LatensError:
                     self.skipped.append(path.name)
-            elif suffix in _SUFFIXES and path.is_file():
+            elif suffix in IMAGE_SUFFIXES and path.is_file():
                 folders.setdefault(path.parent, []).append(path)
         for folder, images in folders.items():
             # im1, im2, ... im10: by number.

@@ -25,9 +25,9 @@ from latens.models.video.google import FLOW_UNITS, ScaleSpaceFlow
 from latens.zoo.architectures import entry
 from latens.zoo.cards import cards
 from latens.zoo.pretrained import load_pretrained, read_checkpoint
-from latens.zoo.weights import LoadedModel, _canonical, _released_bytes, load_released, packed
-from latens.zoo.weights import _frozen as _frozen_image
-from latens.zoo.weights import _parse as _parse_image
+from latens.zoo.weights import LoadedModel, canonical, load_released, packed, released_bytes
+from latens.zoo.weights import frozen as frozen_image
+from latens.zoo.weights import parse as parse_image
 
 __all__ = ["LoadedVideoModel", "load_video", "save_video"]
 
@@ -125,8 +125,8 @@ def _frozen_conditional(model: LatensVideo, image: LoadedModel, name: str, notes
     if any(card.id == image.id and card.sha256 == image.weights_id for card in cards()):
         metadata |= {"image": image.id, "image_sha256": image.weights_id}
     else:
-        tensors["image"] = torch.frombuffer(bytearray(_frozen_image(image.base, image.id)), dtype=torch.uint8)
-    return _canonical(save_tensors(tensors, metadata))
+        tensors["image"] = torch.frombuffer(bytearray(frozen_image(image.base, image.id)), dtype=torch.uint8)
+    return canonical(save_tensors(tensors, metadata))
 
 
 def _frozen(model: ScaleSpaceFlow, name: str, notes: str = "") -> bytes:
@@ -143,7 +143,7 @@ def _frozen(model: ScaleSpaceFlow, name: str, notes: str = "") -> bytes:
         "config": json.dumps(config),
         "notes": notes,
     }
-    return _canonical(save_tensors(tensors, metadata))
+    return canonical(save_tensors(tensors, metadata))
 
 
 def load_video(model: str | os.PathLike[str], *, flow_unit: str | None = None) -> LoadedVideoModel:
@@ -185,7 +185,7 @@ def load_video(model: str | os.PathLike[str], *, flow_unit: str | None = None) -
 
 @lru_cache(maxsize=2)
 def _load_released(name: str) -> LoadedVideoModel:
-    return _parse(_released_bytes(name, "video"), name)
+    return _parse(released_bytes(name, "video"), name)
 
 
 @lru_cache(maxsize=2)
@@ -288,7 +288,7 @@ def _parse_conditional(
     elif embedded.dtype != torch.uint8:
         raise ModelError(f"{shown}: its image model is damaged")
     else:
-        image = _parse_image(embedded.numpy().tobytes(), f"{shown}, image model")
+        image = parse_image(embedded.numpy().tobytes(), f"{shown}, image model")
     network_state, entropy_state = _split(tensors, shown)
     try:
         config = LatensVideoConfig.from_dict(json.loads(metadata.get("config", "")))

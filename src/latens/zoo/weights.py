@@ -97,10 +97,10 @@ def save(
     if Path(path).suffix != _SUFFIX:
         raise ModelError(f"{printable(path)}: the name of a weights file must end in {_SUFFIX}")
     check_output(path, force=force)
-    atomic_write(path, _frozen(model, name, notes), force=force)
+    atomic_write(path, frozen(model, name, notes), force=force)
 
 
-def _frozen(model: LatensBase | CompressionModel, name: str, notes: str = "") -> bytes:
+def frozen(model: LatensBase | CompressionModel, name: str, notes: str = "") -> bytes:
     """The weights file of a trained model."""
     state = {k: v.detach().cpu() for k, v in model.state_dict().items()}
     if isinstance(model, LatensBase):
@@ -125,7 +125,7 @@ def _frozen(model: LatensBase | CompressionModel, name: str, notes: str = "") ->
         "config": json.dumps(config),
         "notes": notes,
     }
-    return _canonical(save_tensors(tensors, metadata))
+    return canonical(save_tensors(tensors, metadata))
 
 
 def packed(state: Mapping[str, Tensor], entropy: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -143,7 +143,7 @@ def _architecture(name: str, shown: str) -> type[CompressionModel]:
     raise ModelError(f"{shown}: {printable(name)[:80]} is not an image architecture of the zoo")
 
 
-def _canonical(data: bytes) -> bytes:
+def canonical(data: bytes) -> bytes:
     """The same file with its metadata in alphabetical order: safetensors writes them in any order, and the
     same weights must give the same bytes, for their hash is their identity."""
     length = int.from_bytes(data[:8], "little")
@@ -186,13 +186,13 @@ def load_released(model: str) -> LoadedModel:
         UnknownModelError: this release does not have the model.
         WrongWeightsError: its file is not the one that was released.
     """
-    loaded = _parse(_released_bytes(model, "image"), model)
+    loaded = parse(released_bytes(model, "image"), model)
     if loaded.id != model:
         raise WrongWeightsError(f"the weights of {model} call themselves {loaded.id}; install Latens again")
     return loaded
 
 
-def _released_bytes(model: str, media: str) -> bytes:
+def released_bytes(model: str, media: str) -> bytes:
     """The weights file of a released model, checked."""
     released = card(model)
     if released.media != media:
@@ -222,13 +222,13 @@ def _published(name: str) -> tuple[str, int | None, str] | None:
 def _load_published(name: str) -> LoadedModel:
     architecture, quality, metric = _published(name) or (name, None, "mse")
     make = functions("image")[architecture]
-    return _parse(_frozen(make(quality=quality, metric=metric, pretrained=True).eval(), name), name)
+    return parse(frozen(make(quality=quality, metric=metric, pretrained=True).eval(), name), name)
 
 
 @lru_cache(maxsize=4)
 def _load_file(path: Path, mtime_ns: int, size: int) -> LoadedModel:
     """Cached until the file changes."""
-    return _parse(_read(path), printable(path))
+    return parse(_read(path), printable(path))
 
 
 def _read(path: Path) -> bytes:
@@ -268,7 +268,7 @@ def _check_finite(tensors: dict[str, Tensor], shown: str) -> None:
             raise ModelError(f"{shown}: {printable(name)} has values that are not finite")
 
 
-def _parse(data: bytes, shown: str) -> LoadedModel:
+def parse(data: bytes, shown: str) -> LoadedModel:
     try:
         tensors = load_tensors(data)
         length = int.from_bytes(data[:8], "little")

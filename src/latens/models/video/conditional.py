@@ -19,9 +19,9 @@ from latens.layers.depthconv import DepthConvBlock
 from latens.models.latens_base import (
     STREAM_SCALE,
     LatensBase,
-    _asinh,
-    _in_float32,
+    asinh,
     first_step_mask,
+    in_float32,
     likelihoods_of_y,
     likelihoods_of_z,
 )
@@ -160,7 +160,7 @@ class LatensVideo(nn.Module):
 
     def hyper_analyse(self, y: Tensor, context: Context, quality: Tensor) -> Tensor:
         """y to z ``(B, hyper, H/64, W/64)``, not yet rounded."""
-        seen = torch.cat([_asinh(y - context.latent), _asinh(context.latent)], dim=1)
+        seen = torch.cat([asinh(y - context.latent), asinh(context.latent)], dim=1)
         z: Tensor = self.h_a(seen).float() + self.image._at_quality(self.z_offset, quality)
         return z
 
@@ -171,8 +171,8 @@ class LatensVideo(nn.Module):
 
     def _mean(self, gate: nn.Module, mean: nn.Module, u: Tensor, context: Context, quality: Tensor) -> Tensor:
         scale = self.image.channel_scale * self.image.gain(quality)
-        kept = torch.sigmoid(_in_float32(gate, u))
-        return kept * context.latent + _in_float32(mean, u) * scale
+        kept = torch.sigmoid(in_float32(gate, u))
+        return kept * context.latent + in_float32(mean, u) * scale
 
     def first_mean(self, features: Tensor, context: Context, quality: Tensor) -> Tensor:
         """Mean of the positions coded first (given for all positions)."""
@@ -241,7 +241,7 @@ class LatensVideo(nn.Module):
                 y = self.image.analyse(x, quality)
             z = self.hyper_analyse(y, context, quality)
             z_hat = quantize_ste(z)
-            index = _in_float32(self.h_scale[-1], self.h_scale[:-1](z_hat))
+            index = in_float32(self.h_scale[-1], self.h_scale[:-1](z_hat))
             features = self.means(z_hat, context)
         knot = self.image.nearest_knot(quality)
         z_likelihoods = likelihoods_of_z(self.prior, z, z_hat, knot, noise=noise)
