@@ -1,12 +1,12 @@
-"""How ``.ltn`` files code latents: tables chosen by integers only, all symbols of a tile in one stream."""
+"""The entropy model of a file: tables chosen by integers only, all symbols of a tile in one stream."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,172 +15,37 @@ from torch import Tensor
 
 from latens.entropy_coding import CdfTables, LaneDecoder, LaneEncoder, choose_lanes
 from latens.errors import ModelError
+from latens.latent_codecs.exact.contexts import Networks, Padded, Parameters, order_of
+from latens.latent_codecs.exact.parts import (
+    ORDERS,
+    PARTS,
+    STEP_BITS,
+    Decoded,
+    Group,
+    Int16,
+    Int64,
+    IntegerTables,
+    Level,
+    Pass,
+)
+from latens.latent_codecs.exact.storage import Store, of_group, of_layers, of_level, of_tables
 from latens.ops.fixed_point import (
     ACTIVATION_MAX,
     ARITHMETIC_VERSION,
     EXACT_LIMIT,
     LINEAR,
     IntegerChain,
-    IntegerLayer,
-    Pointwise,
-    Thresholds,
-    activate,
     halve,
 )
 
-__all__ = ["LATENT_BITS", "QUALITY_MAX", "Decoded", "ExactEntropy", "Group", "IntegerTables", "Level", "Pass"]
-
-Int64 = npt.NDArray[np.int64]
-Int16 = npt.NDArray[np.int16]
-Index = npt.NDArray[np.uint8]
+__all__ = ["LATENT_BITS", "QUALITY_MAX", "ExactEntropy"]
 
 LATENT_BITS = 8  # y, its means and the medians of z are in units of 2^-8
 QUALITY_MAX = 65_535  # in a header
-_STEP_BITS = 16
-_TABLE_MAX = 65_537
 _CHANNELS_MAX = 4096
 _INT16 = 32767.0
-_ORDERS = ("all", "checkerboard", "raster")
-_PARTS = ("side", "channel", "spatial")
 # Entries of tables once padded to one length, far above any model's; it bounds what a hostile file allocates.
 _PADDED_MAX = 1 << 25
-_DTYPES = {np.int16: torch.int16, np.int32: torch.int32, np.int64: torch.int64}
-
-
-@dataclass(frozen=True)
-class IntegerTables:
-    """CDF tables as data: ``sizes[i]`` entries of table i after those of table i - 1, and its first symbol.
-
-    Attributes:
-        entries: int32, all tables one after the other.
-        sizes: int32 ``(n,)``.
-        offsets: int32 ``(n,)``.
-    """
-
-    entries: npt.NDArray[np.int32]
-    sizes: npt.NDArray[np.int32]
-    offsets: npt.NDArray[np.int32]
-
-    def __post_init__(self) -> None:
-        if self.sizes.ndim != 1 or self.sizes.shape != self.offsets.shape or self.entries.ndim != 1:
-            raise ModelError("CDF tables: entries, sizes and offsets must be flat, sizes and offsets alike")
-        if not self.sizes.size or self.sizes.min() < 3 or self.sizes.max() > _TABLE_MAX:
-            raise ModelError(f"CDF tables: expected sizes of 3 to {_TABLE_MAX} entries")
-        if int(self.sizes.sum(dtype=np.int64)) != self.entries.size:
-            raise ModelError("CDF tables: the sizes do not add up to the number of entries")
-
-    @classmethod
-    def from_rows(
-        cls, cdfs: npt.NDArray[Any], sizes: npt.NDArray[Any], offsets: npt.NDArray[Any]
-    ) -> IntegerTables:
-        """From padded rows ``(n, max_size)``."""
-        rows = [row[:size] for row, size in zip(cdfs, sizes, strict=True)]
-        return cls(np.concatenate(rows).astype(np.int32), sizes.astype(np.int32), offsets.astype(np.int32))
-
-    def rows(self, start: int, stop: int) -> list[npt.NDArray[np.int32]]:
-        """The entries of tables ``start`` to ``stop``."""
-        ends = np.cumsum(self.sizes, dtype=np.int64)
-        return [self.entries[ends[i] - self.sizes[i] : ends[i]] for i in range(start, stop)]
-
-    def tables(self, start: int, stop: int) -> CdfTables:
-        """Tables ``start`` to ``stop`` as the coder wants them.
-
-        Raises:
-            TableError: an entry is not valid.
-        """
-        rows = self.rows(start, stop)
-        padded = np.zeros((len(rows), max(row.size for row in rows)), np.int32)
-        for target, row in zip(padded, rows, strict=True):
-            target[: row.size] = row
-        return CdfTables(padded, self.sizes[start:stop], self.offsets[start:stop])
-
-    def update_hash(self, digest: hashlib._Hash) -> None:
-        """Add everything to a hash."""
-        for array in (self.sizes, self.offsets, self.entries):
-            digest.update(len(array).to_bytes(8, "little") + array.astype("<i4").tobytes())
-
-
-@dataclass(frozen=True)
-class Group:
-    """Channels of y that are coded together, and the networks that say how.
-
-    Attributes:
-        channels: how many.
-        order: ``"all"`` positions at once, ``"checkerboard"`` in two steps, or ``"raster"`` in a wavefront.
-        scale, mean: first channel of the scales and of the means (None: all zero) in the sums of the parameters.
-        mean_shift: bits dropped from the sums to make means in units of 2^-8.
-        parameters: 1x1 layers from the parts to these sums; None if the hyper-synthesis gives them itself.
-        parts: what the parameters are made from, in the order of their input: ``"side"`` (the hyper-synthesis),
-            ``"channel"`` and ``"spatial"``.
-        earlier: groups that the channel context sees, in the order of its input.
-        channel: from y of these groups to ``"channel"``.
-        spatial: one layer from y of this group, as far as it is coded, to ``"spatial"``.
-        odd_first: whether a checkerboard begins with positions of odd row plus column.
-    """
-
-    channels: int
-    order: str = "all"
-    scale: int = 0
-    mean: int | None = None
-    mean_shift: int = 0
-    parameters: IntegerChain | None = None
-    parts: tuple[str, ...] = ()
-    earlier: tuple[int, ...] = ()
-    channel: IntegerChain | None = None
-    spatial: IntegerLayer | None = None
-    odd_first: bool = False
-
-
-@dataclass(frozen=True)
-class Level:
-    """What belongs to one rate of a model.
-
-    Attributes:
-        thresholds: for each group, what turns sums of scales into table indexes.
-        z_step: distance between values of z, in units of the hyper-synthesis' input.
-        step: distance between values of y, times 2^16.
-        offsets: for each table index, how far values of y other than zero are moved away from zero, in units of
-            2^-8 steps.
-        context: added to the sums of the spatial contexts.
-    """
-
-    thresholds: tuple[Thresholds, ...]
-    z_step: int = 1
-    step: int = 1 << _STEP_BITS
-    offsets: Int64 | None = None
-    context: Int64 | None = None
-
-
-class Pass(NamedTuple):
-    """Symbols that are coded in one go: those of one group at some positions.
-
-    Attributes:
-        group: number of the group.
-        positions: ``(P,)`` int64, row times width plus column; None for all.
-        indexes: ``(P, C)`` uint8, table of each symbol.
-        means: ``(P, C)`` float64 integers in units of 2^-8; None for zero.
-    """
-
-    group: int
-    positions: Tensor | None
-    indexes: Tensor
-    means: Tensor | None
-
-
-class Decoded(NamedTuple):
-    """Symbols of a tile, and y as both sides have it.
-
-    Attributes:
-        z: ``(C_z, h, w)`` int16.
-        y: ``(C_y, H, W)`` int16.
-        indexes: ``(C_y, H, W)`` uint8.
-        latent: ``(1, C_y, H, W)`` float32, or for a model without y ``(1, C_z, h, w)``.
-    """
-
-    z: Int16
-    y: Int16
-    indexes: Index
-    latent: Tensor
 
 
 class ExactEntropy:
@@ -263,7 +128,7 @@ class ExactEntropy:
             if not fits:
                 raise ModelError(f"entropy model, group {number}: {what}")
 
-        require(group.order in _ORDERS, f"order {group.order!r} is unknown")
+        require(group.order in ORDERS, f"order {group.order!r} is unknown")
         require(1 <= group.channels <= _CHANNELS_MAX, f"{group.channels} channels")
         require((group.order == "all") == (group.spatial is None), "its order does not fit its context")
         require(-16 <= group.mean_shift <= 52, f"means are shifted by {group.mean_shift}")
@@ -271,9 +136,7 @@ class ExactEntropy:
         require(all(0 <= e < number for e in group.earlier), "its context is not decoded before it")
         sums = self.hyper[0].layers[-1].weight.shape[0]
         if group.parameters is not None:
-            require(
-                set(group.parts) <= set(_PARTS) and len(set(group.parts)) == len(group.parts), "its parts"
-            )
+            require(set(group.parts) <= set(PARTS) and len(set(group.parts)) == len(group.parts), "its parts")
             sizes = {"side": self.hyper[0].outputs}
             if group.channel is not None:
                 seen = sum(self.groups[e].channels for e in group.earlier)
@@ -329,7 +192,7 @@ class ExactEntropy:
                 f"entropy model: thresholds {[t.values.size for t in level.thresholds]} do not fit "
                 f"{len(self.groups)} groups and {tables} tables of y"
             )
-        if not 1 <= level.z_step <= ACTIVATION_MAX or not 1 <= level.step <= 1 << 2 * _STEP_BITS:
+        if not 1 <= level.z_step <= ACTIVATION_MAX or not 1 <= level.step <= 1 << 2 * STEP_BITS:
             raise ModelError(f"entropy model: steps {level.z_step} and {level.step} are out of range")
         if level.offsets is not None and (
             level.offsets.shape != (tables,) or not _within(level.offsets, ACTIVATION_MAX)
@@ -399,10 +262,10 @@ class ExactEntropy:
         return self.y_tables.tables(0, len(self.y_tables.sizes))
 
     @cached_property
-    def _networks(self) -> list[_Networks | None]:
+    def _networks(self) -> list[Networks | None]:
         sides = self.hyper[0].outputs if self.hyper else 0
         return [
-            None if group.parameters is None else _Networks(group, group.parameters, sides)
+            None if group.parameters is None else Networks(group, group.parameters, sides)
             for group in self.groups
         ]
 
@@ -452,16 +315,16 @@ class ExactEntropy:
         for k, (group, span) in enumerate(zip(self.groups, spans, strict=True)):
             networks = self._networks[k]
             window = None if networks is None else networks.window
-            parameters = _Parameters(group, networks, level.context, sides)
+            parameters = Parameters(group, networks, level.context, sides)
             if group.channel is not None:
                 earlier = torch.cat([values[:, spans[e]] for e in group.earlier], dim=1)
                 parameters.add("channel", group.channel.activations(earlier.view(1, height, width, -1)))
             # From here on, everything is in the order in which positions are coded.
-            order, counts = _order_of(group, height, width)
+            order, counts = order_of(group, height, width)
             decoded = None
             if window is not None and order is not None:
                 parameters.sort(order)
-                decoded = _Padded(window, height, width, order)
+                decoded = Padded(window, height, width, order)
             coded: list[tuple[Tensor, Tensor, Tensor]] = []
             start = 0
             for time, count in enumerate(counts):
@@ -493,8 +356,8 @@ class ExactEntropy:
         if level.offsets is not None:
             offsets = torch.from_numpy(level.offsets.astype(np.float64))[indexes.long()]
             values += torch.sign(values) * offsets
-        if level.step != 1 << _STEP_BITS:
-            values = halve(values.mul_(level.step), _STEP_BITS)
+        if level.step != 1 << STEP_BITS:
+            values = halve(values.mul_(level.step), STEP_BITS)
         if means is not None:
             values += means
         return values.clamp_(-ACTIVATION_MAX, ACTIVATION_MAX)
@@ -507,7 +370,7 @@ class ExactEntropy:
             knot, skip: as for :meth:`encode`.
         """
         take = self._rows(y[0])
-        step = self._level(knot).step / (1 << _STEP_BITS)
+        step = self._level(knot).step / (1 << STEP_BITS)
 
         def quantise(part: Pass) -> Tensor:
             target = take(part)
@@ -612,38 +475,15 @@ class ExactEntropy:
         """Everything as integer tensors, to be stored with the weights."""
         arrays: dict[str, npt.NDArray[Any]] = {"medians": self.medians}
         arrays["z.bits"] = np.array([self.z_bits], np.int32)
-        arrays |= _of_tables("z", self.z_tables)
+        arrays |= of_tables("z", self.z_tables)
         if self.y_tables is not None:
-            arrays |= _of_tables("y", self.y_tables)
+            arrays |= of_tables("y", self.y_tables)
         for i, chain in enumerate(self.hyper):
-            arrays |= _of_layers(f"hyper.{i}", chain.layers)
+            arrays |= of_layers(f"hyper.{i}", chain.layers)
         for k, group in enumerate(self.groups):
-            mean = -1 if group.mean is None else group.mean
-            form = [
-                group.channels,
-                _ORDERS.index(group.order),
-                group.scale,
-                mean,
-                group.mean_shift,
-                group.odd_first,
-            ]
-            arrays[f"groups.{k}.form"] = np.array(form, np.int32)
-            arrays[f"groups.{k}.parts"] = np.array([_PARTS.index(p) for p in group.parts], np.int32)
-            arrays[f"groups.{k}.earlier"] = np.array(group.earlier, np.int32)
-            for name in ("channel", "parameters"):
-                chain_or_none = getattr(group, name)
-                if chain_or_none is not None:
-                    arrays |= _of_layers(f"groups.{k}.{name}", chain_or_none.layers)
-            if group.spatial is not None:
-                arrays |= _of_layers(f"groups.{k}.spatial", [group.spatial])
+            arrays |= of_group(f"groups.{k}", group)
         for i, level in enumerate(self.levels):
-            arrays[f"levels.{i}.steps"] = np.array([level.z_step, level.step], np.int64)
-            for k, thresholds in enumerate(level.thresholds):
-                arrays[f"levels.{i}.thresholds.{k}"] = thresholds.values
-            for name in ("offsets", "context"):
-                array_or_none = getattr(level, name)
-                if array_or_none is not None:
-                    arrays[f"levels.{i}.{name}"] = array_or_none
+            arrays |= of_level(f"levels.{i}", level)
         # Copies: who gets them may write to them, and safetensors takes none that share memory.
         return {name: torch.from_numpy(np.array(array, order="C")) for name, array in arrays.items()}
 
@@ -655,20 +495,20 @@ class ExactEntropy:
             ModelError: something is missing, of the wrong type, or out of range.
             TableError: a CDF table is not valid.
         """
-        store = _Store(tensors)
+        store = Store(tensors)
         (z_bits,) = store.get("z.bits", np.int32, 1, 1).tolist()
         hyper = [IntegerChain(store.layers(f"hyper.{i}")) for i in range(2) if store.has(f"hyper.{i}.")]
         groups: list[Group] = []
         while store.has(f"groups.{len(groups)}."):
-            groups.append(_group(store, f"groups.{len(groups)}."))
+            groups.append(store.group(f"groups.{len(groups)}"))
         levels: list[Level] = []
         while store.has(f"levels.{len(levels)}."):
-            levels.append(_stored_level(store, f"levels.{len(levels)}.", len(groups)))
+            levels.append(store.level(f"levels.{len(levels)}", len(groups)))
         result = cls(
-            _tables(store, "z"),
+            store.tables("z"),
             store.get("medians", np.int64, 1),
             z_bits=z_bits,
-            y_tables=_tables(store, "y") if store.has("y.") else None,
+            y_tables=store.tables("y") if store.has("y.") else None,
             hyper=hyper,
             groups=groups,
             levels=levels,
@@ -681,263 +521,6 @@ class ExactEntropy:
         return result
 
 
-# -- contexts ----------------------------------------------------------------------------------------------------
-
-
-class _Networks:
-    """The parameter networks of a group, cut where inputs become known: those of some positions, or of all at once."""
-
-    def __init__(self, group: Group, chain: IntegerChain, sides: int) -> None:
-        first, *others = chain.layers
-        sizes = {
-            "side": sides,
-            "channel": 0 if group.channel is None else group.channel.outputs,
-            "spatial": 0 if group.spatial is None else group.spatial.channels,
-        }
-        ends = np.cumsum([sizes[part] for part in group.parts])
-        columns = np.split(first.weight[:, :, 0, 0], ends[:-1], axis=1)
-        matrices = dict(zip(group.parts, columns, strict=True))
-        self.first = first
-        self.parts = {
-            part: Pointwise([first], {0: matrices[part]}) for part in group.parts if part != "spatial"
-        }
-        self.others = Pointwise(others) if others else None
-        self.biases = [_row(layer.bias) for layer in chain.layers]
-        self.window = None if group.spatial is None else _Window(group.spatial)
-        self.contextual = None
-        if group.spatial is not None and self.window is not None:
-            own = {0: self.window.matrix, 1: matrices["spatial"]}
-            self.contextual = Pointwise([group.spatial, first, *others], own)
-
-
-def _row(values: Int64) -> Tensor:
-    return torch.from_numpy(np.asarray(values, np.int64))[None]
-
-
-class _Parameters:
-    """Sums of scales and means of one group, wherever they are asked for."""
-
-    def __init__(
-        self, group: Group, networks: _Networks | None, context: Int64 | None, sides: list[Tensor]
-    ) -> None:
-        self.group, self.sides, self.networks = group, sides, networks
-        if networks is None:
-            return
-        self.crew = Pointwise.crew()
-        # What does not depend on the order of positions is multiplied once, for all of them.
-        self.start = networks.biases[0]
-        self.add("side", sides[0])
-        if group.spatial is not None:
-            self.bias = _row(group.spatial.bias if context is None else group.spatial.bias + context)
-
-    def add(self, part: str, values: Tensor) -> None:
-        """Take note of a part of the inputs ``(..., C)``, known at all positions."""
-        if self.networks is not None:
-            flat = values.reshape(-1, values.shape[-1]).to(torch.int32)
-            self.start = self.networks.parts[part].sums(flat, [self.start], self.crew)
-
-    def sort(self, order: Tensor) -> None:
-        """From here on, rows are numbers in an order of positions."""
-        self.start = self.start[order]
-
-    def at(self, rows: slice, seen: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """``(P, C)`` sums of scales and, where there are means, of means.
-
-        Args:
-            rows: positions.
-            seen: what a spatial context looks at there, ``(P, taps * C)`` int32; None for no context.
-        """
-        group, networks = self.group, self.networks
-        if networks is None:
-            flat = [side.view(-1, side.shape[-1])[rows] for side in self.sides]
-            mean = None if group.mean is None else _channels(flat[-1], group.mean, group.channels)
-            return _channels(flat[0], group.scale, group.channels), mean
-        start = self.start[rows]
-        if seen is not None and networks.contextual is not None:
-            sums = networks.contextual.sums(seen, [self.bias, start, *networks.biases[1:]], self.crew)
-        elif networks.others is not None:
-            hidden = activate(start.double(), networks.first).to(torch.int32)
-            sums = networks.others.sums(hidden, networks.biases[1:], self.crew)
-        else:
-            sums = start
-        mean = None if group.mean is None else sums[:, group.mean : group.mean + group.channels].double()
-        return sums[:, group.scale : group.scale + group.channels].double(), mean
-
-
-class _Window:
-    """A spatial layer as one matrix: its taps that are not zero, and the positions that they look at.
-
-    Attributes:
-        rows, columns: of each tap, from the upper left corner of the kernel.
-        matrix: ``(out, taps * in)``.
-    """
-
-    def __init__(self, layer: IntegerLayer) -> None:
-        self.reach, self.inputs = layer.weight.shape[2] // 2, layer.weight.shape[1]
-        weight = layer.weight.reshape(*layer.weight.shape[:2], -1)
-        # One tap is kept where all are zero: a matrix needs a column.
-        used = np.flatnonzero(weight.any(axis=(0, 1))) if weight.any() else np.zeros(1, np.int64)
-        self.rows, self.columns = (torch.from_numpy(a) for a in np.divmod(used, 2 * self.reach + 1))
-        self.matrix = weight[:, :, used].transpose(0, 2, 1).reshape(weight.shape[0], -1)
-
-
-class _Padded:
-    """y of one group as far as it is decoded, with a border of zeros, for its spatial context.
-
-    Args:
-        window: what a position sees.
-        height, width: positions.
-        order: in which they are coded; rows are numbers in it.
-    """
-
-    def __init__(self, window: _Window, height: int, width: int, order: Tensor) -> None:
-        reach = window.reach
-        pitch = width + 2 * reach
-        self.latent = torch.zeros(
-            ((height + 2 * reach) * pitch, window.inputs), dtype=torch.int32, device="cpu"
-        )
-        # Where the window of each position begins.
-        corners = order + (order // width) * 2 * reach
-        self.places = corners[:, None] + (window.rows * pitch + window.columns)
-        self.centres = corners + reach * (pitch + 1)
-
-    def seen(self, rows: slice) -> Tensor:
-        """What the windows of positions hold: ``(P, taps * C)``."""
-        places = self.places[rows]
-        return self.latent.index_select(0, places.view(-1)).view(len(places), -1)
-
-    def put(self, rows: slice, values: Tensor) -> None:
-        self.latent.index_copy_(0, self.centres[rows], values.to(torch.int32))
-
-
-def _order_of(group: Group, height: int, width: int) -> tuple[Tensor | None, list[int]]:
-    """Positions in the order in which they are coded (None: as they are), and how many at each time."""
-    if group.spatial is None:
-        return None, [height * width]
-    rows, columns = (torch.from_numpy(a.ravel()) for a in np.indices((height, width)))
-    if group.order == "checkerboard":
-        times = (rows + columns + group.odd_first) % 2
-    else:
-        # Positions that are coded together see only positions of smaller times.
-        times = columns + (group.spatial.weight.shape[2] // 2 + 1) * rows
-    return torch.argsort(times, stable=True), torch.bincount(times).tolist()
-
-
 def _within(values: Int64, limit: int) -> bool:
     """Not by magnitudes: that of the smallest integer is negative."""
     return bool(values.min() >= -limit and values.max() <= limit)
-
-
-def _channels(sums: Tensor, start: int, count: int) -> Tensor:
-    """Some channels of sums ``(..., C)``, to be overwritten."""
-    part = sums[..., start : start + count]
-    return part if part.shape == sums.shape else part.contiguous()
-
-
-# -- storage -----------------------------------------------------------------------------------------------------
-
-
-def _of_tables(prefix: str, tables: IntegerTables) -> dict[str, npt.NDArray[Any]]:
-    return {
-        f"{prefix}.entries": tables.entries,
-        f"{prefix}.sizes": tables.sizes,
-        f"{prefix}.offsets": tables.offsets,
-    }
-
-
-def _of_layers(prefix: str, layers: Sequence[IntegerLayer]) -> dict[str, npt.NDArray[Any]]:
-    arrays: dict[str, npt.NDArray[Any]] = {}
-    for i, layer in enumerate(layers):
-        arrays[f"{prefix}.{i}.weight"] = layer.weight.astype(np.int16)
-        arrays[f"{prefix}.{i}.bias"] = layer.bias
-        arrays[f"{prefix}.{i}.form"] = np.array(layer.form, np.int32)
-    return arrays
-
-
-class _Store:
-    """Tensors of a file, each checked when it is taken."""
-
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        self.tensors = tensors
-        self.used: set[str] = set()
-        self.prefixes = {
-            name[: i + 1]
-            for name in tensors
-            for i in range(len(name))
-            if name[i] == "." or i + 1 == len(name)
-        }
-
-    def has(self, name: str) -> bool:
-        """Whether there is a tensor of this name, or below it if it ends in a dot."""
-        return name in self.prefixes
-
-    def get(
-        self, name: str, dtype: type[np.generic], ndim: int, size: int | None = None, *, empty: bool = False
-    ) -> npt.NDArray[Any]:
-        tensor = self.tensors.get(name)
-        if tensor is None:
-            raise ModelError(f"entropy model: {name} is missing")
-        fits = tensor.dtype == _DTYPES[dtype] and tensor.ndim == ndim and (empty or tensor.numel())
-        if not fits or (size is not None and tensor.numel() != size):
-            raise ModelError(f"entropy model: {name} is {tensor.dtype} {tuple(tensor.shape)}")
-        self.used.add(name)
-        return tensor.numpy()
-
-    def layers(self, prefix: str) -> list[IntegerLayer]:
-        found: list[IntegerLayer] = []
-        while f"{prefix}.{len(found)}.weight" in self.tensors:
-            own = f"{prefix}.{len(found)}."
-            shift, activation, shuffle, up, top = self.get(own + "form", np.int32, 1, 5).tolist()
-            weight = self.get(own + "weight", np.int16, 4).astype(np.int64)
-            bias = self.get(own + "bias", np.int64, 1)
-            found.append(IntegerLayer(weight, bias, shift, activation, shuffle, up, top))
-        return found
-
-    def check_all_used(self) -> None:
-        unknown = sorted(self.tensors.keys() - self.used)
-        if unknown:
-            raise ModelError(f"entropy model: {unknown[0]!r:.80} is not known to this release")
-
-
-def _tables(store: _Store, prefix: str) -> IntegerTables:
-    return IntegerTables(
-        *(store.get(f"{prefix}.{part}", np.int32, 1) for part in ("entries", "sizes", "offsets"))
-    )
-
-
-def _group(store: _Store, prefix: str) -> Group:
-    channels, order, scale, mean, shift, odd = store.get(prefix + "form", np.int32, 1, 6).tolist()
-    parts = store.get(prefix + "parts", np.int32, 1, empty=True).tolist()
-    if not 0 <= order < len(_ORDERS) or odd not in (0, 1) or not all(0 <= p < len(_PARTS) for p in parts):
-        raise ModelError(
-            f"entropy model: {prefix}form or parts have values that are not known to this release"
-        )
-    chains = {
-        name: IntegerChain(store.layers(prefix + name)) if store.has(f"{prefix}{name}.") else None
-        for name in ("channel", "parameters")
-    }
-    spatial = store.layers(prefix + "spatial")
-    if len(spatial) > 1:
-        raise ModelError(f"entropy model: {prefix}spatial has {len(spatial)} layers, expected 1")
-    return Group(
-        channels=channels,
-        order=_ORDERS[order],
-        scale=scale,
-        mean=None if mean < 0 else mean,
-        mean_shift=shift,
-        parts=tuple(_PARTS[p] for p in parts),
-        earlier=tuple(store.get(prefix + "earlier", np.int32, 1, empty=True).tolist()),
-        spatial=spatial[0] if spatial else None,
-        odd_first=bool(odd),
-        **chains,
-    )
-
-
-def _stored_level(store: _Store, prefix: str, groups: int) -> Level:
-    z_step, step = store.get(prefix + "steps", np.int64, 1, 2).tolist()
-    thresholds = tuple(Thresholds(store.get(f"{prefix}thresholds.{k}", np.int64, 1)) for k in range(groups))
-    offsets, context = (
-        store.get(prefix + name, np.int64, 1) if store.has(prefix + name) else None
-        for name in ("offsets", "context")
-    )
-    return Level(thresholds, z_step, step, offsets, context)
