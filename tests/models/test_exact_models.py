@@ -28,7 +28,8 @@ from latens.latent_codecs.exact import Pass
 from latens.layers import GDN
 from latens.models import CompressionModel
 from latens.models.exact import exact_entropy, gaussian_hyperprior
-from latens.ops.fixed_point import RELU, steps_of
+from latens.ops.conversion import steps_of
+from latens.ops.fixed_point import RELU
 from latens.zoo import entries
 
 WITH_Y = [name for name in CASES if not name.startswith("FactorizedPrior")]

@@ -28,7 +28,7 @@ from latens.models.latens_base import (
     freeze,
     gaussian_likelihood,
 )
-from latens.ops.fixed_point import draw_symbols
+from latens.ops.conversion import draw_symbols
 from latens.train.objectives import rate_and_distortion
 from latens.zoo import LoadedModel
 

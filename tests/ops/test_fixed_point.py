@@ -17,18 +17,21 @@ from torch import Tensor, nn
 from latens.errors import ModelError, ShapeError
 from latens.layers import CheckerboardMaskedConv2d, MaskedConv2d
 from latens.ops import fixed_point
+from latens.ops.conversion import (
+    Converted,
+    Part,
+    Step,
+    convert,
+    draw_symbols,
+    steps_of,
+)
 from latens.ops.fixed_point import (
     IntegerChain,
     IntegerLayer,
-    Part,
     Pointwise,
-    Step,
     Thresholds,
-    convert,
-    draw_symbols,
     reference_activate,
     reference_sums,
-    steps_of,
 )
 
 Int64 = npt.NDArray[np.int64]
@@ -568,7 +571,7 @@ def samples(channels: int = 4, count: int = 4) -> list[Tensor]:
     return [given_to(rng.integers(-12, 13, (channels, 9, 7))) for _ in range(count)]
 
 
-def converted(network: nn.Module, last: str = "sums") -> fixed_point.Converted:
+def converted(network: nn.Module, last: str = "sums") -> Converted:
     return convert(steps_of(network, "h_s"), [Part(4, 0)], samples(), "h_s", last=last)
 
 
@@ -630,7 +633,7 @@ def test_a_limit_of_activations_is_kept() -> None:
     np.testing.assert_allclose(got, [[[0, 0, 40, 120, 240, 255, 255]]], rtol=2e-4)
 
 
-def digest(exact: fixed_point.Converted) -> str:
+def digest(exact: Converted) -> str:
     result = hashlib.sha256(str(exact.exponent).encode())
     for layer in exact.chain.layers:
         result.update(f"{layer.weight.shape} {layer.form}".encode())

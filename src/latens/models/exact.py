@@ -40,18 +40,16 @@ from latens.models.google import (
     ScaleHyperprior,
 )
 from latens.models.vbr import ScaleHyperpriorVbr
-from latens.ops.fixed_point import (
-    LINEAR,
+from latens.ops.conversion import (
     Converted,
     Part,
     Step,
-    Thresholds,
     convert,
     draw_bits,
     draw_symbols,
-    halve,
     steps_of,
 )
+from latens.ops.fixed_point import LINEAR, Thresholds, halve
 
 __all__ = ["compress", "decompress", "exact_entropy", "gaussian_hyperprior", "hyper_analysis"]
 
@@ -386,7 +384,7 @@ def gaussian_hyperprior(
 
     Args:
         bottleneck: of z.
-        scale_network, mean_network: from z to scales and to means; see :func:`latens.ops.fixed_point.steps_of`.
+        scale_network, mean_network: from z to scales and to means; see :func:`latens.ops.conversion.steps_of`.
         gaussian: of y.
 
     Raises:

@@ -23,7 +23,8 @@ from latens.errors import ModelError, TableError
 from latens.latent_codecs.exact import ExactEntropy, Group, IntegerTables, Level
 from latens.layers.depthconv import DepthConvBlock
 from latens.ops import quantize_ste
-from latens.ops.fixed_point import Part, Thresholds, convert, draw_symbols, steps_of
+from latens.ops.conversion import Part, convert, draw_symbols, steps_of
+from latens.ops.fixed_point import Thresholds
 
 __all__ = ["LatensBase", "LatensBaseConfig", "LogisticMixturePrior", "freeze", "freeze_parts"]
 

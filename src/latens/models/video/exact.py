@@ -17,7 +17,8 @@ from latens.models.latens_base import freeze_parts
 from latens.models.video.conditional import LatensVideo
 from latens.models.video.google import Hyperprior, ScaleSpaceFlow
 from latens.models.video.motion import MotionCoder, make_tables
-from latens.ops.fixed_point import RELU, Step, steps_of
+from latens.ops.conversion import Step, steps_of
+from latens.ops.fixed_point import RELU
 
 __all__ = ["PARTS", "ConditionalEntropy", "ExactLatents"]
 
