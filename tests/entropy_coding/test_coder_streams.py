@@ -306,7 +306,7 @@ def test_lane_count(lanes: int) -> None:
 
 
 def test_choose_lanes() -> None:
-    counts = [0, 8191, 8192, 16_383, 16_384, 32_767, 32_768, 10**9]
+    counts = [0, 2**18 - 1, 2**18, 2**19 - 1, 2**19, 2**20 - 1, 2**20, 10**9]
     assert [choose_lanes(n) for n in counts] == [1, 1, 2, 2, 4, 4, 8, 8]
 
 
