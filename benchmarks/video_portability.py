@@ -83,7 +83,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("clip")
-    parser.add_argument("models", nargs="*", default=["latens-video-4"])
+    parser.add_argument("models", nargs="*", default=["latens-video-5"])
     parser.add_argument("--frames", type=int, default=300)
     parser.add_argument("--gop", type=int, default=30)
     parser.add_argument("--quality", default="40")

@@ -121,10 +121,10 @@ def test_find_says_what_it_found(latens: Run, photos: Path, work: Path) -> None:
         (("find", "x.png", "-t", "30", "-c", "none"), "no such codec"),
         (("find", "x.png", "-t", "30", "--metric", "beauty"), "expected one of"),
         (("eval", "empty"), "no images in it"),
-        (("eval", "x.png", "-m", "latens-base-5", "--checkpoint", "c"), "are for architectures"),
-        (("eval", "x.png", "-m", "latens-base-5", "--entropy-estimation"), "architectures of the zoo only"),
-        (("eval", "x.png", "-m", "latens-base-5", "--vbr-steps", "1"), "no model of variable rate"),
-        (("eval", "x.png", "-m", "latens-base-5", "-q", "101"), "not in 0 to 100"),
+        (("eval", "x.png", "-m", "latens-base-6", "--checkpoint", "c"), "are for architectures"),
+        (("eval", "x.png", "-m", "latens-base-6", "--entropy-estimation"), "architectures of the zoo only"),
+        (("eval", "x.png", "-m", "latens-base-6", "--vbr-steps", "1"), "no model of variable rate"),
+        (("eval", "x.png", "-m", "latens-base-6", "-q", "101"), "not in 0 to 100"),
     ],
 )
 def test_mistakes_are_explained(fails: Fails, work: Path, arguments: tuple[str, ...], message: str) -> None:

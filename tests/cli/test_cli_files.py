@@ -94,8 +94,8 @@ def test_info_describes_every_byte(latens: Run, ltn_file: Path) -> None:
 
 
 def test_models_and_version_and_help(latens: Run) -> None:
-    assert b"latens-base-5" in latens("models").out
-    assert "latens-base-5" in [card["id"] for card in json.loads(latens("models", "--json").out)]
+    assert b"latens-base-6" in latens("models").out
+    assert "latens-base-6" in [card["id"] for card in json.loads(latens("models", "--json").out)]
     assert re.fullmatch(rb"latens \d+\.\d+\.\d+\S*\n", latens("--version").out)
     for arguments in ((), ("--help",), ("-h",)):
         result = latens(*arguments)
@@ -364,7 +364,7 @@ def _varint(value: int) -> bytes:
 def test_unknown_models_and_wrong_weights(
     latens: Run, fails: Fails, ltn_file: Path, ltn_bytes: bytes, photo: Path, work: Path, model: Any
 ) -> None:
-    assert "photo.ltn: unknown model 'tiny-1'; this release knows latens-base-5" in fails(
+    assert "photo.ltn: unknown model 'tiny-1'; this release knows latens-base-6" in fails(
         "decode", ltn_file, "-o", "x.png"
     )
     assert "unknown model 'none'" in fails("encode", photo, "-o", "x.ltn", "-m", "none")

@@ -40,7 +40,7 @@ def shell(line: str, folder: Path, **variables: str) -> subprocess.CompletedProc
         ("latens info - </dev/null", 2, b"latens: error: standard input: the file is empty\n"),
         ("latens info missing 2>&-", 2, b""),
         ("latens info missing 2>/dev/full", 2, b""),
-        ("latens models 2>&- | grep -q latens-base-5", 0, b""),
+        ("latens models 2>&- | grep -q latens-base-6", 0, b""),
         ("latens info photo.ltn | true; test ${PIPESTATUS[0]} -lt 2", 0, b""),
         ("latens decode - </dev/zero", 2, b"latens: error: standard input: " + NOT_LTN),
         ("latens info /dev/zero", 2, b"latens: error: /dev/zero: " + NOT_LTN),

@@ -355,7 +355,7 @@ def test_gaussian_pmf_is_scipys() -> None:
 
 def test_models_are_recognised(tmp_path: Path, tiny_weights: Path) -> None:
     assert isinstance(inspect.load_subject(tiny_weights), LtnSubject)
-    assert inspect.load_subject("latens-base-5").name == "latens-base-5"
+    assert inspect.load_subject("latens-base-6").name == "latens-base-6"
     save(alive(models.ScaleHyperprior(8, 12)), tmp_path / "classic.safetensors", "classic-1")
     frozen = inspect.load_subject(tmp_path / "classic.safetensors")
     assert (type(frozen), frozen.name) == (LtnSubject, "classic-1")
@@ -372,7 +372,7 @@ def test_models_are_recognised(tmp_path: Path, tiny_weights: Path) -> None:
 
 def test_what_is_no_model_says_so(tmp_path: Path, tiny_model: LoadedModel) -> None:
     with pytest.raises(
-        UnknownModelError, match=r"neither a file nor a model; there are latens-base-5.*mbt2018"
+        UnknownModelError, match=r"neither a file nor a model; there are latens-base-6.*mbt2018"
     ):
         inspect.load_subject("nothing")
     (tmp_path / "text.pth").write_text("no weights")

@@ -192,8 +192,13 @@ def test_frozen_tables_are_the_distributions(tiny_model: LoadedModel) -> None:
     for index in (0, 3, 20, 63):
         row, offset = entropy.y_tables.rows(index, index + 1)[0], int(entropy.y_tables.offsets[index])
         at = np.arange(offset, offset + len(row) - 2)
-        want = scipy.stats.norm.cdf(at + 0.5, scale=SCALES[index]) - scipy.stats.norm.cdf(
-            at - 0.5, scale=SCALES[index]
+        # Gaussians whose scales are a fifth apart, as a rule, and together of the variance of one.
+        u = np.linspace(-6, 6, 2001)
+        scales = SCALES[index] * np.exp(0.2 * u - 0.2**2)[:, None]
+        bins = scipy.stats.norm.cdf((at + 0.5) / scales) - scipy.stats.norm.cdf((at - 0.5) / scales)
+        want = np.average(bins, axis=0, weights=scipy.stats.norm.pdf(u))
+        assert np.average(scales[:, 0] ** 2, weights=scipy.stats.norm.pdf(u)) == pytest.approx(
+            SCALES[index] ** 2, rel=1e-4
         )
         # Every symbol has at least one of 65,536 slots, which wide tables feel.
         np.testing.assert_allclose(np.diff(row)[:-1] / 2**16, want, atol=3e-3 if index == 63 else 2e-4)

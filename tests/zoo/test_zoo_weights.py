@@ -301,7 +301,7 @@ def test_a_released_file_of_another_name_is_refused(released: Callable[..., None
 
 @pytest.mark.parametrize("name", ["latens-base-999", "", "LATENS-BASE-1", "a\x1b[31m"])
 def test_unknown_names_list_the_known_ones(name: str) -> None:
-    with pytest.raises(UnknownModelError, match="latens-base-5") as caught:
+    with pytest.raises(UnknownModelError, match="latens-base-6") as caught:
         load(name)
     assert str(caught.value).isprintable()
 

@@ -382,7 +382,7 @@ def models(
 
       latens models --published
 
-      latens models --exact latens-base-5
+      latens models --exact latens-base-6
     """
     from dataclasses import asdict
 

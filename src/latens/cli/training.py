@@ -122,7 +122,7 @@ def train(
 
       latens update-model final/checkpoint.pt -o mine.safetensors --name mine-1
 
-      latens train tuned/ --data photos/ --branch-from latens-base-5 --decay-steps 2000
+      latens train tuned/ --data photos/ --branch-from latens-base-6 --decay-steps 2000
 
       latens train mean-3/ --data photos/ -a mbt2018-mean -q 3 --steps 500000
 

@@ -11,8 +11,8 @@ from latens.errors import UnknownModelError
 
 __all__ = ["DEFAULT_MODEL", "DEFAULT_VIDEO_MODEL", "ModelCard", "card", "cards", "register_card"]
 
-DEFAULT_MODEL = "latens-base-5"
-DEFAULT_VIDEO_MODEL = "latens-video-4"
+DEFAULT_MODEL = "latens-base-6"
+DEFAULT_VIDEO_MODEL = "latens-video-5"
 
 
 @dataclass(frozen=True)

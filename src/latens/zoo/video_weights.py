@@ -150,7 +150,7 @@ def load_video(model: str | os.PathLike[str], *, flow_unit: str | None = None) -
     """Load a video model.
 
     Args:
-        model: a released one (``latens-video-4``); a weights file; a checkpoint of CompressAI (``.pth.tar``, ``.pth``,
+        model: a released one (``latens-video-5``); a weights file; a checkpoint of CompressAI (``.pth.tar``, ``.pth``,
             ``.pt``) that holds CDF tables; or ``ssf2020-1`` to ``ssf2020-9``, the published weights, which are
             downloaded once.
         flow_unit: of a checkpoint or published weights; ``"corrected"`` if None. See
