@@ -20,7 +20,7 @@ from torch import Tensor
 from latens.errors import TrainingError
 from latens.io import atomic_write, printable, read_image
 
-__all__ = ["CropSampler", "PhotoPool"]
+__all__ = ["IMAGE_SUFFIXES", "CropSampler", "PhotoPool", "decode_image", "read_content"]
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".ppm"}
 _FORMATS = ["PNG", "JPEG", "WEBP", "AVIF", "BMP", "TIFF", "PPM"]
@@ -43,6 +43,7 @@ def _files(source: Path) -> Iterator[tuple[str, bytes | None]]:
 
 
 def read_content(path: Path) -> bytes | None:
+    """What a file holds; None if it cannot be read."""
     try:
         return path.read_bytes() if path.is_file() else None  # a pipe would keep us waiting
     except OSError:
@@ -61,6 +62,7 @@ def _members(archive: Path) -> Iterator[tuple[str, bytes | None]]:
 
 
 def decode_image(content: bytes | None) -> npt.NDArray[np.uint8] | None:
+    """The pixels of an image file ``(H, W, 3)``; None if there are none."""
     if content is None:
         return None
     try:

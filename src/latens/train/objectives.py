@@ -380,19 +380,16 @@ def architecture_of(config: TrainConfig) -> dict[str, Any]:
     """What a checkpoint says about its networks, as plain values."""
     if config.is_default_model:
         return config.model.to_dict()
-    if config.architecture == FLOW_ARCHITECTURE:
-        return {
-            "name": FLOW_ARCHITECTURE,
-            "sizes": list(config.sizes or _FLOW_SIZES),
-            "flow_unit": config.flow_unit,
-        }
-    if config.is_video:
+    if config.architecture == VIDEO_ARCHITECTURE:
         return {
             "name": VIDEO_ARCHITECTURE,
             "image_model": config.image_model,
             "video": config.video.to_dict(),
         }
-    return {"name": config.architecture, "sizes": list(_sizes(config))}
+    described = {"name": config.architecture, "sizes": list(_sizes(config))}
+    if config.architecture == FLOW_ARCHITECTURE:
+        described["flow_unit"] = config.flow_unit
+    return described
 
 
 def model_of(architecture: dict[str, Any]) -> nn.Module:
@@ -435,6 +432,8 @@ def _model_class(architecture: str) -> Any:
 def _sizes(config: TrainConfig) -> tuple[int, ...]:
     if config.sizes:
         return config.sizes
+    if config.architecture == FLOW_ARCHITECTURE:
+        return _FLOW_SIZES
     sizes = next((entry.sizes for entry in zoo.entries() if entry.id == config.architecture), {})
     if 0 in sizes:
         return sizes[0]
@@ -448,12 +447,11 @@ def _sizes(config: TrainConfig) -> tuple[int, ...]:
 
 
 def _zoo_model(config: TrainConfig) -> CompressionModel:
+    make, sizes = _model_class(config.architecture), _sizes(config)
     if config.architecture == FLOW_ARCHITECTURE:
-        sizes = config.sizes or _FLOW_SIZES
         if len(sizes) != 2:
             raise TrainingError(f"{FLOW_ARCHITECTURE}: expected two sizes, N and M, got {list(sizes)}")
         return ScaleSpaceFlow(N=sizes[0], M=sizes[1], flow_unit=config.flow_unit)
-    make, sizes = _model_class(config.architecture), _sizes(config)
     try:
         model = make(*sizes)
     except TypeError as error:

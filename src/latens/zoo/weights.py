@@ -26,7 +26,17 @@ from latens.models.latens_base import LatensBase, LatensBaseConfig, freeze
 from latens.zoo.architectures import entries, functions
 from latens.zoo.cards import DEFAULT_MODEL, card, cards
 
-__all__ = ["LoadedModel", "load", "load_released", "save"]
+__all__ = [
+    "LoadedModel",
+    "canonical",
+    "frozen",
+    "load",
+    "load_released",
+    "packed",
+    "parse",
+    "released_bytes",
+    "save",
+]
 
 _FORMAT = "latens-weights-1"
 _MAX_BYTES = 1 << 30
@@ -269,6 +279,7 @@ def _check_finite(tensors: dict[str, Tensor], shown: str) -> None:
 
 
 def parse(data: bytes, shown: str) -> LoadedModel:
+    """The model of a weights file, everything checked; ``shown`` is its name for messages."""
     try:
         tensors = load_tensors(data)
         length = int.from_bytes(data[:8], "little")
