@@ -180,3 +180,60 @@ def test_gradients_that_are_mostly_zero_have_a_basis(seed: int) -> None:
     optimiser.step()
     assert weight.isfinite().all()
     assert (weight[alive] != 0).any()
+
+
+def degenerate(kind: str) -> torch.Tensor:
+    """Gradients whose factors have few, equal or tiny eigenvalues, or none."""
+    torch.manual_seed(7)
+    if kind == "rank 1":
+        return torch.randn(48, 1) @ torch.randn(1, 32)
+    if kind == "one element":
+        return torch.zeros(48, 32).index_put_((torch.tensor(5), torch.tensor(3)), torch.tensor(2.0))
+    if kind == "orthogonal":
+        return torch.linalg.qr(torch.randn(48, 32))[0]
+    if kind == "tiny":
+        return 1e-30 * torch.randn(48, 32)
+    if kind == "wide range":
+        return torch.randn(48, 32) * torch.logspace(0, -30, 32)
+    return torch.full((48, 32), 1e25)  # its squares are beyond float32
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("kind", ["rank 1", "one element", "orthogonal", "tiny", "wide range", "huge"])
+def test_any_factor_has_a_basis(kind: str, fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the decomposition does not converge, which depends on the machine's LAPACK."""
+
+    def diverge(*args: object) -> None:
+        raise torch.linalg.LinAlgError("linalg.eigh: the algorithm failed to converge")
+
+    if fails:
+        monkeypatch.setattr(torch.linalg, "eigh", diverge)
+    weight = torch.nn.Parameter(torch.zeros(48, 32))
+    optimiser = Soap([weight], lr=0.1, refresh=2)
+    for step in range(7):
+        weight.grad = degenerate(kind) * (1 if step != 4 else 0)
+        optimiser.step()
+        for name, size in (("left_basis", 48), ("right_basis", 32)):
+            basis = optimiser.state[weight][name].double()
+            torch.testing.assert_close(basis.T @ basis, torch.eye(size).double(), rtol=0, atol=1e-4)
+    assert weight.isfinite().all()
+    # Downhill, whatever the basis.
+    assert (weight.double() * degenerate(kind).double()).sum() <= 0
+
+
+def test_what_replaces_the_decomposition_comes_near_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(2)
+    turned = torch.linalg.qr(torch.randn(24, 24, dtype=torch.float64))[0]
+    gradient = (turned * torch.logspace(0, -6, 24, dtype=torch.float64)).float()
+    found = []
+    for fails in (False, True):
+        if fails:
+            error = torch.linalg.LinAlgError("does not converge")
+            monkeypatch.setattr(torch.linalg, "eigh", lambda _, e=error: (_ for _ in ()).throw(e))
+        weight = torch.nn.Parameter(torch.zeros(24, 24))
+        weight.grad = gradient
+        optimiser = Soap([weight])
+        optimiser.step()
+        found.append(optimiser.state[weight]["left_basis"])
+    same = (found[0].T @ found[1]).abs().diagonal()
+    assert (same[:8] > 0.999).all()

@@ -14,6 +14,9 @@ __all__ = ["Soap"]
 _LEAST = 16
 """A side shorter than this is not worth a basis of its own."""
 
+_ITERATIONS = 8
+"""Power iterations towards a first basis, where its decomposition fails."""
+
 
 class Soap(Optimizer):
     """Adam whose moments live in a slowly turning basis of each weight matrix.
@@ -100,9 +103,7 @@ class Soap(Optimizer):
             for name, wanted in zip(("left", "right"), sides, strict=True):
                 if wanted:
                     state[name] = gradient @ gradient.T if name == "left" else gradient.T @ gradient
-                    # In float64: of a matrix that is mostly zero, LAPACK may not find the basis in float32.
-                    basis = torch.linalg.eigh(_unit(state[name]).double())[1].flip(1)
-                    state[f"{name}_basis"] = basis.to(gradient.dtype).contiguous()
+                    state[f"{name}_basis"] = _first_basis(state[name])
         state["step"] += 1
         left, right = state.get("left_basis"), state.get("right_basis")
         change = _turn(_adam(state, _turn(gradient, left, right, back=False), group), left, right, back=True)
@@ -152,13 +153,40 @@ def _unit(factor: Tensor) -> Tensor:
     return factor / largest if largest > torch.finfo(factor.dtype).tiny else torch.eye(len(factor)).to(factor)
 
 
+def _first_basis(factor: Tensor) -> Tensor:
+    """The eigenvectors of a factor, those of the largest eigenvalues first.
+
+    Adam may run in any orthonormal basis. Where there are no eigenvectors to be had, it gets one that comes near
+    them, and :func:`_refresh` goes on from there.
+    """
+    if not factor.isfinite().all():
+        return torch.eye(len(factor)).to(factor)
+    # In float64: of a matrix that is mostly zero, LAPACK may not find the basis in float32.
+    exact = _unit(factor).double()
+    try:
+        basis = torch.linalg.eigh(exact)[1].flip(1)
+    except torch.linalg.LinAlgError:
+        # Of a matrix of low rank it may not find it in float64 either. QR decompositions always end.
+        basis = torch.eye(len(exact)).to(exact)
+        for _ in range(_ITERATIONS):
+            basis, _ = _iterated(exact, basis)
+    return basis.to(factor.dtype).contiguous()
+
+
+def _iterated(factor: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
+    """A basis one power iteration nearer to the eigenvectors, and which vectors of the old one its own come from."""
+    image = factor @ basis
+    # In the order of their eigenvalues, which is what the iteration preserves.
+    order = (image * basis).sum(0).argsort(descending=True)
+    return torch.linalg.qr(image[:, order])[0], order
+
+
 def _refresh(state: dict[str, Any], name: str, axis: int) -> None:
     """One power iteration towards the eigenvectors of a factor; the moments follow."""
     old, factor = state[f"{name}_basis"], state[name]
-    image = _unit(factor) @ old
-    # In the order of their eigenvalues, which is what the iteration preserves.
-    order = (image * old).sum(0).argsort(descending=True)
-    new = torch.linalg.qr(image[:, order])[0]
+    if not factor.isfinite().all():
+        return
+    new, order = _iterated(_unit(factor), old)
     change = old.T @ new
     momentum = state["momentum"]
     state["momentum"] = change.T @ momentum if axis == 0 else momentum @ change
