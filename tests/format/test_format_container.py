@@ -83,7 +83,13 @@ SMALL = replace(HEADER, tile_size=64)
 def small_container() -> Container:
     tiles: list[Tile | None] = [Tile(1000 + k, bytes(range(k, 3 * k))) for k in range(6)]
     return Container(
-        SMALL, tiles, alpha=b"\0\xff" * 7500, icc=b"icc profile", exif=b"II*\0 exif", xmp=b"<x/>"
+        SMALL,
+        tiles,
+        alpha=b"\0\xff" * 7500,
+        icc=b"icc profile",
+        exif=b"II*\0 exif",
+        xmp=b"<x/>",
+        density=((4, 1), (3, 1), ""),
     )
 
 
@@ -130,15 +136,29 @@ def test_a_naive_writer_agrees() -> None:
         [Tile(7, b"stream") for _ in range(6)],
         icc=b"i" * 50,
         xmp=b"x" * 5,
+        density=((300, 1), (11811, 100), "cm"),
     )
     expected = finish(
         raw_header(flags=0b100, quality=513, grid=0x30, skip=3),
         chunk(b"i", zlib.compress(b"i" * 50, 9)),
         chunk(b"x", zlib.compress(b"x" * 5, 9)),
+        chunk(b"d", b"\2" + leb(300) + leb(1) + leb(11811) + leb(100)),
         TILES,
     )
     assert ltn.write(container) == expected
     assert ltn.read(expected) == container
+
+
+@pytest.mark.parametrize("bits", range(9, 17))
+def test_deep_headers(bits: int) -> None:
+    """The bits that are missing to 16 stand in the three highest bits; alpha has two bytes a sample."""
+    header = replace(SMALL, bit_depth=bits)
+    alpha = bytes(range(256)) * (150 * 100 * 2 // 256) + bytes(150 * 100 * 2 % 256)
+    data = ltn.write(Container(header, [Tile(7, b"stream")] * 6, alpha))
+    assert data.startswith(raw_header(flags=0b1000 | (16 - bits) << 5))
+    back = ltn.read(data)
+    assert (back.header.bit_depth, back.header.sample_bytes, back.alpha) == (bits, 2, alpha)
+    assert ("Bits per sample", bits) in ltn.describe(data).fields
 
 
 def test_explicit_colour_and_the_model_prefix() -> None:
@@ -179,7 +199,7 @@ headers = st.builds(
     weights_id=st.binary(min_size=4, max_size=4).map(bytes.hex),
     quality=st.integers(0, 65535),
     channels=st.sampled_from([1, 3]),
-    bit_depth=st.sampled_from([8, 16]),
+    bit_depth=st.integers(8, 16),
     colour=st.builds(ltn.Cicp, st.integers(0, 255), st.integers(0, 255), st.just(0), st.integers(0, 1)),
     tile_size=st.sampled_from([64, 128, 1024, 65536]),
     lanes=st.sampled_from([1, 2, 1024]),
@@ -191,7 +211,7 @@ headers = st.builds(
 def containers(draw: st.DrawFn) -> Container:
     header = draw(headers)
     some = st.none() | st.binary(min_size=1, max_size=50)
-    size = header.width * header.height * header.bit_depth // 8
+    size = header.width * header.height * (1 if header.bit_depth == 8 else 2)
     alpha = None
     if draw(st.booleans()):
         pattern = draw(st.binary(min_size=1, max_size=300))
@@ -203,7 +223,9 @@ def containers(draw: st.DrawFn) -> Container:
             max_size=header.tile_count,
         )
     )
-    return Container(header, list(tiles), alpha, draw(some), draw(some), draw(some))
+    fractions = st.tuples(st.integers(1, 2**35 - 1), st.integers(1, 2**35 - 1))
+    density = draw(st.none() | st.tuples(fractions, fractions, st.sampled_from(["", "inch", "cm", "m"])))
+    return Container(header, list(tiles), alpha, draw(some), draw(some), draw(some), density)
 
 
 @given(containers())
@@ -338,6 +360,11 @@ ALPHA = b"\0" + zlib.compress(bytes(15000))
         (raw_header()[:-1] + b"\0", errors.ChecksumError, "CRC-32"),
         (raw_header(flags=0b01), errors.VersionError, "profile"),
         (raw_header(flags=0b100000), errors.VersionError, "reserved"),
+        (finish(raw_header(), chunk(b"d", b""), TILES), errors.TruncatedError, "density"),
+        (finish(raw_header(), chunk(b"d", b"\4\1\1\1\1"), TILES), errors.VersionError, "density: unit 4"),
+        (finish(raw_header(), chunk(b"d", b"\0\1\0\1\1"), TILES), errors.FormatError, "density"),
+        (finish(raw_header(), chunk(b"d", b"\0\1\1\1\1\1"), TILES), errors.FormatError, "too long"),
+        (finish(raw_header(), chunk(b"d", b"\0\1\1\1") * 2, TILES), errors.TruncatedError, "density"),
         (raw_header(flags=0b10000, colour=bytes([1, 13, 0, 1])), errors.FormatError, "sRGB"),
         (raw_header(flags=0b10000, colour=bytes([1, 13, 1, 1])), errors.FormatError, "matrix"),
         (raw_header(flags=0b10000, colour=bytes([1, 13, 0, 2])), errors.FormatError, "H.273"),
@@ -468,7 +495,9 @@ def test_contradictions_are_not_written(
         {"width": 65536},
         {"width": 1.5},
         {"channels": 2},
-        {"bit_depth": 10},
+        {"bit_depth": 7},
+        {"bit_depth": 17},
+        {"bit_depth": 9.5},
         {"model": ""},
         {"model": "A"},
         {"model": "a/b"},

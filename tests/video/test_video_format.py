@@ -49,7 +49,7 @@ def read(data: bytes, **options: Any) -> tuple[list[Frame], VideoReader]:
 
 
 def test_bytes_of_the_smallest_file() -> None:
-    # By hand from docs/format.md, section 11.
+    # By hand from docs/format.md, section 10.
     header = VideoHeader(width=1, height=1, model="t", entropy_id="01020304", weights_id="05060708")
     expected = bytearray.fromhex("4C544E01 01 01 01 01010100 F4 01020304 05060708 0000 00 01 19 19 01")
     expected += zlib.crc32(expected).to_bytes(4, "little")

@@ -76,7 +76,7 @@ def inspect(
         import torch
 
         torch.set_num_threads(threads)
-    picture = read_image(files.open_source(image), max_pixels=max_pixels)
+    picture = read_image(files.open_source(image), max_pixels=max_pixels).to_8_bits()
     subject = load_subject(model or DEFAULT_MODEL, metric=metric)
     with files.named(image):
         anatomy = subject.inspect(picture.pixels, quality)

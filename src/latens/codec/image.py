@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,6 @@ from latens.errors import (
     LimitError,
     ShapeError,
     TargetError,
-    VersionError,
     WrongWeightsError,
 )
 from latens.io import Image, from_pil, to_pil
@@ -36,7 +35,7 @@ from latens.zoo.weights import load_released
 
 __all__ = ["ImageCodec", "decode", "encode"]
 
-Uint8 = npt.NDArray[np.uint8]
+Samples = npt.NDArray[Any]  # uint8 or uint16
 Int16 = npt.NDArray[np.int16]
 Index = npt.NDArray[np.uint8]
 
@@ -75,7 +74,7 @@ class ImageCodec:
         """The ``.ltn`` file of an image.
 
         Args:
-            image: 8 bits, grey or RGB. Alpha, ICC, EXIF and XMP go into the file unchanged.
+            image: 8 or 16 bits, grey or RGB. Alpha, ICC, EXIF, XMP, colour and density go into the file unchanged.
             quality: 0 (smallest) to 100 (best), 50 by default; any real number between, of which a model with a
                 few rates takes the nearest. Not for a model of a single rate.
             effort: 1 (none) to 5 (most) of searching for latents that cost less; see :mod:`latens.codec.effort`.
@@ -105,7 +104,7 @@ class ImageCodec:
 
         Args:
             image: as for :meth:`encode`.
-            target: bytes or PSNR (dB, over all samples of the 8-bit pixels).
+            target: bytes or PSNR (dB, over all samples).
             effort: as for :meth:`encode`, and spent on each of the qualities.
 
         Raises:
@@ -135,6 +134,8 @@ class ImageCodec:
             width=width,
             height=height,
             channels=channels,
+            bit_depth=image.bit_depth,
+            colour=ltn.Cicp(*image.colour),
             model=self.model.id,
             entropy_id=self.model.entropy.entropy_id[:8],
             weights_id=self.model.weights_id[:8],
@@ -160,21 +161,17 @@ class ImageCodec:
         for tile, rect in zip(features, header.tiles(), strict=True):
             if steps:
                 window = image.pixels[rect.y : rect.y + rect.height, rect.x : rect.x + rect.width]
-                x = (
-                    torch.from_numpy(np.ascontiguousarray(window))[None]
-                    .permute(0, 3, 1, 2)
-                    .float()
-                    .div_(255.0)
-                )
+                x = _unit(window)[None].permute(0, 3, 1, 2)
                 tile = self._model.refine(x, tile, header.quality, steps)
             coded = self._model.encode(tile, header.quality, None if header.tile_count == 1 else header.lanes)
             header = replace(header, lanes=coded.lanes)
             tiles.append(ltn.Tile(coded.checksum, coded.stream))
-        alpha = None if image.alpha is None else image.alpha.tobytes()
-        metadata = (image.icc or None, image.exif or None, image.xmp or None)
+        # In the byte order of the file.
+        alpha = None if image.alpha is None else image.alpha.astype(_stored(header), copy=False).tobytes()
+        metadata = (image.icc or None, image.exif or None, image.xmp or None, image.density)
         return ltn.write(ltn.Container(header, tiles, alpha, *metadata))
 
-    def _features(self, pixels: Uint8, rect: ltn.Rect) -> Tensor:
+    def _features(self, pixels: Samples, rect: ltn.Rect) -> Tensor:
         """What g_a makes of one tile, ``(1, channels, h, w)``, computed with the surroundings that it depends on."""
         height, width = pixels.shape[:2]
         coded_width, coded_height = ltn.coded_size(width, height)
@@ -187,8 +184,7 @@ class ImageCodec:
         missing = ((0, y1 - y0 - window.shape[0]), (0, x1 - x0 - window.shape[1]), (0, 0))
         window = np.pad(window, missing, mode="edge")
         # The batch comes first: added last, its stride would hide the layout from what asks for it.
-        x = torch.from_numpy(window)[None].permute(0, 3, 1, 2).expand(-1, 3, -1, -1)
-        x = by_position(x.float().div_(255.0))
+        x = by_position(_unit(window)[None].permute(0, 3, 1, 2).expand(-1, 3, -1, -1))
         y = self._model.analyse(x)
         top, left = (rect.y - y0) // LATENT, (rect.x - x0) // LATENT
         tile_width, tile_height = ltn.coded_size(rect.width, rect.height)
@@ -213,7 +209,6 @@ class ImageCodec:
 
         Raises:
             WrongWeightsError: the file needs another entropy model or other weights.
-            VersionError: 16 bits per sample, or another colour space than sRGB.
             LimitError: tiles that take too much memory.
             CoderError, ChecksumError: a tile is damaged.
             FormatError: not a single tile can be decoded.
@@ -248,8 +243,19 @@ class ImageCodec:
             pixels = self._synthesise(y_hat, header)
         alpha = None
         if container.alpha is not None:
-            alpha = np.frombuffer(container.alpha, np.uint8).reshape(header.height, header.width)
-        return Image(pixels, alpha, container.icc, container.exif, container.xmp), tuple(problems)
+            alpha = np.frombuffer(container.alpha, _stored(header)).reshape(header.height, header.width)
+            alpha = alpha.astype(pixels.dtype, copy=False)  # the machine's byte order
+        image = Image(
+            pixels,
+            alpha,
+            container.icc,
+            container.exif,
+            container.xmp,
+            colour=header.colour,
+            density=container.density,
+            bit_depth=header.bit_depth,
+        )
+        return image, tuple(problems)
 
     def _check_identity(self, header: ltn.Header, other_weights: bool) -> None:
         have = self.model.entropy.entropy_id[:8]
@@ -273,9 +279,10 @@ class ImageCodec:
             raise ChecksumError(f"its symbols have checksum {checksum:08x}, {tile.checksum:08x} was stored")
         return y_hat
 
-    def _synthesise(self, y_hat: Tensor, header: ltn.Header) -> Uint8:
+    def _synthesise(self, y_hat: Tensor, header: ltn.Header) -> Samples:
         """Pixels ``(height, width, channels)``, tile by tile with the surroundings that each depends on."""
-        pixels = np.empty((header.height, header.width, header.channels), np.uint8)
+        most, dtype = (255, np.uint8) if header.bit_depth == 8 else (65535, np.uint16)
+        pixels = np.empty((header.height, header.width, header.channels), dtype)
         halo = 0 if header.tile_count == 1 else self._model.synthesis_halo
         for rect in header.tiles():
             top, left = rect.y // LATENT, rect.x // LATENT
@@ -289,7 +296,8 @@ class ImageCodec:
             x = x[0, :, row : row + rect.height, col : col + rect.width]
             if header.channels == 1:
                 x = x.mean(0, keepdim=True)
-            x = x.mul(255.0).round_().clamp_(0.0, 255.0).to(torch.uint8)
+            # int32: not all of PyTorch knows uint16.
+            x = x.mul(float(most)).round_().clamp_(0.0, float(most)).to(torch.int32)
             pixels[rect.y : rect.y + rect.height, rect.x : rect.x + rect.width] = x.permute(1, 2, 0).numpy()
         return pixels
 
@@ -303,12 +311,6 @@ class ImageCodec:
 
 
 def _check_supported(header: ltn.Header) -> None:
-    if header.bit_depth != 8:
-        raise VersionError(
-            f"{header.bit_depth} bits per sample are newer than this release of Latens; update it"
-        )
-    if header.colour != ltn.SRGB:
-        raise VersionError("a colour space other than sRGB is newer than this release of Latens; update it")
     if header.tile_size > _MAX_TILE:
         raise LimitError(f"tiles of {header.tile_size} pixels are above the limit of {_MAX_TILE}")
 
@@ -321,13 +323,26 @@ def _is_one_tile(rect: ltn.Rect, width: int, height: int) -> bool:
     return (rect.width, rect.height) == (width, height)
 
 
-def _psnr(a: Uint8, b: Uint8) -> float:
-    mse = float(np.mean(np.square(a.astype(np.float32) - b), dtype=np.float64))
-    return 10.0 * math.log10(255.0**2 / max(mse, 1e-10))
+def _unit(samples: Samples) -> Tensor:
+    """Samples as float32 in 0..1."""
+    # Copied and contiguous: PyTorch warns of arrays that must not be written to.
+    most = np.iinfo(samples.dtype).max
+    return torch.from_numpy(np.ascontiguousarray(samples, np.float32)).div_(float(most))
+
+
+def _stored(header: ltn.Header) -> str:
+    """How samples of alpha are stored, for NumPy."""
+    return f"<u{header.sample_bytes}"
+
+
+def _psnr(a: Samples, b: Samples) -> float:
+    most = float(np.iinfo(a.dtype).max)
+    mse = float(np.mean(np.square(a.astype(np.float32) - b), dtype=np.float64)) / most**2
+    return -10.0 * math.log10(max(mse, 1e-15))
 
 
 def encode(
-    image: PilImage.Image | Image | npt.NDArray[np.uint8],
+    image: PilImage.Image | Image | Samples,
     quality: float | None = None,
     *,
     model: str | os.PathLike[str] = DEFAULT_MODEL,
@@ -337,8 +352,9 @@ def encode(
     """Encode an image.
 
     Args:
-        image: a Pillow image, an array ``(H, W)``, ``(H, W, 1)`` or ``(H, W, 3)`` of uint8, or what
-            :func:`latens.io.read_image` returns.
+        image: a Pillow image, an array ``(H, W)``, ``(H, W, 1)`` or ``(H, W, 3)`` of uint8 or of uint16 (0 to
+            65,535), or what :func:`latens.io.read_image` returns. Pillow images and arrays are coded as they are:
+            an EXIF orientation is not applied, for who opened the image may have done so.
         quality: 0 (smallest) to 100 (best), 50 by default; any real number between. Not for a model of a single rate.
         model: a released model, or the path of a weights file.
         fast: run g_a, h_a and g_s in bfloat16.
@@ -354,8 +370,10 @@ def encode(
         UnknownModelError, ModelError: the model cannot be used.
     """
     if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim not in (2, 3):
-            raise ShapeError(f"expected uint8 (H, W) or (H, W, 1 or 3), got {image.dtype} {image.shape}")
+        if image.dtype not in (np.uint8, np.uint16) or image.ndim not in (2, 3):
+            raise ShapeError(
+                f"expected uint8 or uint16, (H, W) or (H, W, 1 or 3), got {image.dtype} {image.shape}"
+            )
         image = Image(image[:, :, None] if image.ndim == 2 else image)
     elif isinstance(image, PilImage.Image):
         image = from_pil(image)
@@ -373,6 +391,9 @@ def decode(
     fast: bool = False,
 ) -> PilImage.Image:
     """Decode a ``.ltn`` file to a Pillow image (its ``info`` holds ICC, EXIF and XMP).
+
+    Pillow has no colour of more than 8 bits: samples of 9 to 16 are rounded, but for grey without alpha, whose mode is
+    then ``I;16``. :meth:`ImageCodec.decode` gives them in full.
 
     Args:
         data: the bytes of the file.

@@ -55,7 +55,7 @@ def read_rgb(path: Path) -> Pixels:
         ImageError: it cannot be read.
         LimitError: it is too large.
     """
-    pixels = read_image(path).pixels
+    pixels = read_image(path).to_8_bits().pixels
     return np.ascontiguousarray(np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels)
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from latens.format._container import (
     ChunkInfo,
     Container,
+    Density,
     Description,
     Tile,
     describe,
@@ -51,6 +52,7 @@ __all__ = [
     "ChunkInfo",
     "Cicp",
     "Container",
+    "Density",
     "Description",
     "Frame",
     "Header",

@@ -31,16 +31,29 @@ from latens.format._wire import VARINT_BYTES, Reader, inflate, varint
 Buffer = bytes | bytearray | memoryview
 
 OPTIONAL = 0x20
-ICC, EXIF, XMP, ALPHA, TILE, END = b"iexATZ"
+ICC, EXIF, XMP, DENSITY, ALPHA, TILE, END = b"iexdATZ"
 # The order of this table is the order of the chunks in a file.
-_NAMES = {ICC: "ICC profile", EXIF: "EXIF", XMP: "XMP", ALPHA: "alpha", TILE: "tile", END: "END"}
+_NAMES = {
+    ICC: "ICC profile",
+    EXIF: "EXIF",
+    XMP: "XMP",
+    DENSITY: "density",
+    ALPHA: "alpha",
+    TILE: "tile",
+    END: "END",
+}
 _ORDER = {kind: rank for rank, kind in enumerate(_NAMES)}
 _METADATA = {ICC: "icc", EXIF: "exif", XMP: "xmp"}
-_ANY_KNOWN = re.compile(b"[iexATZ]")
+_ANY_KNOWN = re.compile(b"[iexdATZ]")
+_UNITS = ("", "inch", "cm", "m")
 _MAX_UNKNOWN = 256
 # Salvage is bounded: CRC work of at most so many times the file's size, and so many problems.
 _SALVAGE_EFFORT = 32
 _SALVAGE_PROBLEMS = 1000
+
+
+Density = tuple[tuple[int, int], tuple[int, int], str]
+"""Samples per unit across and down, each as numerator and denominator, and the unit: inch, cm, m or none."""
 
 
 class Tile(NamedTuple):
@@ -56,7 +69,7 @@ class Container:
 
     tiles: one per rectangle of `header.tiles()`; None where salvage found nothing. alpha: height * width
     samples, row by row, one byte each (two, little-endian, at 16 bits). icc, exif, xmp: raw bytes; exif
-    without an `Exif` prefix. problems: what salvage met; empty for a sound file.
+    without an `Exif` prefix. density: samples per unit. problems: what salvage met; empty for a sound file.
     """
 
     header: Header
@@ -65,6 +78,7 @@ class Container:
     icc: bytes | None = None
     exif: bytes | None = None
     xmp: bytes | None = None
+    density: Density | None = None
     problems: tuple[str, ...] = field(default=(), compare=False)
 
 
@@ -129,6 +143,8 @@ def write(container: Container) -> bytes:
         if not 0 < len(data) <= limit:
             raise LimitError(f"{_NAMES[kind]}: expected 1 to {limit} bytes, got {len(data)}")
         out += _pack_chunk(kind, zlib.compress(data, 9))
+    if container.density is not None:
+        out += _pack_chunk(DENSITY, _pack_density(container.density))
     if container.alpha is not None:
         stride = _alpha_stride(header)
         if len(container.alpha) != stride * header.height:
@@ -152,7 +168,27 @@ def _pack_chunk(kind: int, payload: bytes) -> bytes:
 
 
 def _alpha_stride(header: Header) -> int:
-    return header.width * header.bit_depth // 8
+    return header.width * header.sample_bytes
+
+
+def _pack_density(density: Density) -> bytes:
+    across, down, unit = density
+    if unit not in _UNITS or 0 in (*across, *down):
+        raise FormatError(f"density: expected positive fractions per {_UNITS[1:]} or '', got {density!a:.80}")
+    return bytes([_UNITS.index(unit)]) + b"".join(varint(part, "density") for part in (*across, *down))
+
+
+def _unpack_density(payload: memoryview) -> Density:
+    reader = Reader(payload)
+    unit = reader.uint(1, "density")
+    if unit >= len(_UNITS):
+        raise VersionError(f"density: unit {unit} is newer than this release of Latens; update it")
+    a, b, c, d = (reader.varint("density") for _ in range(4))
+    if 0 in (a, b, c, d):
+        raise FormatError("density: a fraction has a zero")
+    if reader.pos != len(payload):
+        raise FormatError("density: its payload is too long")
+    return (a, b), (c, d), _UNITS[unit]
 
 
 def _check_stream(index: int, size: int, limit: int) -> None:
@@ -232,6 +268,8 @@ class _Collector:
             self.seen.add(kind)
             if kind in _METADATA:
                 content = self._metadata(chunk, _METADATA[kind])
+            elif kind == DENSITY:
+                self.container.density = _unpack_density(chunk.payload)
             elif kind == ALPHA:
                 content = self._alpha(chunk)
             elif kind == TILE:
@@ -290,6 +328,8 @@ class _Collector:
             return len(payload) <= VARINT_BYTES + 4 + max_stream_size(rect.width, rect.height)
         if kind == END:
             return len(payload) <= VARINT_BYTES
+        if kind == DENSITY:
+            return kind not in self.seen and len(payload) <= 1 + 4 * VARINT_BYTES
         head = payload[1:3] if kind == ALPHA else payload[:2]
         # The two bytes that begin every zlib stream (RFC 1950, 2.2).
         return (

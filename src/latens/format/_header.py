@@ -59,7 +59,8 @@ class Header:
 
     width, height: pixels, 1 to 65,535. model: `[a-z0-9][a-z0-9._-]{0,63}`. entropy_id, weights_id: the first
     8 hexadecimal digits of the full SHA-256, lower case. quality: the model's internal quality, 0 to 65,535.
-    channels: 3 or 1. bit_depth: 8 (16 is kept). colour: code points, sRGB unless given. tile_size: pixels, 64
+    channels: 3 or 1. bit_depth: 8 to 16; samples of 9 bits
+    and more are on the scale of 16. colour: code points, sRGB unless given. tile_size: pixels, 64
     * 2^k, k up to 10. lanes: 2^k, k up to 10. skip: 0 to 255.
     """
 
@@ -85,6 +86,14 @@ class Header:
             if problem:
                 error = LimitError if field.name in ("width", "height") and value > MAX_SIDE else FormatError
                 raise error(f"{field.label.lower()}: {problem}")
+        problem = _range_problem(self.bit_depth, 8, 16)
+        if problem:
+            raise FormatError(f"bits per sample: {problem}")
+
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of a sample, decoded: 1 or 2."""
+        return 1 if self.bit_depth == 8 else 2
 
     @property
     def tile_count(self) -> int:
@@ -112,7 +121,7 @@ class Header:
     def max_file_size(self, limits: Limits) -> int:
         """The largest number of bytes that a valid file with this header can have."""
         streams = sum(max_stream_size(rect.width, rect.height) + 32 for rect in self.tiles())
-        alpha = self.width * self.height * self.bit_depth // 8
+        alpha = self.width * self.height * self.sample_bytes
         # 1/256 and 64 KiB are far above what zlib adds to data that it cannot compress.
         return MAX_HEADER_SIZE + streams + alpha + alpha // 256 + 4 * limits.max_metadata + 65536
 
@@ -249,9 +258,9 @@ def _range_problem(value: Any, low: int, high: int) -> str | None:
 FIELDS: tuple[Field, ...] = (
     Bits("profile", "Profile", 2, ("image",)),
     Bits("channels", "Channels", 1, (3, 1)),
-    Bits("bit_depth", "Bits per sample", 1, (8, 16)),
+    Bits("deep", "Deep", 1, (False, True)),
     Bits("explicit_colour", "Explicit colour", 1, (False, True)),
-    Bits("reserved", "Reserved bits", 3, (0,)),
+    Bits("left_out", "Bits left out", 3, tuple(range(8))),
     Side("width", "Width"),
     Side("height", "Height"),
     _Colour("colour", "Colour"),
@@ -263,15 +272,20 @@ FIELDS: tuple[Field, ...] = (
     Bits("lanes", "Lanes", 4, tuple(1 << k for k in range(11))),
     Uint("skip", "Skip threshold", 1),
 )
-_DERIVED = frozenset({"profile", "explicit_colour", "reserved"})
+_DERIVED = frozenset({"profile", "deep", "explicit_colour", "left_out"})
 
 
 def pack_header(header: Header) -> bytes:
     """The header's bytes, signature to CRC."""
     explicit = header.colour != SRGB
-    return pack_fields(
-        FIELDS, {"profile": "image", "explicit_colour": explicit, "reserved": 0, **vars(header)}, explicit
-    )
+    deep = header.bit_depth > 8
+    derived = {
+        "profile": "image",
+        "deep": deep,
+        "explicit_colour": explicit,
+        "left_out": 16 - header.bit_depth if deep else 0,
+    }
+    return pack_fields(FIELDS, derived | vars(header), explicit)
 
 
 def unpack_header(data: memoryview, limits: Limits) -> tuple[Header, int]:
@@ -283,6 +297,9 @@ def unpack_header(data: memoryview, limits: Limits) -> tuple[Header, int]:
     values = {"colour": SRGB, **unpack_fields(FIELDS, reader, data)}
     if values["explicit_colour"] and values["colour"] == SRGB:
         raise FormatError("colour: sRGB must not be spelled out")
+    if values["left_out"] and not values["deep"]:
+        raise VersionError("reserved bits of the header are newer than this release of Latens; update it")
+    values["bit_depth"] = 16 - values["left_out"] if values["deep"] else 8
     header = Header(**{name: value for name, value in values.items() if name not in _DERIVED})
     require_shortest(pack_header(header), data[: reader.pos])
     header.check(limits)
@@ -364,4 +381,6 @@ def describe_header(header: Header) -> list[tuple[str, int | str]]:
     """(label, value) of each field: a number, or printable ASCII."""
     colour = "sRGB" if header.colour == SRGB else "CICP " + "/".join(map(str, header.colour))
     values = {**vars(header), "colour": colour}
-    return [(field.label, values[field.name]) for field in FIELDS if field.name not in _DERIVED]
+    fields = [(field.label, values[field.name]) for field in FIELDS if field.name not in _DERIVED]
+    fields.insert(1, ("Bits per sample", header.bit_depth))
+    return fields

@@ -1,4 +1,4 @@
-"""Video: a header, one chunk per frame, an index and an end. The normative text is docs/format.md, section 11.
+"""Video: a header, one chunk per frame, an index and an end. The normative text is docs/format.md, section 10.
 
 Frames are written and read one by one, in memory that does not grow with their number.
 """

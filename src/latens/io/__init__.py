@@ -5,25 +5,20 @@ The image functions load NumPy and Pillow when they are first used; the others n
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from latens.io._output import TemporaryOutput, atomic_write, check_output
 from latens.io._text import printable
 
 if TYPE_CHECKING:
-    from latens.io._image import (
-        READ_FORMATS,
-        WRITE_FORMATS,
-        Image,
-        from_pil,
-        read_image,
-        to_pil,
-        write_format,
-        write_image,
-    )
+    from latens.io._image import READ_FORMATS, from_pil, read_image
+    from latens.io._picture import NOT_KEPT, Image
     from latens.io._video import VIDEO_FORMATS, RawVideo, VideoFrame, VideoInfo, VideoSink, VideoSource
+    from latens.io._write import WRITE_FORMATS, to_pil, write_format, write_image
 
 __all__ = [
+    "NOT_KEPT",
     "READ_FORMATS",
     "VIDEO_FORMATS",
     "WRITE_FORMATS",
@@ -48,6 +43,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from latens.io import _image, _video
-
-    return getattr(_video if name in _video.__all__ else _image, name)
+    for module in ("_picture", "_image", "_write", "_video"):
+        home = import_module(f"latens.io.{module}")
+        if hasattr(home, name):
+            return getattr(home, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,8 +5,13 @@ from __future__ import annotations
 import re
 import struct
 
+from PIL import Image as PilImage
+
 _ORIENTATION = 0x0112
 _SHORT, _LONG = 3, 4
+# What is worth keeping of a TIFF file's own directory; the rest describes how its pixels are stored.
+_TIFF_TAGS = (0x010E, 0x010F, 0x0110, 0x011A, 0x011B, 0x0128, 0x0131, 0x0132, 0x013B, 0x8298)
+_TIFF_DIRECTORIES = (0x8769, 0x8825)
 _XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:\s*=\s*[\"']|\s*>)\s*)[2-8]")
 
 
@@ -41,3 +46,16 @@ def split_orientation(exif: bytes) -> tuple[int, bytes]:
 def reset_xmp_orientation(xmp: bytes) -> bytes:
     """`xmp` with its copy of the orientation, if any, set to 1."""
     return _XMP_ORIENTATION.sub(rb"\g<1>1", xmp)
+
+
+def describing(found: PilImage.Exif) -> bytes | None:
+    """EXIF with only those of the tags that describe the photo."""
+    kept = PilImage.Exif()
+    for tag in _TIFF_TAGS:
+        if tag in found:
+            kept[tag] = found[tag]
+    for tag in _TIFF_DIRECTORIES:
+        directory = found.get_ifd(tag)
+        if directory:
+            kept[tag] = dict(directory)
+    return kept.tobytes().removeprefix(b"Exif\0\0") if len(kept) else None

@@ -18,59 +18,26 @@ import re
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image as PilImage
-from PIL import ImageCms, PngImagePlugin, UnidentifiedImageError
+from PIL import ImageCms, UnidentifiedImageError
 
-from latens.errors import ImageError, LatensError, LimitError, OutputError, ShapeError
-from latens.io._exif import is_exif, reset_xmp_orientation, split_orientation
-from latens.io._output import atomic_write
+from latens.errors import ImageError, LatensError, LimitError
+from latens.io._exif import describing, is_exif, reset_xmp_orientation, split_orientation
+from latens.io._picture import MAX_METADATA, MAX_PIXELS, MAX_SIDE, Image, Pixels, turn
 from latens.io._text import printable
 
 READ_FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "PPM", "JPEG2000")
 """Pillow's names of the formats that are read; a closed list, for others start external programs."""
 
-MAX_PIXELS = 1 << 28
-MAX_SIDE = 65535
-MAX_METADATA = 16 << 20
-
-Pixels = npt.NDArray[np.uint8]
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
-
-
-@dataclass(frozen=True, eq=False)
-class Image:
-    """An image in memory.
-
-    pixels: uint8, height x width x 3 (R, G, B) or x 1 (grey). alpha: uint8, height x width, straight, or
-    None. icc, exif, xmp: as in a file; exif begins with its byte-order mark, without an `Exif` prefix. notes:
-    one sentence for each conversion that reading made, printable.
-    """
-
-    pixels: Pixels
-    alpha: Pixels | None = None
-    icc: bytes | None = None
-    exif: bytes | None = None
-    xmp: bytes | None = None
-    notes: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        shape = self.pixels.shape
-        if self.pixels.dtype != np.uint8 or len(shape) != 3 or shape[2] not in (1, 3) or 0 in shape:
-            raise ShapeError(
-                f"pixels: expected uint8 of height x width x 1 or 3, got {self.pixels.dtype} of {shape}"
-            )
-        if self.alpha is not None and (self.alpha.dtype != np.uint8 or self.alpha.shape != shape[:2]):
-            raise ShapeError(
-                f"alpha: expected uint8 of {shape[:2]}, got {self.alpha.dtype} of {self.alpha.shape}"
-            )
 
 
 # ---- reading
@@ -92,7 +59,7 @@ def read_image(source: Source, *, frame: int | None = None, max_pixels: int = MA
         with _open_source(source, max_pixels) as file, _pillow(max_pixels) as pillow_says:
             image = _read(file, frame, max_pixels)
         said = tuple(f"Pillow: {printable(str(warning.message))}" for warning in pillow_says)
-        return Image(image.pixels, image.alpha, image.icc, image.exif, image.xmp, image.notes + said)
+        return replace(image, notes=image.notes + said)
     except LatensError as error:
         raise type(error)(f"{name}: {error}") from error
     except UnidentifiedImageError as error:
@@ -280,12 +247,6 @@ def _retile(image: PilImage.Image, rawmode: str) -> None:
     ]
 
 
-def _round16(high: Pixels, low: Pixels) -> Pixels:
-    """round(v / 257) for v = 256 * high + low, that is high + round((low - high) / 257)."""
-    difference = low.astype(np.int16) - high
-    return high + (difference > 128) - (difference < -128)
-
-
 def _convert(
     image: PilImage.Image,
     notes: list[str],
@@ -313,8 +274,8 @@ def _convert(
         notes.append("the ICC profile is damaged or of another kind than the pixels, and was left out")
         icc = None
     return Image(
-        _turn(pixels, orientation),
-        None if alpha is None else _turn(alpha, orientation),
+        turn(pixels, orientation),
+        None if alpha is None else turn(alpha, orientation),
         icc,
         exif,
         xmp,
@@ -325,20 +286,19 @@ def _convert(
 def _samples(
     image: PilImage.Image, halves: tuple[Pixels, Pixels] | None, key_scale: int | None, notes: list[str]
 ) -> tuple[Pixels, Pixels | None]:
-    """Height x width x 1 to 4 samples of 8 bits, and alpha made from a key colour, if there is one."""
+    """Height x width x 1 to 4 samples of 8 or 16 bits, and alpha made from a key colour, if there is one."""
     mode = image.mode
     transparent = image.info.get("transparency")
     if mode.startswith("I;16") or (mode == "I" and image.format == "PPM"):
         values = np.asarray(image)[..., None]
         halves = (values >> 8).astype(np.uint8), (values & 255).astype(np.uint8)
     if halves is not None:
-        notes.append("16 bits per sample were rounded to 8")
         high, low = halves
         alpha = None
         if transparent is not None and high.shape[2] in (1, 3):
             key = np.atleast_1d(np.asarray(transparent, np.int64))
-            alpha = _key_alpha((high == key >> 8) & (low == (key & 255)))
-        return _round16(high, low), alpha
+            alpha = _key_alpha((high == key >> 8) & (low == (key & 255))).astype(np.uint16) * np.uint16(257)
+        return high.astype(np.uint16) << 8 | low, alpha
 
     if mode in ("P", "PA"):
         image = image.convert("RGBA" if image.has_transparency_data else "RGB")
@@ -378,23 +338,7 @@ def _to_srgb(image: PilImage.Image, icc: bytes | None, notes: list[str]) -> PilI
     return cast(PilImage.Image, converted)  # None only when converting in place
 
 
-def _turn(array: Pixels, orientation: int) -> Pixels:
-    """Apply an EXIF orientation; the result is contiguous and may be written to, as PyTorch wants it."""
-    if orientation in (5, 6, 7, 8):
-        array = array.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        array = array[::-1]
-    if orientation in (2, 3, 6, 7):
-        array = array[:, ::-1]
-    return np.require(array, requirements=["C", "W"])
-
-
 # ---- metadata
-
-# What is worth keeping of a TIFF file's own directory; the rest describes how its pixels are stored.
-_TIFF_TAGS = (0x010E, 0x010F, 0x0110, 0x011A, 0x011B, 0x0128, 0x0131, 0x0132, 0x013B, 0x8298)
-_TIFF_DIRECTORIES = (0x8769, 0x8825)
-_XMP_TAG = 700
 
 
 def _metadata(image: PilImage.Image, key: str, name: str) -> bytes | None:
@@ -412,7 +356,7 @@ def _exif(image: PilImage.Image, notes: list[str]) -> bytes | None:
     if image.format == "TIFF":
         # The file itself is the EXIF structure. Pillow has applied the orientation.
         try:
-            return _describing(image.getexif())
+            return describing(image.getexif())
         except Exception:
             notes.append("the EXIF data are damaged and were left out")
             return None
@@ -427,171 +371,7 @@ def _exif(image: PilImage.Image, notes: list[str]) -> bytes | None:
     return exif
 
 
-def _describing(found: PilImage.Exif) -> bytes | None:
-    """EXIF with only those of the tags that describe the photo."""
-    kept = PilImage.Exif()
-    for tag in _TIFF_TAGS:
-        if tag in found:
-            kept[tag] = found[tag]
-    for tag in _TIFF_DIRECTORIES:
-        directory = found.get_ifd(tag)
-        if directory:
-            kept[tag] = dict(directory)
-    return kept.tobytes().removeprefix(b"Exif\0\0") if len(kept) else None
-
-
 def _icc_fits(icc: bytes, channels: int) -> bool:
     """Whether an ICC profile looks sound and describes pixels with so many channels."""
     space = b"GRAY" if channels == 1 else b"RGB "
     return len(icc) >= 128 and icc[36:40] == b"acsp" and icc[16:20] == space
-
-
-# ---- writing
-
-
-@dataclass(frozen=True)
-class _Writer:
-    pillow: str
-    suffixes: tuple[str, ...]
-    carries: tuple[Literal["alpha", "icc", "exif", "xmp"], ...]
-    options: dict[str, Any]
-
-
-_WRITERS = {
-    "png": _Writer("PNG", (".png",), ("alpha", "icc", "exif", "xmp"), {}),
-    "jpeg": _Writer(
-        "JPEG",
-        (".jpg", ".jpeg"),
-        ("icc", "exif", "xmp"),
-        {"quality": 95, "subsampling": 0, "optimize": True},
-    ),
-    "webp": _Writer(
-        "WEBP", (".webp",), ("alpha", "icc", "exif", "xmp"), {"lossless": True, "exact": True, "method": 4}
-    ),
-    "avif": _Writer(
-        "AVIF", (".avif",), ("alpha", "icc", "exif", "xmp"), {"quality": 95, "subsampling": "4:4:4"}
-    ),
-    # Not compressed: Pillow's compressing writer cannot write the EXIF directory.
-    "tiff": _Writer("TIFF", (".tif", ".tiff"), ("alpha", "icc", "exif", "xmp"), {}),
-    "bmp": _Writer("BMP", (".bmp",), (), {}),
-    "ppm": _Writer("PPM", (".ppm", ".pgm", ".pnm"), (), {}),
-}
-WRITE_FORMATS = tuple(_WRITERS)
-"""Names of the formats that are written. All are lossless but jpeg and avif (quality 95, 4:4:4)."""
-_JPEG_SEGMENT = 65000
-
-
-def write_format(path: str | os.PathLike[str]) -> str:
-    """The format that a file name stands for, one of WRITE_FORMATS; OutputError if there is none."""
-    suffix = Path(path).suffix.lower()
-    for name, writer in _WRITERS.items():
-        if suffix in writer.suffixes:
-            return name
-    known = ", ".join(suffix for writer in _WRITERS.values() for suffix in writer.suffixes)
-    raise OutputError(
-        f"{printable(path)}: no image format has the suffix '{printable(suffix)}'; known: {known}"
-    )
-
-
-def to_pil(image: Image) -> PilImage.Image:
-    """A Pillow image of mode L, LA, RGB or RGBA; ICC profile, EXIF and XMP are in its `info`."""
-    samples = image.pixels
-    if image.alpha is not None:
-        samples = np.concatenate([samples, image.alpha[..., None]], axis=2)
-    result = PilImage.fromarray(samples[..., 0] if samples.shape[2] == 1 else samples)
-    exif = b"Exif\0\0" + image.exif if image.exif else None
-    for key, value in (("icc_profile", image.icc), ("exif", exif), ("xmp", image.xmp)):
-        if value:
-            result.info[key] = value
-    return result
-
-
-def write_image(
-    image: Image,
-    dest: str | os.PathLike[str] | BinaryIO,
-    format: str | None = None,
-    *,
-    force: bool = False,
-    inputs: Iterable[str | os.PathLike[str]] = (),
-) -> tuple[str, ...]:
-    """Write an image file and return a note for everything that its format could not carry.
-
-    dest: a path, written as `atomic_write` does (`force` and `inputs` are for it), or a binary file. format:
-    one of WRITE_FORMATS; by default what the suffix says, and png for a binary file. Alpha is never dropped:
-    a format without it raises OutputError, as does everything else that goes wrong.
-    """
-    is_path = isinstance(dest, str | os.PathLike)
-    if format is None:
-        format = write_format(cast("str | os.PathLike[str]", dest)) if is_path else "png"
-    if format not in _WRITERS:
-        raise OutputError(f"format '{printable(format)}' is not one of {', '.join(WRITE_FORMATS)}")
-    shown = _source_name(cast(Source, dest))
-    data, notes = _encode(image, _WRITERS[format], shown)
-    if isinstance(dest, str | os.PathLike):
-        atomic_write(dest, data, force=force, inputs=inputs)
-    else:
-        try:
-            dest.write(data)
-            dest.flush()
-        except OSError as error:
-            raise OutputError(
-                f"{shown}: cannot be written: {printable(error.strerror or str(error))}"
-            ) from error
-    return notes
-
-
-def _tiff_directory(image: Image) -> PilImage.Exif:
-    """EXIF and XMP as a TIFF file carries them: in its own directory, other tags of which must stay."""
-    result = PilImage.Exif()
-    if image.exif:
-        found = PilImage.Exif()
-        found.load(b"Exif\0\0" + image.exif)
-        result.load(_describing(found) or b"")
-    if image.xmp:
-        result[_XMP_TAG] = image.xmp
-    return result
-
-
-def _encode(image: Image, writer: _Writer, shown: str) -> tuple[bytes, tuple[str, ...]]:
-    if image.alpha is not None and "alpha" not in writer.carries:
-        raise OutputError(f"{shown}: {writer.pillow} has no alpha channel; choose png, webp, avif or tiff")
-    buffer = io.BytesIO()
-    picture = to_pil(image)
-    picture.info.clear()
-    try:
-        options, notes = _save_options(image, writer)
-        picture.save(buffer, writer.pillow, **options)
-    except Exception as error:
-        reason = printable(str(error))
-        raise OutputError(f"{shown}: cannot be written as {writer.pillow}: {reason}") from error
-    return buffer.getvalue(), notes
-
-
-def _save_options(image: Image, writer: _Writer) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """What `save` is to be told, metadata included; and what is left out."""
-    notes: list[str] = []
-    options = dict(writer.options)
-    for name in ("icc", "exif", "xmp"):
-        data: bytes | None = getattr(image, name)
-        if not data:
-            continue
-        too_long = writer.pillow == "JPEG" and name != "icc" and len(data) > _JPEG_SEGMENT
-        # WebP and AVIF have no grey: Pillow writes RGB, to which a grey profile does not apply.
-        grey = name == "icc" and image.pixels.shape[2] == 1 and writer.pillow in ("WEBP", "AVIF")
-        if name == "exif" and not is_exif(data):
-            notes.append("EXIF is left out: it is damaged")
-        elif name not in writer.carries or too_long or grey:
-            notes.append(f"{name.upper()} is left out: {writer.pillow} cannot carry it")
-        elif name == "icc":
-            options["icc_profile"] = data
-        elif writer.pillow == "TIFF":
-            options["exif"] = _tiff_directory(image)
-        elif name == "exif":
-            options["exif"] = b"Exif\0\0" + data
-        elif writer.pillow == "PNG":
-            text = PngImagePlugin.PngInfo()
-            text.add_itxt("XML:com.adobe.xmp", data)
-            options["pnginfo"] = text
-        else:
-            options["xmp"] = data
-    return options, tuple(notes)

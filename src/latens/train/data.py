@@ -69,7 +69,7 @@ def decode_image(content: bytes | None) -> npt.NDArray[np.uint8] | None:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             if image.mode[0] in "IF":
                 # More than 8 bits, which Pillow would cut off at 255: all white.
-                pixels = read_image(content, frame=0).pixels
+                pixels = read_image(content, frame=0).to_8_bits().pixels
                 return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
             return np.asarray(image.convert("RGB"))
     except Exception:  # Pillow raises many kinds; an unreadable file is skipped and listed by the caller

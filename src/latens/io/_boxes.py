@@ -1,0 +1,141 @@
+"""Boxes of ISO base media files (AVIF, HEIF) and JPEG 2000: only what Pillow does not tell."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple
+
+_MAX_META = 1 << 20
+_CONTAINERS = {b"meta": 4, b"iprp": 0, b"ipco": 0, b"jp2h": 0}
+
+
+class Box(NamedTuple):
+    """A box: its type, its content, and where the content begins in what it was found in."""
+
+    kind: bytes
+    content: bytes
+    start: int
+
+
+def boxes(data: bytes, start: int = 0) -> Iterator[Box]:
+    """The boxes in `data`; damage ends the list."""
+    while start + 8 <= len(data):
+        size, kind = struct.unpack_from(">I4s", data, start)
+        head = 8
+        if size == 1 and start + 16 <= len(data):
+            (size,) = struct.unpack_from(">Q", data, start + 8)
+            head = 16
+        end = len(data) if size == 0 else start + size
+        if end < start + head or end > len(data):
+            return
+        yield Box(kind, data[start + head : end], start + head)
+        start = end
+
+
+def top_level(file: BinaryIO, wanted: bytes) -> Box | None:
+    """The first box of this type at the top of a file, if it has at most 1 MiB."""
+    position = 0
+    for _ in range(1000):
+        file.seek(position)
+        head = file.read(16)
+        if len(head) < 8:
+            return None
+        size, kind = struct.unpack_from(">I4s", head)
+        skip = 8
+        if size == 1 and len(head) == 16:
+            (size,) = struct.unpack_from(">Q", head, 8)
+            skip = 16
+        if kind == wanted and skip <= size <= _MAX_META:
+            file.seek(position + skip)
+            content = file.read(size - skip)
+            return Box(kind, content, position + skip) if len(content) == size - skip else None
+        if size < skip:
+            return None
+        position += size
+    return None
+
+
+class Properties(NamedTuple):
+    """What an AVIF or HEIF file says of its main picture.
+
+    colour: primaries, transfer, matrix, full range, or None. bits: per sample, 8 if nothing is said.
+    colour_at: offset of the colour's code points in the file. kinds: types of all items and properties.
+    """
+
+    colour: tuple[int, int, int, int] | None
+    bits: int
+    colour_at: int
+    kinds: frozenset[bytes]
+
+
+def properties(file: BinaryIO) -> Properties:
+    """Properties of the main picture. Damage gives what can be found."""
+    nothing = Properties(None, 8, 0, frozenset())
+    meta = top_level(file, b"meta")
+    if meta is None:
+        return nothing
+    parts = {box.kind: box for box in boxes(meta.content, 4)}
+    kinds = set(_item_types(parts[b"iinf"].content)) if b"iinf" in parts else set()
+    if b"iprp" not in parts:
+        return nothing
+    inner = {box.kind: box for box in boxes(parts[b"iprp"].content)}
+    if b"ipco" not in inner:
+        return nothing
+    found = list(boxes(inner[b"ipco"].content))
+    base = meta.start + parts[b"iprp"].start + inner[b"ipco"].start
+    chosen = list(range(len(found)))
+    if b"pitm" in parts and b"ipma" in inner:
+        chosen = _associated(inner[b"ipma"].content, _number(parts[b"pitm"].content)) or chosen
+    colour, bits, at = None, 8, 0
+    for index in chosen:
+        if index >= len(found):
+            continue
+        kind, content, start = found[index]
+        kinds.add(kind)
+        if kind == b"colr" and content[:4] == b"nclx" and len(content) >= 11 and colour is None:
+            primaries, transfer, matrix = struct.unpack_from(">HHH", content, 4)
+            colour, at = (primaries, transfer, matrix, content[10] >> 7), base + start + 4
+        elif kind == b"av1C" and len(content) >= 4:
+            high, twelve = content[2] >> 6 & 1, content[2] >> 5 & 1
+            bits = max(bits, 12 if high and twelve else 10 if high else 8)
+        elif kind == b"pixi" and len(content) >= 6:
+            bits = max(bits, *content[5 : 5 + content[4]], 8)
+    return Properties(colour, bits, at, frozenset(kinds))
+
+
+def _number(content: bytes) -> int:
+    """The item that a full box with one item number names."""
+    wide = content[:1] != b"\0"
+    return int.from_bytes(content[4 : 8 if wide else 6], "big")
+
+
+def _associated(content: bytes, item: int) -> list[int] | None:
+    """Indexes of an item's properties, from 0."""
+    if len(content) < 8:
+        return None
+    version, flags = content[0], content[3]
+    (count,) = struct.unpack_from(">I", content, 4)
+    position, wide_id, wide_index = 8, 4 if version else 2, 2 if flags & 1 else 1
+    for _ in range(count):
+        if position + wide_id + 1 > len(content):
+            return None
+        number = int.from_bytes(content[position : position + wide_id], "big")
+        entries = content[position + wide_id]
+        position += wide_id + 1
+        if number == item:
+            mask = 0x7FFF if wide_index == 2 else 0x7F
+            raw = (content[position + wide_index * k :][:wide_index] for k in range(entries))
+            indexes = [int.from_bytes(entry, "big") & mask for entry in raw]
+            return [index - 1 for index in indexes if index]
+        position += wide_index * entries
+    return None
+
+
+def _item_types(content: bytes) -> Iterator[bytes]:
+    """Types of the items of an `iinf` box."""
+    start = 6 if content[:1] == b"\0" else 8
+    for box in boxes(content, start):
+        if box.kind == b"infe" and box.content[:1] in (b"\2", b"\3"):
+            at = 8 if box.content[:1] == b"\2" else 10
+            yield box.content[at : at + 4]

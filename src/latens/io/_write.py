@@ -1,0 +1,420 @@
+"""Images to files."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, cast
+
+import numpy as np
+from PIL import Image as PilImage
+from PIL import PngImagePlugin, TiffImagePlugin
+
+from latens.errors import ImageError, OutputError
+from latens.io import _boxes, _png
+from latens.io._colour import profile_of_codes
+from latens.io._exif import describing, is_exif
+from latens.io._extras import load_extra
+from latens.io._output import atomic_write
+from latens.io._picture import NOT_KEPT, SRGB, Image, from_16_bits
+from latens.io._text import printable
+
+
+@dataclass(frozen=True)
+class _Writer:
+    pillow: str
+    suffixes: tuple[str, ...]
+    carries: tuple[Literal["alpha", "icc", "exif", "xmp", "colour", "density", "deep"], ...]
+    options: dict[str, Any]
+
+
+_WRITERS = {
+    "png": _Writer("PNG", (".png",), ("alpha", "icc", "exif", "xmp", "colour", "density", "deep"), {}),
+    "jpeg": _Writer(
+        "JPEG",
+        (".jpg", ".jpeg"),
+        ("icc", "exif", "xmp", "density"),
+        {"quality": 95, "subsampling": 0, "optimize": True},
+    ),
+    "webp": _Writer(
+        "WEBP", (".webp",), ("alpha", "icc", "exif", "xmp"), {"lossless": True, "exact": True, "method": 4}
+    ),
+    "avif": _Writer(
+        "AVIF",
+        (".avif",),
+        ("alpha", "icc", "exif", "xmp", "colour", "deep"),
+        {"quality": 95, "subsampling": "4:4:4"},
+    ),
+    # Not compressed: Pillow's compressing writer cannot write the EXIF directory.
+    "tiff": _Writer("TIFF", (".tif", ".tiff"), ("alpha", "icc", "exif", "xmp", "density", "deep"), {}),
+    "bmp": _Writer("BMP", (".bmp",), (), {}),
+    "ppm": _Writer("PPM", (".ppm", ".pgm", ".pnm"), ("deep",), {}),
+}
+WRITE_FORMATS = tuple(_WRITERS)
+"""Names of the formats that are written. All are lossless but jpeg and avif (quality 95, 4:4:4)."""
+_JPEG_SEGMENT = 65000
+_XMP_TAG = 700
+_UNITS_PER_METRE = {"m": Fraction(1), "cm": Fraction(100), "inch": Fraction(10000, 254)}
+
+
+def write_format(path: str | os.PathLike[str]) -> str:
+    """The format that a file name stands for, one of WRITE_FORMATS; OutputError if there is none."""
+    suffix = Path(path).suffix.lower()
+    for name, writer in _WRITERS.items():
+        if suffix in writer.suffixes:
+            return name
+    known = ", ".join(suffix for writer in _WRITERS.values() for suffix in writer.suffixes)
+    raise OutputError(
+        f"{printable(path)}: no image format has the suffix '{printable(suffix)}'; known: {known}"
+    )
+
+
+def to_pil(image: Image) -> PilImage.Image:
+    """A Pillow image of mode L, LA, RGB or RGBA, or I;16 for grey of more than 8 bits without alpha.
+
+    Other samples of more than 8 bits are rounded, for Pillow has no place for them. ICC profile (one made from the
+    code points, where these are not sRGB's), EXIF, XMP and dpi are in its `info`.
+    """
+    if image.bit_depth > 8 and (image.alpha is not None or image.pixels.shape[2] != 1):
+        image = image.to_8_bits()
+    samples = _samples(image)
+    result = PilImage.fromarray(samples[..., 0] if samples.shape[2] == 1 else samples)
+    exif = b"Exif\0\0" + image.exif if image.exif else None
+    for key, value in (("icc_profile", _profile(image)), ("exif", exif), ("xmp", image.xmp)):
+        if value:
+            result.info[key] = value
+    if image.density is not None and image.density[2]:
+        result.info["dpi"] = tuple(float(value) for value in _per(image, "inch"))
+    return result
+
+
+def write_image(
+    image: Image,
+    dest: str | os.PathLike[str] | BinaryIO,
+    format: str | None = None,
+    *,
+    force: bool = False,
+    inputs: Iterable[str | os.PathLike[str]] = (),
+) -> tuple[str, ...]:
+    """Write an image file; the result is empty, or one note that names what its format could not carry.
+
+    dest: a path, written as `atomic_write` does (`force` and `inputs` are for it), or a binary file. format:
+    one of WRITE_FORMATS; by default what the suffix says, and png for a binary file. Samples of more than 8 bits are
+    written as such to png, tiff and ppm, and to avif where imagecodecs is installed. Alpha is never dropped:
+    a format without it raises OutputError, as does everything else that goes wrong.
+    """
+    is_path = isinstance(dest, str | os.PathLike)
+    if format is None:
+        format = write_format(cast("str | os.PathLike[str]", dest)) if is_path else "png"
+    if format not in _WRITERS:
+        raise OutputError(f"format '{printable(format)}' is not one of {', '.join(WRITE_FORMATS)}")
+    name = dest if is_path else getattr(dest, "name", None)
+    shown = printable(name) if isinstance(name, str | os.PathLike) else "image"
+    data, lost = _encode(image, _WRITERS[format], shown)
+    if isinstance(dest, str | os.PathLike):
+        atomic_write(dest, data, force=force, inputs=inputs)
+    else:
+        try:
+            dest.write(data)
+            dest.flush()
+        except OSError as error:
+            raise OutputError(
+                f"{shown}: cannot be written: {printable(error.strerror or str(error))}"
+            ) from error
+    return (f"{NOT_KEPT}{', '.join(lost)} ({_WRITERS[format].pillow} has no place for it)",) if lost else ()
+
+
+def _samples(image: Image) -> Any:
+    """Pixels and alpha in one array, height x width x 1 to 4."""
+    if image.alpha is None:
+        return image.pixels
+    return np.concatenate([image.pixels, image.alpha[..., None]], axis=2)
+
+
+def _profile(image: Image) -> bytes | None:
+    """The ICC profile, or one made from code points that are not sRGB's."""
+    if image.icc or image.colour == SRGB:
+        return image.icc
+    return profile_of_codes(*image.colour[:2], image.pixels.shape[2]) if image.colour[3] else None
+
+
+def _per(image: Image, unit: str) -> tuple[Fraction, Fraction]:
+    """Samples per unit across and down."""
+    assert image.density is not None
+    across, down, stored = image.density
+    factor = _UNITS_PER_METRE[stored] / _UNITS_PER_METRE[unit] if stored else Fraction(1)
+    return Fraction(*across) * factor, Fraction(*down) * factor
+
+
+def _encode(image: Image, writer: _Writer, shown: str) -> tuple[bytes, list[str]]:
+    if image.alpha is not None and "alpha" not in writer.carries:
+        raise OutputError(f"{shown}: {writer.pillow} has no alpha channel; choose png, webp, avif or tiff")
+    lost: list[str] = []
+    try:
+        if image.bit_depth > 8:
+            if "deep" in writer.carries:
+                deep = _DEEP[writer.pillow](image, lost)
+                if deep is not None:
+                    return deep, lost
+            lost.append(f"{image.bit_depth} bits per sample, 8 are kept")
+            image = image.to_8_bits()
+        return _encode_8_bits(image, writer, lost), lost
+    except ImageError:
+        raise
+    except Exception as error:
+        reason = printable(str(error))
+        raise OutputError(f"{shown}: cannot be written as {writer.pillow}: {reason}") from error
+
+
+def _encode_8_bits(image: Image, writer: _Writer, lost: list[str]) -> bytes:
+    picture = to_pil(image)
+    picture.info.clear()
+    buffer = io.BytesIO()
+    picture.save(buffer, writer.pillow, **_save_options(image, writer, lost))
+    data = buffer.getvalue()
+    if writer.pillow == "PNG":
+        data = _png.with_chunks(data, _png_chunks(image, lost))
+    elif writer.pillow == "JPEG" and image.density is not None:
+        data = _with_jfif_density(data, image, lost)
+    elif writer.pillow == "AVIF" and image.colour != SRGB and not image.icc:
+        data = _with_nclx(data, image, lost)
+    return data
+
+
+def _save_options(image: Image, writer: _Writer, lost: list[str]) -> dict[str, Any]:
+    """What `save` is to be told, metadata included."""
+    options = dict(writer.options)
+    for name in ("icc", "exif", "xmp"):
+        data: bytes | None = getattr(image, name)
+        if name == "icc" and "colour" not in writer.carries:
+            data = _profile(image)
+        if not data:
+            continue
+        too_long = writer.pillow == "JPEG" and name != "icc" and len(data) > _JPEG_SEGMENT
+        # WebP and AVIF have no grey: Pillow writes RGB, to which a grey profile does not apply.
+        grey = name == "icc" and image.pixels.shape[2] == 1 and writer.pillow in ("WEBP", "AVIF")
+        if name == "exif" and not is_exif(data):
+            lost.append("damaged EXIF")
+        elif name not in writer.carries or too_long or grey:
+            lost.append("colour description" if name == "icc" and not image.icc else _LABELS[name])
+        elif name == "icc":
+            options["icc_profile"] = data
+        elif writer.pillow == "TIFF":
+            pass  # in its own directory, below
+        elif name == "exif":
+            options["exif"] = b"Exif\0\0" + data
+        elif writer.pillow == "PNG":
+            text = PngImagePlugin.PngInfo()
+            text.add_itxt("XML:com.adobe.xmp", data)
+            options["pnginfo"] = text
+        else:
+            options["xmp"] = data
+    if image.colour != SRGB and not image.icc and "colour" not in writer.carries and _profile(image) is None:
+        lost.append("colour description")
+    if image.density is not None and "density" not in writer.carries:
+        lost.append("density")
+    if writer.pillow == "TIFF":
+        options["exif"] = _tiff_directory(image)
+    return options
+
+
+_LABELS = {"icc": "ICC profile", "exif": "EXIF", "xmp": "XMP"}
+
+
+# ---- what Pillow leaves to us
+
+
+def _png_chunks(image: Image, lost: list[str]) -> list[bytes]:
+    """Colour by code points, density, and how many bits of a sample there were."""
+    chunks = []
+    if image.colour != SRGB and not image.icc:
+        chunks.append(_png.chunk(b"cICP", bytes(image.colour)))
+    if image.density is not None:
+        unit = image.density[2]
+        numbers = [round(value) for value in _per(image, "m" if unit else "")]
+        if not unit:
+            across, down = _per(image, "")
+            ratio = (across / down).limit_denominator((1 << 31) - 1)
+            numbers = [ratio.numerator, ratio.denominator]
+        if all(0 < number < 1 << 31 for number in numbers):
+            chunks.append(_png.chunk(b"pHYs", struct.pack(">IIB", *numbers, bool(unit))))
+        else:
+            lost.append("density")
+    if 8 < image.bit_depth < 16:
+        count = image.pixels.shape[2] + (image.alpha is not None)
+        chunks.append(_png.chunk(b"sBIT", bytes([image.bit_depth] * count)))
+    return chunks
+
+
+def _with_jfif_density(data: bytes, image: Image, lost: list[str]) -> bytes:
+    assert image.density is not None
+    unit = image.density[2]
+    kind, values = {"": (0, _per(image, "")), "inch": (1, None)}.get(unit, (2, None))
+    if values is None:
+        values = _per(image, "inch" if kind == 1 else "cm")
+    if not kind:
+        ratio = (values[0] / values[1]).limit_denominator(255)
+        values = (Fraction(ratio.numerator), Fraction(ratio.denominator))
+    numbers = [round(value) for value in values]
+    if data[6:11] != b"JFIF\0" or not all(0 < number < 1 << 16 for number in numbers):
+        lost.append("density")
+        return data
+    return data[:13] + struct.pack(">BHH", kind, *numbers) + data[18:]
+
+
+def _with_nclx(data: bytes, image: Image, lost: list[str]) -> bytes:
+    """An AVIF file whose pixels are marked with other primaries and transfer; its matrix stays."""
+    at = _boxes.properties(io.BytesIO(data)).colour_at
+    if not at or not image.colour[3]:
+        lost.append("colour description")
+        return data
+    return data[:at] + struct.pack(">HH", *image.colour[:2]) + data[at + 4 :]
+
+
+def _tiff_directory(image: Image) -> PilImage.Exif:
+    """EXIF, XMP and density as a TIFF file carries them: in its own directory, other tags of which must stay."""
+    result = PilImage.Exif()
+    if image.exif and is_exif(image.exif):
+        found = PilImage.Exif()
+        found.load(b"Exif\0\0" + image.exif)
+        result.load(describing(found) or b"")
+    if image.xmp:
+        result[_XMP_TAG] = image.xmp
+    if image.density is not None:
+        across, down, unit = image.density
+        if unit == "m":
+            across, down = ((value / 100).as_integer_ratio() for value in _per(image, "m"))
+        for tag, value in ((0x011A, across), (0x011B, down)):
+            # Rationals of TIFF have 32 bits.
+            fraction = Fraction(*value).limit_denominator(10**6)
+            result[tag] = TiffImagePlugin.IFDRational(fraction.numerator, fraction.denominator)
+        result[0x0128] = {"": 1, "inch": 2}.get(unit, 3)
+    return result
+
+
+# ---- more than 8 bits
+
+
+def _deep_png(image: Image, lost: list[str]) -> bytes:
+    chunks = _png_chunks(image, lost)
+    # Pillow's own chunks for the rest: those of a picture of one pixel.
+    small = Image(np.zeros((1, 1, image.pixels.shape[2]), np.uint8), None, image.icc, image.exif, image.xmp)
+    with_metadata = _encode_8_bits(small, _WRITERS["png"], lost)
+    kept = (b"iCCP", b"eXIf", b"iTXt")
+    chunks += [_png.chunk(kind, data) for kind, data in _png.all_chunks(with_metadata) if kind in kept]
+    return _png.deep_png(_samples(image), chunks)
+
+
+def _deep_ppm(image: Image, lost: list[str]) -> bytes:
+    lost += [_LABELS[name] for name in ("icc", "exif", "xmp") if getattr(image, name)]
+    if image.colour != SRGB and not image.icc:
+        lost.append("colour description")
+    if image.density is not None:
+        lost.append("density")
+    height, width, channels = image.pixels.shape
+    most = (1 << image.bit_depth) - 1
+    head = f"P{6 if channels == 3 else 5}\n{width} {height}\n{most}\n"
+    return head.encode() + from_16_bits(image.pixels, image.bit_depth).astype(">u2").tobytes()
+
+
+def _deep_tiff(image: Image, lost: list[str]) -> bytes:
+    import tifffile
+
+    if image.exif and not is_exif(image.exif):
+        lost.append("damaged EXIF")
+    if image.colour != SRGB and _profile(image) is None:
+        lost.append("colour description")
+    directory = _tiff_directory(image)
+    tags: list[tuple[int, int, int, Any, bool]] = []
+    # The directories behind these two tags come last in the file, when it is known where that is.
+    behind = {tag: directory.get_ifd(tag) for tag in (0x8769, 0x8825) if tag in directory}
+    tags += [(tag, 4, 1, 0, True) for tag, content in behind.items() if content]
+    for tag, value in directory.items():
+        if tag == _XMP_TAG:
+            tags.append((tag, 1, len(value), bytes(value), True))
+        elif isinstance(value, str):
+            tags.append((tag, 2, 0, value.encode("utf-8", "replace") + b"\0", True))
+        elif tag in (0x011A, 0x011B) and float(value) > 0:
+            ratio = Fraction(float(value)).limit_denominator(10**6)
+            tags.append((tag, 5, 1, (ratio.numerator, ratio.denominator), True))
+        elif tag == 0x0128:
+            tags.append((tag, 3, 1, int(value), True))
+    samples = _samples(image)
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as file:
+        file.write(
+            samples[..., 0] if samples.shape[2] == 1 else samples,
+            photometric="minisblack" if image.pixels.shape[2] == 1 else "rgb",
+            planarconfig="contig" if samples.shape[2] > 1 else None,
+            extrasamples=["unassalpha"] if image.alpha is not None else None,
+            compression="zlib",
+            predictor=True,
+            metadata=None,
+            software=False,
+            iccprofile=_profile(image),
+            extratags=[t for t in tags if t[0] not in (0x011A, 0x011B, 0x0128)],
+            **_resolution(tags),
+        )
+    data = bytearray(buffer.getvalue())
+    for tag, content in behind.items():
+        if content:
+            data += bytes(len(data) % 2)
+            inner = TiffImagePlugin.ImageFileDirectory_v2(ifh=b"II*\0\0\0\0\0")
+            for key, value in content.items():
+                inner[key] = value
+            _point_to(data, tag, len(data))
+            data += inner.tobytes(len(data))
+    return bytes(data)
+
+
+def _resolution(tags: list[tuple[int, int, int, Any, bool]]) -> dict[str, Any]:
+    found = {tag: value for tag, _, _, value, _ in tags}
+    if 0x011A not in found or 0x011B not in found:
+        return {}
+    return {"resolution": (found[0x011A], found[0x011B]), "resolutionunit": found.get(0x0128, 2)}
+
+
+def _point_to(data: bytearray, tag: int, place: int) -> None:
+    """Set the value of a tag of one LONG in the first directory of a little-endian TIFF file."""
+    (start,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, start)
+    for entry in range(start + 2, start + 2 + 12 * count, 12):
+        if struct.unpack_from("<H", data, entry) == (tag,):
+            struct.pack_into("<I", data, entry + 8, place)
+
+
+def _deep_avif(image: Image, lost: list[str]) -> bytes | None:
+    # imagecodecs writes samples and code points, and nothing else: a picture whose colours need a profile is better
+    # off with 8 bits and the profile.
+    imagecodecs = load_extra("imagecodecs")
+    if imagecodecs is None or image.icc or not image.colour[3]:
+        return None
+    lost += [_LABELS[name] for name in ("exif", "xmp") if getattr(image, name)]
+    if image.density is not None:
+        lost.append("density")
+    bits = 10 if image.bit_depth <= 10 else 12
+    if image.bit_depth > bits:
+        lost.append(f"{image.bit_depth} bits per sample, {bits} are kept")
+    samples = from_16_bits(_samples(image), bits)
+    if samples.shape[2] == 2:
+        samples = samples[..., [0, 0, 0, 1]]
+    return bytes(
+        imagecodecs.avif_encode(
+            samples[..., 0] if samples.shape[2] == 1 else samples,
+            level=95,
+            speed=6,
+            bitspersample=bits,
+            pixelformat="yuv400" if samples.shape[2] == 1 else "yuv444",
+            primaries=image.colour[0],
+            transfer=image.colour[1],
+            matrix=1,
+        )
+    )
+
+
+_DEEP = {"PNG": _deep_png, "PPM": _deep_ppm, "TIFF": _deep_tiff, "AVIF": _deep_avif}
