@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latens.errors import OutputError
-from latens.io import atomic_write, check_output, printable
+from latens.io import TemporaryOutput, atomic_write, check_output, printable, remove_leftovers
 
 
 def names(folder: Path) -> list[str]:
@@ -30,8 +31,16 @@ def test_new_file(tmp_path: Path) -> None:
 
 # At one instant the open file is only known to the interpreter, which closes it with a warning.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("before", [None, b"before"], ids=["new", "replaced"])
-def test_ctrl_c_at_any_instruction_leaves_all_or_nothing(tmp_path: Path, before: bytes | None) -> None:
+@pytest.mark.parametrize(
+    ("before", "links"),
+    [(None, True), (None, False), (b"before", True)],
+    ids=["new", "without links", "replaced"],
+)
+def test_ctrl_c_at_any_instruction_leaves_all_or_nothing(
+    tmp_path: Path, before: bytes | None, links: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not links:
+        without_links(monkeypatch)
     outcomes = set()
     for instruction in count():
         folder = tmp_path / str(instruction)
@@ -48,6 +57,15 @@ def test_ctrl_c_at_any_instruction_leaves_all_or_nothing(tmp_path: Path, before:
             break
     assert len(outcomes) == 2
     assert instruction > 100
+
+
+def without_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on file systems on which a file has but one name."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
 
 
 def interrupt_at(instruction: int, function: Callable[[], None]) -> bool:
@@ -105,7 +123,12 @@ def test_an_existing_file_is_kept(tmp_path: Path) -> None:
     assert names(tmp_path) == ["a"]
 
 
-def test_a_file_that_appears_meanwhile_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_that_appears_meanwhile_is_kept(
+    tmp_path: Path, links: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not links:
+        without_links(monkeypatch)
     target = tmp_path / "a"
     monkeypatch.setattr(os, "fsync", lambda _: target.write_bytes(b"theirs"))
     with pytest.raises(OutputError, match="someone else"):
@@ -141,9 +164,55 @@ def test_a_failing_rename_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mon
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(OutputError, match="Input/output error"):
-        atomic_write(tmp_path / "a", b"new")
+    without_links(monkeypatch)
+    for force in (False, True):
+        with pytest.raises(OutputError, match="Input/output error"):
+            atomic_write(tmp_path / "a", b"new", force=force)
     assert names(tmp_path) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such locks")
+def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys\n"
+        "from latens.io import TemporaryOutput\n"
+        "TemporaryOutput(sys.argv[1]).open().write(b'half')\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a")])
+    assert done.returncode == -signal.SIGKILL
+    assert len(names(tmp_path)) == 1
+    own = TemporaryOutput(tmp_path / "b")
+    own.open().write(b"whole")
+    for name in (".latens-notes.tmp", "latens-0123456789abcdef.tmp"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / ".latens-0123456789abcdef.tmp").symlink_to("nowhere")
+    remove_leftovers(tmp_path)
+    own.commit()
+    assert (tmp_path / "b").read_bytes() == b"whole"
+    assert names(tmp_path) == [
+        ".latens-0123456789abcdef.tmp", ".latens-notes.tmp", "b", "latens-0123456789abcdef.tmp"
+    ]  # fmt: skip
+    remove_leftovers(tmp_path / "missing")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such locks")
+def test_a_file_taken_for_a_leftover_is_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between being created and being locked, a temporary file looks like one of a process that was killed."""
+    import fcntl
+
+    real, calls = fcntl.flock, []
+
+    def flock(file: object, operation: int) -> None:
+        calls.append(operation)
+        if len(calls) == 1:
+            remove_leftovers(tmp_path)
+        real(file, operation)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    atomic_write(tmp_path / "a", b"data")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"data"}
+    assert calls == [fcntl.LOCK_EX, fcntl.LOCK_EX | fcntl.LOCK_NB, fcntl.LOCK_EX]
 
 
 def test_a_file_size_limit_is_an_output_error(tmp_path: Path) -> None:

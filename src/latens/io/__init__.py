@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from latens.io._output import TemporaryOutput, atomic_write, check_output
+from latens.io._output import TemporaryOutput, atomic_write, check_output, remove_leftovers
 from latens.io._text import printable
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ __all__ = [
     "from_pil",
     "printable",
     "read_image",
+    "remove_leftovers",
     "to_pil",
     "write_format",
     "write_image",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import stat
+import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -13,8 +15,12 @@ from typing import BinaryIO
 from latens.errors import OutputError
 from latens.io._text import printable
 
+if sys.platform != "win32":
+    import fcntl
+
 # O_EXCL follows no symbolic link.
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+_TEMPORARY = re.compile(r"\.latens-[0-9a-f]{16}\.tmp")
 
 
 def check_output(
@@ -96,8 +102,11 @@ class TemporaryOutput:
         check_output(path, force=force, inputs=inputs)
         self._path = Path(path)
         self._force = force
-        self._temporary = self._path.with_name(f".latens-{secrets.token_hex(8)}.tmp")
+        self._name()
         self._file: BinaryIO | None = None
+
+    def _name(self) -> None:
+        self._temporary = self._path.with_name(f".latens-{secrets.token_hex(8)}.tmp")
 
     def open(self) -> BinaryIO:
         """The file, to be written to. Raises OutputError.
@@ -105,26 +114,36 @@ class TemporaryOutput:
         Apart from the constructor, so that Ctrl-C finds an object that can be discarded before there is a file.
         """
         try:
-            self._file = os.fdopen(os.open(self._temporary, _NEW, 0o666), "wb")
+            while True:
+                self._file = os.fdopen(os.open(self._temporary, _NEW, 0o666), "wb")
+                if _hold(self._file):
+                    return self._file
+                self._file.close()
+                self._name()
         except OSError as error:
             raise _failed(printable(self._path), error) from error
-        return self._file
 
     def commit(self) -> None:
         """Bring everything to the disk and give the file its name. Raises OutputError."""
         path, reserving = self._path, False
         try:
-            with self._file or self.open() as file:
-                file.flush()
-                os.fsync(file.fileno())
-            if path.exists() and self._force:
+            file = self._file or self.open()
+            file.flush()
+            os.fsync(file.fileno())
+            if sys.platform == "win32":
+                file.close()  # no open file can be renamed there; elsewhere the lock is kept until it is done
+            if self._force and path.exists():
                 self._temporary.chmod(stat.S_IMODE(path.stat().st_mode))
             elif not self._force:
+                if self._link():
+                    self.discard()
+                    return
                 # Creating the name and failing if it exists is one step; renaming over it then replaces our own
-                # empty file. Hard links would do it in one step, but not on every file system.
+                # empty file.
                 reserving = True
                 os.close(os.open(path, _NEW, 0o666))
             self._temporary.replace(path)
+            file.close()
         except BaseException as error:
             self.discard()
             if reserving and not isinstance(error, FileExistsError):
@@ -137,12 +156,52 @@ class TemporaryOutput:
                 raise _failed(printable(path), error) from error
             raise
 
+    def _link(self) -> bool:
+        """Give the file its name in one step, unless that is taken; False where files have but one name."""
+        try:
+            os.link(self._temporary, self._path)
+        except FileExistsError:
+            raise
+        except (OSError, NotImplementedError):
+            return False
+        return True
+
     def discard(self) -> None:
         """Leave nothing behind."""
         if self._file is not None:
             with suppress(OSError):
                 self._file.close()
         self._temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: str | os.PathLike[str]) -> None:
+    """Delete the temporary files of processes that were killed, and of no others: those hold a lock.
+
+    Without locks (on Windows, and on some network file systems) nothing is deleted.
+    """
+    if sys.platform == "win32":
+        return
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if not _TEMPORARY.fullmatch(entry.name) or not entry.is_file(follow_symlinks=False):
+                continue
+            with suppress(OSError):
+                descriptor = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    os.unlink(entry.path)  # noqa: PTH108
+                finally:
+                    os.close(descriptor)
+
+
+def _hold(file: BinaryIO) -> bool:
+    """Lock a new file as one that is in use; False if it was taken for a leftover in the meantime, and is gone."""
+    if sys.platform == "win32":
+        return True
+    with suppress(OSError):  # no locks here: nobody can take it for a leftover
+        fcntl.flock(file, fcntl.LOCK_EX)
+        return os.fstat(file.fileno()).st_nlink > 0
+    return True
 
 
 def _remove_empty(path: Path) -> None:
