@@ -109,7 +109,6 @@ def test_a_batch_that_is_interrupted_keeps_what_is_finished(
         assert error.endswith(b"latens: interrupted; files finished before are complete\n")
     finished = sorted(p.name for p in (work / "out").iterdir())
     assert 3 <= len(finished) < 300
-    assert finished == [name.replace("png", "ltn") for name in names[: len(finished)]]
     for name in finished:
         ltn.read((work / "out" / name).read_bytes())
 

@@ -9,8 +9,8 @@ import os
 import re
 import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable
 from contextlib import suppress
 from copy import copy
 from functools import cache
@@ -21,18 +21,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from latens import format as ltn
-from latens.cli import files
-from latens.cli.messages import say
-from latens.cli.options import Force, Json, OtherWeights, Quiet, Threads
-from latens.errors import ImageError, LatensError, ModelError, OutputError, TargetError
+from latens.cli import batch, files
+from latens.cli.batch import EXIT_ERROR, EXIT_INTERRUPTED, interruption
+from latens.cli.messages import reason, say
+from latens.cli.options import (
+    Force,
+    Jobs,
+    Json,
+    Lines,
+    OtherWeights,
+    Quiet,
+    Recursive,
+    SkipExisting,
+    Threads,
+)
+from latens.errors import FormatError, ImageError, LatensError, ModelError, OutputError, TargetError
 from latens.io import printable
 
 if TYPE_CHECKING:
     from latens.codec import ImageCodec
     from latens.zoo import Row
 
-EXIT_ERROR = 2
-EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 
 app = typer.Typer(
@@ -42,7 +51,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Inputs = Annotated[list[str], typer.Argument(help="Files to read; '-' is standard input.")]
+Inputs = Annotated[list[str], typer.Argument(help="Files, with -r folders too; '-' is standard input.")]
 Output = Annotated[
     str | None,
     typer.Option(
@@ -93,35 +102,6 @@ def _threads(threads: int | None) -> None:
         import torch
 
         torch.set_num_threads(threads)
-
-
-def _run(
-    jobs: list[files.Job],
-    verb: str,
-    quiet: bool,
-    work: Callable[[files.Job], int],
-    fatal: type[LatensError] | tuple[()] = (),
-) -> None:
-    """Do all jobs; one that fails is reported and the rest goes on, unless its error is ``fatal`` for all.
-
-    Exits with 2 if anything failed, else with 3 if anything was only salvaged.
-    """
-    outcomes = set()
-    for job in files.with_progress(jobs, verb, quiet):
-        try:
-            outcomes.add(work(job))
-        except fatal:
-            raise
-        except (LatensError, MemoryError) as error:
-            if len(jobs) == 1:
-                raise
-            _complain(error)
-            outcomes.add(EXIT_ERROR)
-        if _interrupted:  # and the exception was lost, in a destructor or a foreign library
-            raise KeyboardInterrupt
-    for code in (EXIT_ERROR, files.EXIT_SALVAGED):
-        if code in outcomes:
-            raise typer.Exit(code)
 
 
 _SIZE = re.compile(r"(\d+\.?\d*|\.\d+) ?(?:([kmg])(i?))?b?", re.IGNORECASE | re.ASCII)
@@ -178,16 +158,24 @@ def encode(
             help="1 (quick) to 5: search for the smallest file, seconds to minutes an image. Decoding stays as fast.",
         ),
     ] = 1,
+    recursive: Recursive = False,
+    skip_existing: SkipExisting = False,
+    jobs: Jobs = None,
     force: Force = False,
     fast: Fast = False,
     threads: Threads = None,
     max_pixels: MaxPixels = _PIXELS,
+    as_json: Lines = False,
     quiet: Quiet = False,
 ) -> None:
     """Compress images to .ltn files.
 
     Each file goes beside its image (photo.png to photo.ltn), unless -o names a file or a folder. Transparency, ICC
     profiles, EXIF and XMP are kept. PNG, JPEG, WebP, AVIF, TIFF, GIF, BMP, PPM and JPEG 2000 are read.
+
+    With -r the images of a folder and of all below it go to the same places below -o. A batch can be stopped at any
+    time, and goes on with --skip-existing: files are written whole or not at all. Links to folders are not
+    followed. Where two images differ only in their suffix, both keep it: a.png.ltn and a.jpg.ltn.
 
     Examples:
 
@@ -198,40 +186,84 @@ def encode(
       latens encode photo.png --target-size 50k
 
       latens encode photo.png --effort 3 --fast
+
+      latens encode -r photos/ -o small/ --skip-existing
     """
     if sum(option is not None for option in (quality, target_size, target_bpp, target_psnr)) > 1:
         raise TargetError("give one of --quality, --target-size, --target-bpp and --target-psnr, not several")
-    jobs = files.plan(inputs, output, ".ltn", force)
+    _check_suffix(inputs, output)
+    plan = files.plan(
+        inputs, output, ".ltn", force,
+        recursive=recursive, suffixes=_image_suffixes() if recursive else (), skip_existing=skip_existing,
+    )  # fmt: skip
+    at_once, threads = batch.share(len(plan.jobs), jobs, threads)
     _threads(threads)
     from latens.codec import ImageCodec, Target
     from latens.io import read_image
     from latens.zoo import DEFAULT_MODEL
 
+    # Made for the first image that can be read: a mistake is told without waiting for weights.
     codec: ImageCodec | None = None
+    lock = threading.Lock()
 
-    def work(job: files.Job) -> int:
+    def made() -> ImageCodec:
         nonlocal codec
-        image = read_image(files.open_source(job.source), frame=frame, max_pixels=max_pixels)
-        if codec is None:
-            codec = ImageCodec(model or DEFAULT_MODEL, fast=fast)
+        with lock:
+            if codec is None:
+                codec = ImageCodec(model or DEFAULT_MODEL, fast=fast)
+            return codec
+
+    def work(job: files.Job) -> batch.Done:
+        before = files.size_of(job.source)
+        try:
+            image = read_image(files.open_source(job.source), frame=frame, max_pixels=max_pixels)
+        except ImageError as error:
+            raise files.not_image(job.source, error) from error
         height, width = image.pixels.shape[:2]
         size, pixels = target_size, None
         if target_bpp is not None:
             size, pixels = target_bpp * width * height / 8, width * height
+        coder = made()
         with files.named(job.source):
             if size is None and target_psnr is None:
-                data = codec.encode(image, quality, effort=effort)
+                data = coder.encode(image, quality, effort=effort)
             else:
-                data = codec.encode_to(image, Target(size, target_psnr, pixels), effort=effort)
-        files.write(job, data, force)
-        for note in image.notes:
-            say(f"{job.source_name}: {note}", quiet)
+                data = coder.encode_to(image, Target(size, target_psnr, pixels), effort=effort)
+        files.write(job, data, force, plan.inputs)
         bpp = 8 * len(data) / (width * height)
-        say(f"{job.source_name} -> {job.target_name}: {len(data):,} bytes, {bpp:.3f} bits per pixel", quiet)
-        return 0
+        text = f"{len(data):,} bytes, {bpp:.3f} bits per pixel"
+        if before is not None:
+            text = f"{before:,} -> {len(data):,} bytes ({batch.percent(len(data), before)}), {bpp:.3f} bits per pixel"
+        return batch.Done(text, before, len(data), bpp, image.notes)
 
     # A model that cannot be used is the same for all images.
-    _run(jobs, "Encoding", quiet, work, fatal=ModelError)
+    code = batch.run(
+        plan, work, verb="Encoding", coded="encoded",
+        at_once=at_once, quiet=quiet, as_json=as_json, debug=_debug, fatal=ModelError,
+    )  # fmt: skip
+    if code:
+        raise typer.Exit(code)
+
+
+def _check_suffix(inputs: list[str], output: str | None) -> None:
+    """Refuse to write a .ltn file under the name of an image: who asks for that wants something else."""
+    if output is None or len(inputs) > 1 or os.path.isdir(output):  # noqa: PTH112
+        return
+    stem, suffix = os.path.splitext(output)  # noqa: PTH122
+    if suffix.lower() in _image_suffixes():
+        raise OutputError(
+            f"{printable(output)}: 'encode' writes .ltn files; name it {printable(stem)}.ltn, "
+            f"from which 'latens decode' makes {printable(suffix)}"
+        )
+
+
+def _image_suffixes() -> frozenset[str]:
+    """Of the files that are taken for images, in lower case."""
+    from PIL import Image
+
+    from latens.io import READ_FORMATS
+
+    return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in READ_FORMATS)
 
 
 @app.command()
@@ -249,63 +281,91 @@ def decode(
         bool, typer.Option("--salvage", help="Write what can be had of damaged files; exit code 3.")
     ] = False,
     other_weights: OtherWeights = False,
+    recursive: Recursive = False,
+    skip_existing: SkipExisting = False,
+    jobs: Jobs = None,
     force: Force = False,
     fast: Fast = False,
     threads: Threads = None,
     max_pixels: MaxPixels = _PIXELS,
+    as_json: Lines = False,
     quiet: Quiet = False,
 ) -> None:
     """Turn .ltn files back into images.
 
     Each image goes beside its file (photo.ltn to photo.png), unless -o names a file, whose suffix chooses the format,
-    or a folder. A damaged file is an error and nothing is written, unless --salvage is given.
+    or a folder. A damaged file is an error and nothing is written, unless --salvage is given. Folders are taken as
+    by 'latens encode'.
 
     Examples:
 
       latens decode photo.ltn
 
       latens decode photo.ltn -o photo.webp
+
+      latens decode -r small/ -o photos/ --skip-existing
     """
     from latens.io import WRITE_FORMATS, write_format, write_image
 
     if format is not None and format not in WRITE_FORMATS:
         raise OutputError(f"--format {printable(format)}: expected one of {', '.join(WRITE_FORMATS)}")
-    jobs = files.plan(inputs, output, f".{format or 'png'}", force)
-    for job in jobs:
-        if format is None and job.target != files.STANDARD:
-            write_format(job.target)  # refuses suffixes that it does not know, before any work
+    plan = files.plan(
+        inputs, output, f".{format or 'png'}", force,
+        recursive=recursive, suffixes=(".ltn",), skip_existing=skip_existing,
+    )  # fmt: skip
+
+    def kind_of(job: files.Job) -> str:
+        if format is not None or job.found or job.target == files.STANDARD or files.is_null(job.target):
+            return format or "png"
+        return write_format(job.target)
+
+    for job in plan.jobs:
+        kind_of(job)  # refuses suffixes that it does not know, before any work
+    at_once, threads = batch.share(len(plan.jobs), jobs, threads)
     _threads(threads)
 
     limits = ltn.Limits(max_pixels=max_pixels)
     codecs: dict[str, ImageCodec] = {}
 
+    lock = threading.Lock()
+
     def codec_for(header: ltn.Header) -> ImageCodec:
         from latens.codec import ImageCodec
 
         name = model or header.model
-        if name not in codecs:
-            codecs[name] = ImageCodec(model, fast=fast) if model else ImageCodec.for_file(header, fast=fast)
-        return codecs[name]
+        with lock:
+            if name not in codecs:
+                codecs[name] = (
+                    ImageCodec(model, fast=fast) if model else ImageCodec.for_file(header, fast=fast)
+                )
+            return codecs[name]
 
-    def work(job: files.Job) -> int:
+    def work(job: files.Job) -> batch.Done:
         buffer = io.BytesIO()
         with files.named(job.source):
-            container = ltn.read(
-                _read(job.source, limits), limits, on_error="conceal" if salvage else "raise"
-            )
+            data = _read(job.source, limits)
+            container = ltn.read(data, limits, on_error="conceal" if salvage else "raise")
             image, problems = codec_for(container.header).decode(
                 container, on_error="conceal" if salvage else "raise", other_weights=other_weights
             )
-            kind = format or ("png" if job.target == files.STANDARD else write_format(job.target))
-            notes = write_image(image, buffer, kind)
-        files.write(job, buffer.getvalue(), force)
-        for line in (*notes, *problems):
-            say(f"{job.source_name}: {line}", quiet)
+            notes = write_image(image, buffer, kind_of(job))
+        files.write(job, buffer.getvalue(), force, plan.inputs)
         header = container.header
-        say(f"{job.source_name} -> {job.target_name}: {header.width} x {header.height}", quiet)
-        return files.EXIT_SALVAGED if problems else 0
+        return batch.Done(
+            f"{header.width} x {header.height}",
+            len(data),
+            len(buffer.getvalue()),
+            8 * len(data) / (header.width * header.height),
+            (*notes, *problems),
+            bool(problems),
+        )
 
-    _run(jobs, "Decoding", quiet, work)
+    code = batch.run(
+        plan, work, verb="Decoding", coded="decoded",
+        at_once=at_once, quiet=quiet, as_json=as_json, debug=_debug,
+    )  # fmt: skip
+    if code:
+        raise typer.Exit(code)
 
 
 def _read(name: str, limits: ltn.Limits) -> bytes:
@@ -314,7 +374,11 @@ def _read(name: str, limits: ltn.Limits) -> bytes:
         if not isinstance(source, str):
             return ltn.load(source, limits)
         with Path(source).open("rb") as file:
-            return ltn.load(file, limits)
+            try:
+                return ltn.load(file, limits)
+            except FormatError as error:
+                file.seek(0)
+                raise files.not_ltn(file.read(16), error) from error
     except OSError as error:
         raise ImageError(f"cannot be read ({error.strerror})") from error
 
@@ -475,7 +539,6 @@ def _add_others() -> None:
 
 
 _debug = False
-_interrupted = False
 
 
 def main() -> None:
@@ -525,7 +588,7 @@ def run(arguments: list[str]) -> int:
         return 1  # the reader has gone, as in `| head`
     except Exception as error:
         # An import that Ctrl-C breaks off ends in all kinds of errors.
-        if _interrupted:
+        if interruption.came:
             return _stopped()
         _complain(error)
         return EXIT_ERROR
@@ -547,8 +610,7 @@ def _command(wanted: str | None = None) -> Any:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    global _interrupted
-    _interrupted = True
+    interruption.came = True
     raise KeyboardInterrupt
 
 
@@ -565,14 +627,9 @@ def _complain(error: Exception) -> None:
     if _debug:
         with suppress(OSError):
             traceback.print_exception(error)
-    if isinstance(error, LatensError):
-        text = str(error)
-    elif hasattr(error, "format_message"):  # wrong usage; the class moved between releases of typer
+    text = reason(error)
+    if not isinstance(error, LatensError) and hasattr(error, "format_message"):
+        # wrong usage; the class moved between releases of typer
         path = getattr(getattr(error, "ctx", None), "command_path", "latens")
         text = f"{printable(error.format_message())} (see '{path} --help')"
-    elif isinstance(error, MemoryError) or "allocate memory" in str(error):
-        text = "not enough memory"
-    else:
-        what = f"{type(error).__name__}: {printable(str(error))}"
-        text = f"unexpected error, please report it ({what}); --debug shows more"
     say(f"latens: error: {text}")

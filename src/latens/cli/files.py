@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from latens.cli.messages import on_terminal
-from latens.errors import ImageError, LatensError, OutputError
+from latens.errors import FormatError, ImageError, LatensError, OutputError
 from latens.io import atomic_write, check_output, printable
 
 STANDARD = "-"
 EXIT_SALVAGED = 3
+_STANDARD_OUTPUT = ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
 
 class Inputs:
@@ -40,17 +41,27 @@ class Inputs:
         return []
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Job:
     """One file to read and one to write; ``-`` stands for standard input or output.
 
-    ``new_folder``: whether the folder of the target is made if it is not there.
+    Attributes:
+        source: path, or ``-``.
+        target: path, ``-``, or the null device.
+        new_folder: whether the folder of the target is made if it is not there.
+        found: whether the source was found in a folder, and not named.
+        exists: whether there is a result already, which stays as it is.
+        replaces: whether the target may be replaced whatever the command says: it is what a killed process left.
+        problem: why it cannot be done; empty if it can.
     """
 
     source: str
     target: str
-    inputs: Inputs
     new_folder: bool
+    found: bool = False
+    exists: bool = False
+    replaces: bool = False
+    problem: str = ""
 
     @property
     def source_name(self) -> str:
@@ -61,6 +72,27 @@ class Job:
     def target_name(self) -> str:
         """For messages."""
         return "standard output" if self.target == STANDARD else printable(self.target)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a command does.
+
+    Attributes:
+        jobs: in the order of the command line; files of a folder by their names.
+        inputs: all sources.
+        recursive: whether folders were looked through.
+        others: how many files were found in folders that are of no kind that is read.
+        links: how many links to folders were met, which nobody follows.
+        problems: folders that could not be looked through, and why.
+    """
+
+    jobs: list[Job]
+    inputs: Inputs
+    recursive: bool = False
+    others: int = 0
+    links: int = 0
+    problems: list[str] = field(default_factory=list)
 
 
 def shown(source: str) -> str:
@@ -77,26 +109,68 @@ def named(source: str) -> Iterator[None]:
         raise type(error)(f"{shown(source)}: {error}") from error
 
 
-def plan(sources: list[str], output: str | None, suffix: str, force: bool) -> list[Job]:
+def standard(output: str | None) -> str | None:
+    """``-`` for all names of standard output."""
+    return STANDARD if output in _STANDARD_OUTPUT else output
+
+
+def is_null(target: str) -> bool:
+    """Whether what is written there is thrown away."""
+    return target == os.devnull
+
+
+def plan(
+    sources: list[str],
+    output: str | None,
+    suffix: str,
+    force: bool,
+    *,
+    recursive: bool = False,
+    suffixes: Collection[str] = (),
+    skip_existing: bool = False,
+) -> Plan:
     """The jobs of a command, all of them checked; nothing is written.
 
     One source may go to a file, or to standard output; several go to a folder, or each beside its source. A folder is
-    made if ``output`` names it; that of a file has to be there.
+    made if ``output`` names it; that of a file has to be there. Of a folder that is a source, what is below it goes
+    to the same place below the output.
+
+    Args:
+        sources: files, ``-``, and with ``recursive`` folders.
+        output: file, folder or ``-``.
+        suffix: of results.
+        force: existing results are replaced.
+        recursive: take the files of folders, and of the folders in them. Links to folders are not followed, and an
+            output folder inside a source is left out.
+        suffixes: in lower case, of the files that are taken from folders.
+        skip_existing: jobs whose result is there are marked, and not refused.
 
     Raises:
         OutputError: two sources would write the same file, or an output must not be written.
-        ImageError: an input without a name.
+        ImageError: an input without a name, or a folder without ``recursive``.
     """
-    is_folder = output is not None and (
-        len(sources) > 1 or output.endswith(("/", os.sep)) or _is_folder(output)
+    output = standard(output)
+    folders = [recursive and source != STANDARD and _is_folder(source) for source in sources]
+    is_folder = (
+        output is not None
+        and not is_null(output)
+        and (len(sources) > 1 or any(folders) or output.endswith(("/", os.sep)) or _is_folder(output))
     )
     if is_folder and output == STANDARD:
         raise OutputError("several inputs cannot all go to standard output; give a folder with -o")
-    inputs = Inputs(source for source in sources if source != STANDARD)
+    walk = _Walk(suffixes, output if is_folder else None)
     jobs = []
-    for source in sources:
+    for source, through in zip(sources, folders, strict=True):
         if not source:
             raise ImageError("an input has an empty name")
+        if through:
+            for path, below, problem in walk.files(source):
+                base = path if output is None else os.path.join(output, below)  # noqa: PTH118
+                target = os.devnull if output is not None and not is_folder else _suffixed(base, suffix)
+                jobs.append(Job(path, target, is_folder, found=True, problem=problem))
+            continue
+        if source != STANDARD and _is_folder(source):
+            raise ImageError(f"{shown(source)}: is a folder; -r takes the files in it")
         if output is not None and not is_folder:
             target = output
         elif source == STANDARD:
@@ -104,35 +178,181 @@ def plan(sources: list[str], output: str | None, suffix: str, force: bool) -> li
         else:
             folder = Path(source).parent if output is None else Path(output)
             target = str(folder / (Path(source).stem + suffix))
-        jobs.append(Job(source, target, inputs, is_folder))
-    _check(jobs, force)
+            if output is None and os.path.abspath(target) == os.path.abspath(source):  # noqa: PTH100
+                _refuse_own_kind(source)
+        jobs.append(Job(source, target, is_folder))
+    inputs = Inputs(job.source for job in jobs if job.source != STANDARD)
+    jobs = _check(jobs, inputs, suffix, force, skip_existing)
+    return Plan(jobs, inputs, any(folders), walk.others, walk.links, walk.problems)
+
+
+def _suffixed(path: str, suffix: str) -> str:
+    return os.path.splitext(path)[0] + suffix  # noqa: PTH122  (a Path takes ten times as long)
+
+
+class _Walk:
+    """Goes through folders, in the order of names.
+
+    Args:
+        suffixes: of files to take.
+        output: a folder that is left out if it lies inside.
+    """
+
+    def __init__(self, suffixes: Collection[str], output: str | None) -> None:
+        self.others = 0
+        self.links = 0
+        self.problems: list[str] = []
+        self._suffixes = suffixes
+        self._left_out = _identity(output)
+
+    def files(self, root: str) -> Iterator[tuple[str, str, str]]:
+        """Path, path below ``root``, and what is wrong with it, of each file."""
+        # A folder is gone through once, whatever ways lead there: where links are followed against our will, too.
+        seen = {_identity(root), self._left_out}
+        waiting = [(root, "")]
+        while waiting:
+            folder, below = waiting.pop()
+            try:
+                with os.scandir(folder) as entries:
+                    found = sorted(entries, key=lambda entry: entry.name)
+            except OSError as error:
+                self.problems.append(f"{printable(folder)}: cannot be looked through ({error.strerror})")
+                continue
+            folders = []
+            for entry in found:
+                # Below "." names stay as short as they are.
+                path = entry.name if folder == "." else entry.path
+                inner = os.path.join(below, entry.name)  # noqa: PTH118
+                if entry.is_dir(follow_symlinks=False):
+                    identity = _identity(path)
+                    if identity is None or identity not in seen:
+                        seen.add(identity)
+                        folders.append((path, inner))
+                elif os.path.splitext(entry.name)[1].lower() in self._suffixes:  # noqa: PTH122
+                    if (problem := self._problem(entry)) is not None:
+                        yield path, inner, problem
+                elif entry.is_symlink() and _is_folder(path):
+                    self.links += 1
+                else:
+                    self.others += 1
+            waiting += reversed(folders)
+
+    def _problem(self, entry: os.DirEntry[str]) -> str | None:
+        """Empty for a file that can be read; None for a link to a folder."""
+        try:
+            mode = entry.stat().st_mode
+        except OSError as error:
+            return f"cannot be read ({error.strerror})"
+        if stat.S_ISDIR(mode):
+            self.links += 1
+            return None
+        # To open a pipe could take for ever.
+        return "" if stat.S_ISREG(mode) else "not a regular file"
+
+
+def _identity(path: str | None) -> tuple[int, int] | None:
+    with suppress(OSError, ValueError):
+        if path is not None:
+            status = Path(path).stat()
+            return status.st_dev, status.st_ino
+    return None
+
+
+class _Targets:
+    """Tells whether two targets are one file: here, or where upper and lower case are the same."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, str] = {}
+
+    def key(self, target: str) -> str:
+        folder, name = os.path.split(target)
+        if os.path.islink(target):  # noqa: PTH114
+            folder, name = os.path.split(os.path.realpath(target))
+        if folder not in self._folders:
+            self._folders[folder] = os.path.normcase(os.path.realpath(folder))
+        return os.path.join(self._folders[folder], os.path.normcase(name)).casefold()  # noqa: PTH118
+
+
+def _check(jobs: list[Job], inputs: Inputs, suffix: str, force: bool, skip_existing: bool) -> list[Job]:
+    if sum(job.source == STANDARD for job in jobs) > 1:
+        raise OutputError("standard input can be read only once")
+    if any(job.target == STANDARD for job in jobs) and (sys.stdout is None or sys.stdout.isatty()):
+        raise OutputError("standard output is closed or a terminal; redirect it, or name a file with -o")
+    jobs = _without_collisions(jobs, suffix)
+    existing = []
+    folders: set[str] = set()
+    for job in jobs:
+        if job.target == STANDARD or is_null(job.target) or job.problem:
+            continue
+        size = _size(job.target)
+        if skip_existing and size is not None:
+            # What is empty is no result: a process was killed between making the name and giving it a content.
+            job.exists, job.replaces = size > 0, size == 0
+        if job.exists:
+            continue
+        if job.found and size is not None and not force and not job.replaces:
+            existing.append(job)
+            continue
+        try:
+            folder = os.path.dirname(job.target)  # noqa: PTH120
+            if job.new_folder and folder not in folders and not _is_folder(folder or "."):
+                _check_folder(Path(folder))
+                folders.add(folder)
+            elif folder not in folders:
+                check_output(job.target, force=force or job.replaces, inputs=inputs.same_as(job.target))
+        except OutputError as error:
+            if not job.found:
+                raise
+            job.problem = str(error)
+    if existing:
+        others = f" and {len(existing) - 1:,} more are" if len(existing) > 1 else " is"
+        raise OutputError(
+            f"{existing[0].target_name}{others} there already; use --skip-existing to go on without them, or "
+            "--force to replace them"
+        )
     return jobs
 
 
-def _check(jobs: list[Job], force: bool) -> None:
-    if sum(job.source == STANDARD for job in jobs) > 1:
-        raise OutputError("standard input can be read only once")
-    taken: dict[str, Job] = {}
-    for job in jobs:
-        if job.target == STANDARD:
-            if sys.stdout is None or sys.stdout.isatty():
-                raise OutputError(
-                    "standard output is closed or a terminal; redirect it, or name a file with -o"
-                )
-            continue
-        key = os.path.normcase(os.path.realpath(job.target))
-        # Some file systems do not tell upper from lower case: two such names would be one file there.
-        if (other := taken.setdefault(key.casefold(), job)) is not job:
+def _without_collisions(jobs: list[Job], suffix: str) -> list[Job]:
+    """Jobs that each have a target of their own.
+
+    ``a.png`` and ``a.jpg`` that were found in a folder become ``a.png.ltn`` and ``a.jpg.ltn``. Named files are
+    refused: there is somebody who can name them otherwise.
+    """
+    targets = _Targets()
+    taken: dict[str, list[int]] = {}
+    for number, job in enumerate(jobs):
+        if job.target != STANDARD and not is_null(job.target):
+            taken.setdefault(targets.key(job.target), []).append(number)
+    twice: set[int] = set()
+    again: dict[str, int] = {}
+    for group in [group for group in taken.values() if len(group) > 1]:
+        first, second = (jobs[number] for number in group[:2])
+        if not all(jobs[number].found for number in group):
             raise OutputError(
-                f"{other.source_name} and {job.source_name} would both be written to {job.target_name}; "
+                f"{first.source_name} and {second.source_name} would both be written to {second.target_name}; "
                 "nothing was written"
             )
-    for job in taken.values():
-        folder = Path(job.target).parent
-        if _is_folder(folder) or not job.new_folder:
-            check_output(job.target, force=force, inputs=job.inputs.same_as(job.target))
-        else:
-            _check_folder(folder)
+        # As in "photos photos/2020": one file, found on two ways.
+        ways = {os.path.abspath(jobs[number].source): number for number in reversed(group)}  # noqa: PTH100
+        twice.update(set(group) - set(ways.values()))
+        for number in sorted(ways.values()) if len(ways) > 1 else ():
+            job = jobs[number]
+            job.target = os.path.splitext(job.target)[0] + os.path.splitext(job.source)[1] + suffix  # noqa: PTH122
+            key = targets.key(job.target)
+            other = taken[key][0] if key in taken else again.setdefault(key, number)
+            if other != number:
+                other_name = jobs[other].source_name
+                job.problem = f"would be written to {job.target_name}, as {other_name} is; rename one of them"
+    return [job for number, job in enumerate(jobs) if number not in twice]
+
+
+def _size(path: str) -> int | None:
+    """Of a regular file; None if there is none."""
+    with suppress(OSError, ValueError):
+        status = os.lstat(path)
+        return status.st_size if stat.S_ISREG(status.st_mode) else None
+    return None
 
 
 def _check_folder(folder: Path) -> None:
@@ -161,12 +381,82 @@ def open_source(source: str) -> BinaryIO | str:
     return sys.stdin.buffer
 
 
-def write(job: Job, data: bytes, force: bool) -> None:
+def size_of(source: str) -> int | None:
+    """Bytes of an input, if that can be known without reading it."""
+    with suppress(OSError, ValueError, AttributeError):
+        status = os.fstat(sys.stdin.fileno()) if source == STANDARD else Path(source).stat()
+        return status.st_size if stat.S_ISREG(status.st_mode) else None
+    return None
+
+
+_KINDS = (
+    (b"\x89PNG\r\n\x1a\n", "a PNG image"),
+    (b"\xff\xd8\xff", "a JPEG image"),
+    (b"GIF8", "a GIF image"),
+    (b"BM", "a BMP image"),
+    (b"II*\0", "a TIFF image"),
+    (b"MM\0*", "a TIFF image"),
+    (b"\0\0\0\x0cjP  ", "a JPEG 2000 image"),
+    (b"\xff\x4f\xff\x51", "a JPEG 2000 image"),
+    (b"\xff\x0a", "a JPEG XL image"),
+    (b"\0\0\0\x0cJXL ", "a JPEG XL image"),
+)
+
+
+def kind_of(head: bytes) -> str | None:
+    """What a file is that begins like this, in words; None for what is no image that people have."""
+    for signature, kind in _KINDS:
+        if head.startswith(signature):
+            return kind
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "a WebP image"
+    if head[4:8] == b"ftyp":
+        return {b"avif": "an AVIF image", b"heic": "a HEIC image"}.get(head[8:12], "a video")
+    return None
+
+
+def not_ltn(head: bytes, error: FormatError, name: str = "") -> FormatError:
+    """The error for a file that is no ``.ltn`` file; of what people have, it says what it is."""
+    kind = kind_of(head)
+    if kind is None:
+        return error
+    command = "latens video encode" if kind == "a video" else "latens encode"
+    return FormatError(f"{name and name + ': '}{kind}, not a .ltn file; '{command}' makes one of it")
+
+
+def _head(path: str) -> bytes:
+    with suppress(OSError, ValueError), Path(path).open("rb") as file:
+        return file.read(16)
+    return b""
+
+
+def _refuse_own_kind(source: str) -> None:
+    """Say what is wrong with a file whose result would have the same name, if that is the kind of file it is."""
+    head = _head(source)
+    if head.startswith(b"LTN") and source.lower().endswith(".ltn"):
+        raise ImageError(f"{shown(source)}: a .ltn file already; 'latens decode' takes it")
+    if kind_of(head) is not None:
+        raise not_ltn(head, FormatError(), shown(source))
+
+
+def not_image(source: str, error: ImageError) -> ImageError:
+    """The error for a file that is no image; of what Latens can read by another command, it says so."""
+    head = b"" if source == STANDARD else _head(source)
+    if head.startswith(b"LTN"):
+        return ImageError(f"{shown(source)}: a .ltn file already; 'latens decode' takes it")
+    if kind_of(head) == "a video":
+        return ImageError(f"{shown(source)}: a video; 'latens video encode' takes it")
+    return error
+
+
+def write(job: Job, data: bytes, force: bool, inputs: Inputs) -> None:
     """Write a whole result, which never replaces an input.
 
     Raises:
         OutputError: it cannot be written.
     """
+    if is_null(job.target):
+        return
     if job.target == STANDARD:
         to_standard_output(data)
         return
@@ -176,7 +466,7 @@ def write(job: Job, data: bytes, force: bool) -> None:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"{printable(folder)}: cannot be made ({error.strerror})") from error
-    atomic_write(job.target, data, force=force, inputs=job.inputs.same_as(job.target))
+    atomic_write(job.target, data, force=force or job.replaces, inputs=inputs.same_as(job.target))
 
 
 def show(text: str) -> None:
@@ -201,18 +491,3 @@ def to_standard_output(data: bytes) -> None:
         raise
     except OSError as error:
         raise OutputError(f"standard output: cannot be written ({error.strerror})") from error
-
-
-def with_progress(jobs: list[Job], verb: str, quiet: bool) -> Iterator[Job]:
-    """The jobs one by one, with a progress bar on a terminal if there are several."""
-    if len(jobs) < 2 or quiet or not on_terminal():
-        yield from jobs
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True, markup=False, highlight=False)) as progress:
-        task = progress.add_task(verb, total=len(jobs))
-        for job in jobs:
-            yield job
-            progress.advance(task)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 
+from latens.errors import LatensError
 from latens.io import printable
 
 
@@ -18,3 +19,13 @@ def say(text: str, quiet: bool = False) -> None:
 def on_terminal() -> bool:
     """Whether somebody watches standard error."""
     return sys.stderr is not None and sys.stderr.isatty()
+
+
+def reason(error: BaseException) -> str:
+    """What an error means to people, in a line."""
+    if isinstance(error, LatensError):
+        return str(error)
+    if isinstance(error, MemoryError) or "allocate memory" in str(error):
+        return "not enough memory"
+    what = f"{type(error).__name__}: {printable(str(error))}"
+    return f"unexpected error, please report it ({what}); --debug shows more"

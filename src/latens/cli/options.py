@@ -4,12 +4,25 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["Force", "Json", "OtherWeights", "Quiet", "Threads"]
+__all__ = ["Force", "Jobs", "Json", "Lines", "OtherWeights", "Quiet", "Recursive", "SkipExisting", "Threads"]
 
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace existing files.")]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable.")]
+Lines = Annotated[bool, typer.Option("--json", help="A line of JSON for each file, and one for all.")]
 OtherWeights = Annotated[
     bool, typer.Option("--other-weights", help="Accept weights other than the file was made with.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; all cores by default.")]
+Recursive = Annotated[
+    bool, typer.Option("--recursive", "-r", help="Take all files of folders; the output keeps their tree.")
+]
+SkipExisting = Annotated[
+    bool, typer.Option("--skip-existing", help="Leave out what has a result: goes on with a stopped batch.")
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs", "-j", min=1, max=256, help="Files at a time, which share the threads; chosen by default."
+    ),
+]

@@ -502,6 +502,7 @@ def _layout(size: str | None, rate: str, pixel_format: str) -> RawVideo | None:
 
 def _target(source: str, output: str | None, suffix: str, force: bool) -> str:
     """Where the result goes, checked before any work."""
+    output = files.standard(output)
     if output is None:
         if source == files.STANDARD:
             raise OutputError("name the output with -o; '-' is standard output")
