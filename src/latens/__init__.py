@@ -1,8 +1,10 @@
 """Latens: learned image and video compression on PyTorch.
 
 >>> import latens
->>> data = latens.encode(image, quality=50)  # doctest: +SKIP
->>> latens.decode(data).save("copy.png")  # doctest: +SKIP
+>>> latens.save("photo.png", "photo.ltn", quality=50)  # doctest: +SKIP
+>>> latens.open("photo.ltn").save("copy.png")  # doctest: +SKIP
+
+:func:`latens.encode` and :func:`latens.decode` do the same with bytes.
 
 Nothing heavy is imported before it is used: ``import latens`` does not load torch.
 """
@@ -17,6 +19,8 @@ from latens.errors import LatensError
 if TYPE_CHECKING:
     __version__: str
     from latens.codec import decode, encode
+    from latens.codec import open as open
+    from latens.codec import save as save
     from latens.entropy_models import available_entropy_coders, get_entropy_coder, set_entropy_coder
 
 __all__ = [
@@ -28,6 +32,9 @@ __all__ = [
     "get_entropy_coder",
     "set_entropy_coder",
 ]
+
+# Not in __all__: a star import must not hide the built-in open.
+_CODEC = ("decode", "encode", "open", "save")
 
 _SUBMODULES = frozenset(
     [
@@ -59,7 +66,7 @@ _SUBMODULES = frozenset(
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("encode", "decode"):
+    if name in _CODEC:
         return getattr(import_module("latens.codec"), name)
     if name in ("available_entropy_coders", "get_entropy_coder", "set_entropy_coder"):
         return getattr(import_module("latens.entropy_models"), name)
@@ -71,4 +78,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*__all__, *_SUBMODULES})
+    return sorted({*__all__, *_CODEC, *_SUBMODULES})

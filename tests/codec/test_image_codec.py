@@ -509,7 +509,7 @@ def test_what_is_no_image_is_refused(image: Any, error: type[LatensError], tiny_
 
 def test_paths_are_no_files() -> None:
     for wrong in ("photo.ltn", Path("photo.ltn"), [1, 2]):
-        with pytest.raises(ShapeError, match=r"expected the bytes of a \.ltn file, got .*read_bytes"):
+        with pytest.raises(ShapeError, match=r"expected the bytes of a \.ltn file, got .*latens\.open"):
             latens.decode(wrong)  # type: ignore[arg-type]
 
 

@@ -1,6 +1,7 @@
 """The product: images to ``.ltn`` files and back."""
 
-from latens.codec.image import ImageCodec, decode, encode
+from latens.codec.image import ImageCodec
+from latens.codec.shortcuts import decode, encode, open, save
 from latens.codec.target import Target
 
-__all__ = ["ImageCodec", "Target", "decode", "encode"]
+__all__ = ["ImageCodec", "Target", "decode", "encode", "open", "save"]

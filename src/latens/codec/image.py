@@ -12,7 +12,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image as PilImage
 from torch import Tensor
 
 from latens import format as ltn
@@ -25,15 +24,14 @@ from latens.errors import (
     FormatError,
     ImageError,
     LimitError,
-    ShapeError,
     TargetError,
     WrongWeightsError,
 )
-from latens.io import Image, from_pil, to_pil
+from latens.io import Image
 from latens.zoo import DEFAULT_MODEL, LoadedModel, load
 from latens.zoo.weights import load_released
 
-__all__ = ["ImageCodec", "decode", "encode"]
+__all__ = ["ImageCodec"]
 
 Samples = npt.NDArray[Any]  # uint8 or uint16
 Int16 = npt.NDArray[np.int16]
@@ -195,15 +193,15 @@ class ImageCodec:
 
     def decode(
         self,
-        container: ltn.Container,
+        container: ltn.Container | bytes | bytearray | memoryview,
         *,
         on_error: Literal["raise", "conceal"] = "raise",
         other_weights: bool = False,
     ) -> tuple[Image, tuple[str, ...]]:
-        """The image of a container, and the problems that were met (none unless concealing).
+        """The image of a file, and the problems that were met (none unless concealing).
 
         Args:
-            container: as :func:`latens.format.read` returns it.
+            container: the bytes of a ``.ltn`` file, or what :func:`latens.format.read` makes of them.
             on_error: "conceal" leaves damaged tiles flat and reports them, if there is a sound one.
             other_weights: accept other weights for the pixels than the file was made with.
 
@@ -211,9 +209,11 @@ class ImageCodec:
             WrongWeightsError: the file needs another entropy model or other weights.
             LimitError: tiles that take too much memory.
             CoderError, ChecksumError: a tile is damaged.
-            FormatError: not a single tile can be decoded.
+            FormatError: the bytes are damaged, or not a single tile can be decoded.
             ModelError: the weights give values that are not finite.
         """
+        if not isinstance(container, ltn.Container):
+            container = ltn.read(container, on_error=on_error)
         header = container.header
         self._check_identity(header, other_weights)
         _check_supported(header)
@@ -339,81 +339,3 @@ def _psnr(a: Samples, b: Samples) -> float:
     most = float(np.iinfo(a.dtype).max)
     mse = float(np.mean(np.square(a.astype(np.float32) - b), dtype=np.float64)) / most**2
     return -10.0 * math.log10(max(mse, 1e-15))
-
-
-def encode(
-    image: PilImage.Image | Image | Samples,
-    quality: float | None = None,
-    *,
-    model: str | os.PathLike[str] = DEFAULT_MODEL,
-    fast: bool = False,
-    effort: int = 1,
-) -> bytes:
-    """Encode an image.
-
-    Args:
-        image: a Pillow image, an array ``(H, W)``, ``(H, W, 1)`` or ``(H, W, 3)`` of uint8 or of uint16 (0 to
-            65,535), or what :func:`latens.io.read_image` returns. Pillow images and arrays are coded as they are:
-            an EXIF orientation is not applied, for who opened the image may have done so.
-        quality: 0 (smallest) to 100 (best), 50 by default; any real number between. Not for a model of a single rate.
-        model: a released model, or the path of a weights file.
-        fast: run g_a, h_a and g_s in bfloat16.
-        effort: 1 to 5; above 1, latents are improved by gradient steps for seconds to minutes, for smaller files
-            of the same quality. Decoding is as fast as ever.
-
-    Returns:
-        The bytes of a ``.ltn`` file.
-
-    Raises:
-        ImageError: the image or the quality cannot be used.
-        LimitError: the image is too large.
-        UnknownModelError, ModelError: the model cannot be used.
-    """
-    if isinstance(image, np.ndarray):
-        if image.dtype not in (np.uint8, np.uint16) or image.ndim not in (2, 3):
-            raise ShapeError(
-                f"expected uint8 or uint16, (H, W) or (H, W, 1 or 3), got {image.dtype} {image.shape}"
-            )
-        image = Image(image[:, :, None] if image.ndim == 2 else image)
-    elif isinstance(image, PilImage.Image):
-        image = from_pil(image)
-    elif not isinstance(image, Image):
-        raise ImageError(f"expected a Pillow image, an array or latens.io.Image, got {type(image).__name__}")
-    return ImageCodec(model, fast=fast).encode(image, quality, effort=effort)
-
-
-def decode(
-    data: bytes | bytearray | memoryview,
-    *,
-    model: str | os.PathLike[str] | None = None,
-    max_pixels: int | None = None,
-    other_weights: bool = False,
-    fast: bool = False,
-) -> PilImage.Image:
-    """Decode a ``.ltn`` file to a Pillow image (its ``info`` holds ICC, EXIF and XMP).
-
-    Pillow has no colour of more than 8 bits: samples of 9 to 16 are rounded, but for grey without alpha, whose mode is
-    then ``I;16``. :meth:`ImageCodec.decode` gives them in full.
-
-    Args:
-        data: the bytes of the file.
-        model: path of a weights file, if the file's model is not a released one.
-        max_pixels: limit on width times height; 2^28 by default.
-        other_weights: accept other weights for the pixels than the file was made with.
-        fast: run g_s in bfloat16.
-
-    Raises:
-        ShapeError: something else than bytes.
-        FormatError: the data are damaged or not a ``.ltn`` file.
-        LimitError: the image is larger than the limit.
-        WrongWeightsError, UnknownModelError, ModelError: the model that the file needs is not at hand.
-    """
-    if not isinstance(data, bytes | bytearray | memoryview):
-        raise ShapeError(
-            f"expected the bytes of a .ltn file, got {type(data).__name__}; a file gives them by "
-            "Path(name).read_bytes()"
-        )
-    limits = ltn.Limits() if max_pixels is None else ltn.Limits(max_pixels=max_pixels)
-    container = ltn.read(data, limits)
-    codec = ImageCodec(model, fast=fast) if model else ImageCodec.for_file(container.header, fast=fast)
-    return to_pil(codec.decode(container, other_weights=other_weights)[0])

@@ -1,0 +1,192 @@
+"""One call for one image: what most programs need."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image as PilImage
+
+from latens import format as ltn
+from latens.codec.image import ImageCodec, Samples
+from latens.codec.target import Target
+from latens.errors import FormatError, ImageError, LatensError, OutputError, ShapeError, TargetError
+from latens.io import Image, atomic_write, check_output, from_pil, printable, read_image, to_pil
+from latens.zoo import DEFAULT_MODEL
+
+__all__ = ["decode", "encode", "open", "save"]
+
+Source = str | os.PathLike[str] | PilImage.Image | Image | Samples
+Data = bytes | bytearray | memoryview
+
+
+def encode(
+    image: Source,
+    quality: float | None = None,
+    *,
+    target_size: float | None = None,
+    target_psnr: float | None = None,
+    model: str | os.PathLike[str] = DEFAULT_MODEL,
+    fast: bool = False,
+    effort: int = 1,
+) -> bytes:
+    """Encode an image.
+
+    Args:
+        image: the path of an image file; a Pillow image; an array ``(H, W)``, ``(H, W, 1)`` or ``(H, W, 3)`` of uint8
+            or of uint16 (0 to 65,535); or what :func:`latens.io.read_image` returns. Files are turned as their EXIF
+            orientation says. Pillow images and arrays are coded as they are, for who opened the image may have
+            turned it.
+        quality: 0 (smallest) to 100 (best), 50 by default; any real number between. Not for a model of a single rate.
+        target_size: bytes that the file may have, in place of a quality; it has at most 2 % less.
+        target_psnr: dB over all samples, in place of a quality; met within 0.05.
+        model: a released model, or the path of a weights file.
+        fast: run g_a, h_a and g_s in bfloat16.
+        effort: 1 to 5; above 1, latents are improved by gradient steps for seconds to minutes, for smaller files
+            of the same quality. Decoding is as fast as ever.
+
+    Returns:
+        The bytes of a ``.ltn`` file.
+
+    Raises:
+        ImageError: the image or the quality cannot be used.
+        LimitError: the image is too large.
+        TargetError: no quality gives the target, or several were given.
+        UnknownModelError, ModelError: the model cannot be used.
+    """
+    if sum(wish is not None for wish in (quality, target_size, target_psnr)) > 1:
+        raise TargetError("give one of quality, target_size and target_psnr, not several")
+    target = None
+    if target_size is not None or target_psnr is not None:
+        target = Target(target_size, target_psnr)
+    picture = _picture(image)
+    codec = ImageCodec(model, fast=fast)
+    if target is not None:
+        return codec.encode_to(picture, target, effort=effort)
+    return codec.encode(picture, quality, effort=effort)
+
+
+def _picture(image: Source) -> Image:
+    if isinstance(image, str | os.PathLike):
+        return read_image(image)
+    if isinstance(image, np.ndarray):
+        if image.dtype not in (np.uint8, np.uint16) or image.ndim not in (2, 3):
+            raise ShapeError(
+                f"expected uint8 or uint16, (H, W) or (H, W, 1 or 3), got {image.dtype} {image.shape}"
+            )
+        return Image(image[:, :, None] if image.ndim == 2 else image)
+    if isinstance(image, PilImage.Image):
+        return from_pil(image)
+    if not isinstance(image, Image):
+        raise ImageError(
+            f"expected a path, a Pillow image, an array or latens.io.Image, got {type(image).__name__}"
+        )
+    return image
+
+
+def decode(
+    data: Data,
+    *,
+    model: str | os.PathLike[str] | None = None,
+    max_pixels: int | None = None,
+    other_weights: bool = False,
+    fast: bool = False,
+) -> PilImage.Image:
+    """Decode a ``.ltn`` file to a Pillow image (its ``info`` holds ICC, EXIF and XMP).
+
+    Pillow has no colour of more than 8 bits: samples of 9 to 16 are rounded, but for grey without alpha, whose mode is
+    then ``I;16``. :meth:`ImageCodec.decode` gives them in full.
+
+    Args:
+        data: the bytes of the file.
+        model: path of a weights file, if the file's model is not a released one.
+        max_pixels: limit on width times height; 2^28 by default.
+        other_weights: accept other weights for the pixels than the file was made with.
+        fast: run g_s in bfloat16.
+
+    Raises:
+        ShapeError: something else than bytes.
+        FormatError: the data are damaged or not a ``.ltn`` file.
+        LimitError: the image is larger than the limit.
+        WrongWeightsError, UnknownModelError, ModelError: the model that the file needs is not at hand.
+    """
+    if not isinstance(data, Data):
+        raise ShapeError(
+            f"expected the bytes of a .ltn file, got {type(data).__name__}; latens.open(name) reads a file"
+        )
+    container = ltn.read(data, _limits(max_pixels))
+    codec = ImageCodec(model, fast=fast) if model else ImageCodec.for_file(container.header, fast=fast)
+    return to_pil(codec.decode(container, other_weights=other_weights)[0])
+
+
+def open(
+    path: str | os.PathLike[str],
+    *,
+    model: str | os.PathLike[str] | None = None,
+    max_pixels: int | None = None,
+    other_weights: bool = False,
+    fast: bool = False,
+) -> PilImage.Image:
+    """Read a ``.ltn`` file from the disk; else as :func:`decode`.
+
+    Raises:
+        FormatError: the file cannot be read, is damaged, or no ``.ltn`` file.
+    """
+    try:
+        try:
+            with Path(path).open("rb") as file:
+                data = ltn.load(file, _limits(max_pixels))
+        except LatensError:
+            raise
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise FormatError(f"cannot be read ({printable(reason)})") from error
+        return decode(data, model=model, max_pixels=max_pixels, other_weights=other_weights, fast=fast)
+    except LatensError as error:
+        raise type(error)(f"{printable(path)}: {error}") from error
+
+
+def save(
+    image: Source,
+    path: str | os.PathLike[str],
+    quality: float | None = None,
+    *,
+    target_size: float | None = None,
+    target_psnr: float | None = None,
+    model: str | os.PathLike[str] = DEFAULT_MODEL,
+    fast: bool = False,
+    effort: int = 1,
+    force: bool = False,
+) -> int:
+    """Write an image to a ``.ltn`` file, whole or not at all; else as :func:`encode`.
+
+    Args:
+        path: ends in ``.ltn``.
+        force: replace an existing file.
+
+    Returns:
+        The size of the file in bytes.
+
+    Raises:
+        OutputError: the file exists, has another suffix, or cannot be written.
+    """
+    if Path(path).suffix.lower() != ".ltn":
+        raise OutputError(f"{printable(path)}: the name of a .ltn file ends in .ltn")
+    inputs = [image] if isinstance(image, str | os.PathLike) else []
+    check_output(path, force=force, inputs=inputs)
+    data = encode(
+        image,
+        quality,
+        target_size=target_size,
+        target_psnr=target_psnr,
+        model=model,
+        fast=fast,
+        effort=effort,
+    )
+    atomic_write(path, data, force=force, inputs=inputs)
+    return len(data)
+
+
+def _limits(max_pixels: int | None) -> ltn.Limits:
+    return ltn.Limits() if max_pixels is None else ltn.Limits(max_pixels=max_pixels)
