@@ -1,6 +1,7 @@
 """Commands that measure and compare."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,20 @@ def test_bench_report_and_plot_belong_together(latens: Run, photos: Path, work: 
     assert latens("plot", "r.json", "--metric", "ms_ssim", "-o", "r.png", "--log").code == 0
     with Image.open("r.png") as image:
         assert image.size == (1440, 960)
+
+
+def test_bench_without_a_terminal_says_a_line_now_and_then(
+    latens: Run, photos: Path, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from latens.cli import evaluation
+
+    arguments = ("bench", photos, "-c", "jpeg", "-p", "jpeg=50", "--metrics", "psnr_rgb", "--repeats", "1")
+    silent = latens(*arguments, "-o", "a.json")
+    assert silent.err.splitlines() == ["a.json: 2 points"]
+    monkeypatch.setattr(evaluation, "_LINE_SECONDS", 0.0)
+    lines = latens(*arguments, "-o", "b.json").err.splitlines()
+    assert [line for line in lines if re.fullmatch(r"\d of 2: jpeg .*", line)]
+    assert lines[-1] == "b.json: 2 points"
 
 
 def test_eval_writes_the_layout_of_compressai(

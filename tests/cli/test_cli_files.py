@@ -88,11 +88,21 @@ def test_info_describes_every_byte(latens: Run, ltn_file: Path) -> None:
     for label, value in (("Width", "70"), ("Height", "50"), ("Model", "tiny-1"), ("Colour", "sRGB")):
         assert re.search(rf"^{label} +{value}$", text, re.M)
     told = json.loads(latens("info", ltn_file, "--json").out)
+    assert (told["quality"], told["bpp"], told["ratio"]) == (60, 8 * size / 3500, 3 * 3500 / size)
+    assert re.search(
+        rf"^Quality +60$\nRatio +{3 * 3500 / size:.1f} : 1 .* {8 * size / 3500:.3f} bits", text, re.M
+    )
     assert told["size"] == size == told["streams"] + told["extras"] + told["overhead"]
     assert [chunk["name"] for chunk in told["chunks"]] == ["tile", "END"]
     fields = told["fields"]
     assert (fields["Width"], fields["Bits per sample"], fields["Tile size"]) == (70, 8, 1024)
     assert fields["Model"] == "tiny-1"
+
+
+def test_info_gives_the_quality_as_it_was_given(latens: Run, photo: Path, model: Any) -> None:
+    for quality in ("0", "100", "33.3", "0.01", "71.25", "50"):
+        assert latens("encode", photo, "-q", quality, "--force", *model).code == 0
+        assert re.search(rf"^Quality +{re.escape(quality)}$", latens("info", "photo.ltn").out.decode(), re.M)
 
 
 def test_models_and_version_and_help(latens: Run) -> None:

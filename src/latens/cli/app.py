@@ -399,10 +399,20 @@ def info(
     """
     limits = ltn.Limits(max_pixels=max_pixels)
     with files.named(file):
-        about = ltn.describe(_read(file, limits), limits)
+        data = _read(file, limits)
+        about = ltn.describe(data, limits)
+        header = ltn.read_header(data, limits)
+    quality = _as_given(header.quality)
+    pixels = header.width * header.height
+    # What the samples take, each in whole bytes as image files have them.
+    ratio = pixels * header.channels * -(-header.bit_depth // 8) / about.size
+    bpp = 8 * about.size / pixels
     if as_json:
         chunks = [chunk._asdict() for chunk in about.chunks]
         sizes = {
+            "quality": float(quality),
+            "bpp": bpp,
+            "ratio": ratio,
             "size": about.size,
             "streams": about.streams,
             "extras": about.extras,
@@ -411,12 +421,24 @@ def info(
         files.show(json.dumps({"fields": dict(about.fields), "chunks": chunks, **sizes}, indent=1))
         return
     lines = [f"{label:<18} {value}" for label, value in about.fields]
+    lines.append(f"{'Quality':<18} {quality}")
+    lines.append(f"{'Ratio':<18} {ratio:,.1f} : 1 of the samples alone, {bpp:.3f} bits per pixel")
     lines.append(
         f"{'Size':<18} {about.size:,} bytes: {about.streams:,} coded, {about.extras:,} metadata and alpha, "
         f"{about.overhead} container"
     )
     lines += [f"  {chunk.offset:>10,}  {chunk.name:<14} {chunk.size:>10,} bytes" for chunk in about.chunks]
     files.show("\n".join(lines))
+
+
+def _as_given(level: int) -> str:
+    """The quality that a user gave, from the 16 bits of a header: the shortest number that leads to them."""
+    top = 65535
+    for digits in range(5):
+        quality = round(100 * level / top, digits)
+        if round(quality / 100 * top) == level:
+            break
+    return f"{quality:.{digits}f}"
 
 
 @app.command()

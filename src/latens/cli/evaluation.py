@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -464,8 +465,11 @@ def find(
     show(text)
 
 
+_LINE_SECONDS = 30.0
+
+
 class _Bar:
-    """A progress bar, on a terminal."""
+    """A progress bar on a terminal, a line now and then elsewhere."""
 
     def __init__(self, quiet: bool) -> None:
         from rich.console import Console
@@ -476,6 +480,8 @@ class _Bar:
             console=Console(stderr=True, markup=False, highlight=False), disable=quiet or not on_terminal(),
         )  # fmt: skip
         self._task = self._bar.add_task("", total=None)
+        self._lines = not (quiet or on_terminal())
+        self._said = time.monotonic()
 
     def __enter__(self) -> _Bar:
         self._bar.start()
@@ -487,3 +493,7 @@ class _Bar:
     def show(self, done: int, total: int, text: str) -> None:
         """As the harness calls it."""
         self._bar.update(self._task, total=total, completed=done, description=printable(text))
+        now = time.monotonic()
+        if self._lines and now - self._said >= _LINE_SECONDS:
+            self._said = now
+            say(f"{done:,} of {total:,}: {text}")

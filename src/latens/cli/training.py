@@ -154,7 +154,7 @@ def train(
         with progress:
             progress.start(trainer)
             trainer.run(seconds)
-            progress.end(trainer.step)
+            progress.end(trainer)
     finally:
         trainer.processes.leave()
     ended = 0 < trainer.config.steps <= trainer.step
@@ -217,6 +217,10 @@ def _origin(name: str) -> Path:
     return card(name).path if name in released else Path(name)
 
 
+def _figures(record: dict[str, Any]) -> str:
+    return f"loss {record['loss']:.3f}, {record['bpp']:.3f} bpp, {record['db']:.2f} dB"
+
+
 class _Progress:
     """A progress bar on a terminal, a line a minute elsewhere; the first Ctrl-C or SIGTERM ends the run cleanly."""
 
@@ -253,17 +257,20 @@ class _Progress:
         signal.signal(signal.SIGINT, stop)
         signal.signal(signal.SIGTERM, stop)
 
-    def end(self, step: int) -> None:
-        """Show the last step; records come but now and then."""
+    def end(self, trainer: Trainer) -> None:
+        """Show the last step, and what the log has no line for: records come but now and then."""
         if self._task is not None:
-            self._bar.update(self._task, completed=step)
+            self._bar.update(self._task, completed=trainer.step)
+        steps, figures = trainer.unrecorded
+        if steps and self.speaks:
+            say(f"step {trainer.step}: {_figures(figures)}")
 
     def show(self, record: dict[str, Any]) -> None:
         """Called by the trainer with each line of its log."""
         if "validation" in record:
             text = ", ".join(f"{row['bpp']:.3f} bpp {row['db']:.2f} dB" for row in record["validation"])
         else:
-            text = f"loss {record['loss']:.3f}, {record['bpp']:.3f} bpp, {record['db']:.2f} dB"
+            text = _figures(record)
             if self._task is not None:
                 self._bar.update(self._task, completed=record["step"], description=text)
         now = time.monotonic()

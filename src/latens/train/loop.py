@@ -413,6 +413,11 @@ class Trainer:
             self._log.write(record)
             self.report(record)
 
+    @property
+    def unrecorded(self) -> tuple[int, dict[str, float]]:
+        """Number of steps since the last record of the log, and the means of their figures."""
+        return self._summed, {key: value / self._summed for key, value in self._sums.items()}
+
     def stop(self) -> None:
         """Let :meth:`run` end after the step it is in; for signal handlers and other threads."""
         self._stop_wanted = True
