@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from latens import registry
-from latens.errors import LatensError, OutOfScopeError
+from latens.errors import LatensError, OutOfScopeError, UnavailableError
 
 __all__ = ["COMPRESSAI_VERSION", "install", "uninstall"]
 
@@ -101,11 +101,25 @@ def uninstall() -> None:
     registry._replace_duplicates = False
     if _finder not in sys.meta_path:
         return
+    if hasattr(convolution := _masked_convolution(), "__prepare_scriptable__"):
+        del convolution.__prepare_scriptable__
     sys.meta_path.remove(_finder)
     for name in [name for name in sys.modules if f"{name}.".startswith(f"{_ROOT}.")]:
         missing = vars(sys.modules.pop(name)).get("__getattr__")
         if isinstance(missing, _Missing):
             missing.remove()
+
+
+def _masked_convolution() -> Any:
+    """The class, or None before it was imported."""
+    return getattr(sys.modules.get("latens.layers"), "MaskedConv2d", None)
+
+
+def _refuse_scripting(convolution: object) -> None:
+    # TorchScript calls this first. It is of use to nobody but those who run CompressAI's own tests.
+    raise UnavailableError(
+        f"{type(convolution).__name__} cannot be scripted, as in CompressAI; call latens.compat.uninstall() first"
+    )
 
 
 class _Package(ModuleType):
@@ -220,6 +234,8 @@ def _find(name: str) -> ModuleType:
         raise ModuleNotFoundError(
             f"{_ROOT}.{name}: Latens has no such module", name=f"{_ROOT}.{name}"
         ) from error
+    if name == "layers":
+        _masked_convolution().__prepare_scriptable__ = _refuse_scripting
     if name in _POINT_CLOUDS and not isinstance(vars(module).get("__getattr__"), _Missing):
         module.__dict__["__getattr__"] = _Missing(module, name)
     if not hasattr(module, "__path__") and any(other.startswith(f"{name}.") for other in _ELSEWHERE):

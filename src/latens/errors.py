@@ -55,7 +55,7 @@ class UnknownModelError(ModelError):
 
 
 class UnavailableError(ModelError, RuntimeError):
-    """A model that is known by name, but that this release has no class or no weights for."""
+    """Something that is known by name, but is not there: a class, weights, a package, a buffer."""
 
 
 class WrongWeightsError(ModelError):

@@ -7,7 +7,12 @@ from latens.datasets.cache import CacheDataset
 from latens.datasets.image import ImageFolder
 from latens.datasets.ndarray import NdArrayDataset
 from latens.datasets.pregenerated import PreGeneratedMemmapDataset
-from latens.datasets.rawvideo import RawVideoSequence, VideoFormat, get_raw_video_file_info
+from latens.datasets.rawvideo import (
+    RawVideoSequence,
+    VideoFormat,
+    get_raw_video_file_info,
+    video_formats,
+)
 from latens.datasets.stack import StackDataset
 from latens.datasets.video import VideoFolder
 from latens.datasets.vimeo90k import Vimeo90kDataset
@@ -23,4 +28,5 @@ __all__ = [
     "VideoFormat",
     "Vimeo90kDataset",
     "get_raw_video_file_info",
+    "video_formats",
 ]

@@ -39,6 +39,11 @@ class CdfTables:
             shapes = ", ".join(str(array.shape) for array in arrays)
             raise ShapeError(f"expected cdfs [n, max_len], sizes [n] and offsets [n], got shapes {shapes}")
         self._native = _native.Tables(*arrays)
+        # Of their own, so that tables can be copied and pickled, whatever becomes of the caller's arrays.
+        self._arrays = tuple(array.copy() for array in arrays)
+
+    def __reduce__(self) -> tuple[type[CdfTables], tuple[NDArray[np.int32], ...]]:
+        return CdfTables, self._arrays
 
     def __len__(self) -> int:
         """The number of tables."""

@@ -35,6 +35,36 @@ MAX_SYMBOL = 2**29
 _TABLE_BUFFERS = ("_offset", "_quantized_cdf", "_cdf_length")
 
 
+class Unchanged:
+    """Whether tensors are still what they were when this was made.
+
+    Args:
+        *tensors: to be watched. They are kept alive.
+    """
+
+    def __init__(self, *tensors: Tensor) -> None:
+        self._known = [(t, *self._mark(t)) for t in tensors]
+
+    @staticmethod
+    def _mark(tensor: Tensor) -> tuple[int, Tensor | None]:
+        # Tensors of inference mode do not count changes, so their values are kept.
+        return (0, tensor.clone()) if tensor.is_inference() else (tensor._version, None)
+
+    def __call__(self, *tensors: Tensor) -> bool:
+        """Whether these are the same tensors, with the same values."""
+        return len(tensors) == len(self._known) and all(
+            tensor is known
+            and (tensor._version == version if values is None else torch.equal(tensor, values))
+            for tensor, (known, version, values) in zip(tensors, self._known, strict=True)
+        )
+
+
+def lasting(tensor: Tensor) -> Tensor:
+    """A copy that can be written to in and out of inference mode, where tensors born inside cannot."""
+    with torch.inference_mode(False):
+        return tensor.detach().clone()
+
+
 class EntropyModel(nn.Module):
     """Base class of the entropy models: quantises latents and codes them with integer CDF tables.
 
@@ -79,7 +109,7 @@ class EntropyModel(nn.Module):
             self.register_buffer(name, torch.IntTensor())
         # The weights that the present tables stand for; None: the tables were set by hand, or there are none.
         self._made_from: Tensor | None = None
-        self._registered: tuple[tuple[Tensor, int], tuple[Tensor, int], tuple[Tensor, int], Any] | None = None
+        self._registered: tuple[Unchanged, Any] | None = None
         self.register_load_state_dict_post_hook(_tables_loaded)  # type: ignore[no-untyped-call]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -140,10 +170,12 @@ class EntropyModel(nn.Module):
     # What entropy models of other people, derived from these, call.
 
     def _quantize(self, inputs: Tensor, mode: str, means: Tensor | None = None) -> Tensor:
+        warnings.warn("_quantize is an old name; call quantize", stacklevel=2)
         return self.quantize(inputs, mode, means)
 
     @classmethod
     def _dequantize(cls, inputs: Tensor, means: Tensor | None = None) -> Tensor:
+        warnings.warn("_dequantize is an old name; call dequantize", stacklevel=2)
         return cls.dequantize(inputs, means)
 
     def _check_cdf_size(self) -> None:
@@ -166,11 +198,9 @@ class EntropyModel(nn.Module):
 
     def _set_tables(self, cdfs: Tensor, lengths: Tensor, offsets: Tensor) -> None:
         device = self._offset.device
-        # Tables may be made inside inference mode, but tensors born there could never be loaded into again.
-        with torch.inference_mode(False):
-            self._quantized_cdf = cdfs.to(device, torch.int32, copy=True)
-            self._cdf_length = lengths.to(device, torch.int32, copy=True)
-            self._offset = offsets.to(device, torch.int32, copy=True)
+        self._quantized_cdf = lasting(cdfs.to(device, torch.int32))
+        self._cdf_length = lasting(lengths.to(device, torch.int32))
+        self._offset = lasting(offsets.to(device, torch.int32))
         self._made_from = self._table_source()
 
     def _tables_are_stale(self) -> bool:
@@ -196,12 +226,12 @@ class EntropyModel(nn.Module):
             self._make_tables()
         buffers = (self._quantized_cdf, self._cdf_length, self._offset)
         if self._registered is not None:
-            *known, tables = self._registered
-            if all(a is b and a._version == v for a, (b, v) in zip(buffers, known, strict=True)):
+            unchanged, tables = self._registered
+            if unchanged(*buffers):
                 return tables
-        tables = self.entropy_coder.register(*(_to_numpy(b) for b in buffers))
-        cdfs, sizes, offsets = ((b, b._version) for b in buffers)
-        self._registered = (cdfs, sizes, offsets, tables)
+        # Copies, because a tensor that shares its memory with an array cannot be resized any more.
+        tables = self.entropy_coder.register(*(_to_numpy(b.clone()) for b in buffers))
+        self._registered = Unchanged(*buffers), tables
         return tables
 
     def _pmf_to_cdf(self, pmf: Tensor, tail_mass: Tensor, pmf_length: Tensor, max_length: int) -> Tensor:
@@ -321,7 +351,7 @@ class EntropyModel(nn.Module):
             stored = state_dict.get(prefix + name)
             present = getattr(self, name)
             if isinstance(stored, Tensor) and stored.shape != present.shape:
-                setattr(self, name, present.new_empty(stored.shape))
+                setattr(self, name, lasting(present.new_empty(stored.shape)))
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         offsets, cdfs, lengths = (state_dict.get(prefix + name) for name in _TABLE_BUFFERS)

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from latens.entropy_models.base import EntropyModel, check_table_size
+from latens.entropy_models.base import EntropyModel, Unchanged, check_table_size, lasting
 from latens.errors import CoderError, ModelError, TableError
 from latens.ops import LowerBound
 
@@ -51,6 +51,8 @@ class GaussianConditional(EntropyModel):
 
     scale_table: Tensor
     scale_bound: Tensor
+    # Of the class, because there are derived ones that call the constructor of EntropyModel alone.
+    _known_lookup: tuple[Unchanged, _IndexLookup] | None = None
 
     def __init__(
         self,
@@ -68,7 +70,6 @@ class GaussianConditional(EntropyModel):
         if scale_bound is None or not scale_bound > 0:
             raise ModelError(f"scale_bound must be positive, or None beside a scale table, not {scale_bound}")
         self.lower_bound_scale = LowerBound(scale_bound)
-        self._known_lookup: tuple[tuple[tuple[Tensor, int], ...], _IndexLookup] | None = None
         self.register_buffer("scale_table", table)
         self.register_buffer("scale_bound", torch.tensor([float(scale_bound)]))
 
@@ -129,7 +130,7 @@ class GaussianConditional(EntropyModel):
         """
         if self._quantized_cdf.numel() > 0 and not force:
             return False
-        self.scale_table = _checked_scale_table(scale_table).to(self.scale_table.device)
+        self.scale_table = lasting(_checked_scale_table(scale_table).to(self.scale_table.device))
         self.update()
         return True
 
@@ -162,8 +163,7 @@ class GaussianConditional(EntropyModel):
 
     def _make_tables(self) -> None:
         if self.scale_table.numel() == 0:
-            with torch.inference_mode(False):
-                self.scale_table = get_scale_table().to(self.scale_table)
+            self.scale_table = lasting(get_scale_table().to(self.scale_table))
         self.update()
 
     def build_indexes(self, scales: Tensor) -> Tensor:
@@ -197,14 +197,14 @@ class GaussianConditional(EntropyModel):
 
     def _lookup(self) -> _IndexLookup:
         sources = (self.scale_table, self.lower_bound_scale.bound)
-        versions = tuple((source, source._version) for source in sources)
-        if self._known_lookup is None or not all(
-            a is b and v == w for (a, v), (b, w) in zip(versions, self._known_lookup[0], strict=True)
-        ):
-            self._known_lookup = versions, _IndexLookup(*(source.detach() for source in sources))
+        if self._known_lookup is None or not self._known_lookup[0](*sources):
+            self._known_lookup = Unchanged(*sources), _IndexLookup(*(source.detach() for source in sources))
         return self._known_lookup[1]
 
-    # -- loading --------------------------------------------------------------------------------------------
+    # -- saving and loading ---------------------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_known_lookup": None}
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         table = state_dict.get(prefix + "scale_table")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from latens.errors import ModelError, ShapeError
 from latens.latent_codecs.base import LatentCodec, Strings, check_size, check_streams
 from latens.latent_codecs.leaves import GaussianConditionalLatentCodec
-from latens.layers import CheckerboardMaskedConv2d
+from latens.layers import MaskedConv2d
 from latens.ops import quantize_ste
 
 __all__ = ["CheckerboardLatentCodec"]
@@ -35,7 +35,8 @@ class CheckerboardLatentCodec(LatentCodec):
     Args:
         latent_codec: ``"y"``, the codec of one half given its parameters.
         entropy_parameters: network from context and side parameters, concatenated, to those of ``"y"``.
-        context_prediction: network from the latent (other half zero) to context.
+        context_prediction: network from the latent (other half zero) to context, as a rule a
+            :class:`CheckerboardMaskedConv2d`.
         anchor_parity: ``"even"`` if the top left position is an anchor, else ``"odd"``.
         forward_method: how to train. ``"twopass"`` quantises around the means as the coder does;
             ``"twopass_faster"`` does too and takes parameters of anchors from the second pass;
@@ -49,7 +50,7 @@ class CheckerboardLatentCodec(LatentCodec):
         self,
         latent_codec: Mapping[str, LatentCodec],
         entropy_parameters: nn.Module,
-        context_prediction: CheckerboardMaskedConv2d,
+        context_prediction: nn.Module,
         anchor_parity: str = "even",
         forward_method: str = "twopass",
         **kwargs: Any,
@@ -84,13 +85,18 @@ class CheckerboardLatentCodec(LatentCodec):
         """Context and side parameters side by side."""
         return torch.cat(args, dim=1)
 
-    def _parameters_of(self, context: Tensor | None, side_params: Tensor) -> Tensor:
-        """Parameters of ``"y"``; anchors have no context, which is zeros."""
-        if context is None:
-            size = (side_params.shape[0], self.context_prediction.out_channels, *side_params.shape[2:])
-            context = side_params.new_zeros(size)
+    def _parameters_of(self, context: Tensor, side_params: Tensor) -> Tensor:
+        """Parameters of ``"y"``."""
         params: Tensor = self.entropy_parameters(self.merge(context, side_params))
         return params
+
+    # Codecs of other people override this, or have a context that is no convolution.
+    @torch.no_grad()
+    def _y_ctx_zero(self, y: Tensor) -> Tensor:
+        """The context of anchors, which have none: zeros, for ``y`` of shape ``(B, C, H, W)``."""
+        if isinstance(self.context_prediction, nn.Conv2d):
+            return y.new_zeros((len(y), self.context_prediction.out_channels, *y.shape[2:]))
+        return torch.zeros_like(self.context_prediction(y))
 
     # -- training -------------------------------------------------------------------------------------------
 
@@ -102,7 +108,7 @@ class CheckerboardLatentCodec(LatentCodec):
             out = self.y(y, self._parameters_of(context, side_params))
             return {"likelihoods": {"y": out["likelihoods"]["y"]}, "y_hat": noisy}
 
-        first = self._parameters_of(None, side_params)
+        first = self._parameters_of(self._y_ctx_zero(y), side_params)
         anchors = self._first(self._rounded(y, first))
         context = self.context_prediction(anchors)
         if self.forward_method == "twopass_faster":
@@ -120,9 +126,9 @@ class CheckerboardLatentCodec(LatentCodec):
         return y + torch.empty_like(y).uniform_(-0.5, 0.5) if self.training else torch.round(y)
 
     def _rounded(self, y: Tensor, params: Tensor) -> Tensor:
-        if not isinstance(self.y, GaussianConditionalLatentCodec):
+        if not hasattr(self.y, "_chunk"):
             raise ModelError('two-pass training needs a GaussianConditionalLatentCodec as "y"')
-        _, means = self.y._chunk(params)
+        _, means = cast(GaussianConditionalLatentCodec, self.y)._chunk(params)
         return quantize_ste(y) if means is None else quantize_ste(y - means) + means
 
     def _keep(self, x: Tensor, parity: str) -> Tensor:
@@ -138,10 +144,12 @@ class CheckerboardLatentCodec(LatentCodec):
 
     # -- coding ---------------------------------------------------------------------------------------------
 
-    def _traverse(self, code: Callable[[int, Tensor], Tensor], side_params: Tensor) -> Tensor:
+    def _traverse(self, code: Callable[[int, Tensor], Tensor], channels: int, side_params: Tensor) -> Tensor:
         """Code both halves in turn: ``code(i, params)`` encodes or decodes half ``i`` and returns it."""
         side = self.unembed(side_params)
-        anchors = code(0, self._parameters_of(None, side[0]))
+        # No memory is taken for what only tells a size.
+        nothing = side_params.new_zeros(()).expand(len(side_params), channels, *side_params.shape[2:])
+        anchors = code(0, self._parameters_of(self.unembed(self._y_ctx_zero(nothing))[0], side[0]))
         others = code(1, self._parameters_of(self._context_of(anchors), side[1]))
         return self.embed(torch.stack((anchors, others)))
 
@@ -152,25 +160,24 @@ class CheckerboardLatentCodec(LatentCodec):
         half as wide, and another one in odd rows than in even ones.
         """
         convolution = self.context_prediction
-        height, width = convolution.kernel_size
-        usual = convolution.stride == convolution.dilation == (1, 1) and convolution.padding_mode == "zeros"
-        if not usual or convolution.padding != (height // 2, width // 2) or convolution.groups != 1:
+        if not _is_usual(convolution):
             both = self.embed(torch.stack((anchors, torch.zeros_like(anchors))))
             return self.unembed(convolution(both))[1]
+        height, width = convolution.kernel_size
         reach = (width // 2 + 1) // 2
         taps = (convolution.weight * convolution.mask).flatten(2)
         taps = F.pad(taps, (0, 1))
         padded = F.pad(anchors, (reach, reach, height // 2, height // 2))
         context = anchors.new_empty((len(anchors), convolution.out_channels, *anchors.shape[2:]))
         for row in range(min(2, anchors.shape[2])):
-            chosen = self._taps_of_row(row, reach).to(anchors.device)
+            chosen = self._taps_of_row(row, height, width).to(anchors.device)
             kernel = taps.index_select(2, chosen).view(*taps.shape[:2], height, 2 * reach + 1)
             context[:, :, row::2] = F.conv2d(padded[:, :, row:], kernel, convolution.bias, stride=(2, 1))
         return context
 
-    def _taps_of_row(self, row: int, reach: int) -> Tensor:
+    def _taps_of_row(self, row: int, height: int, width: int) -> Tensor:
         """For each tap in the plane of anchors the one of the kernel, or the number of taps for none."""
-        height, width = self.context_prediction.kernel_size
+        reach = (width // 2 + 1) // 2
         column = {(half, parity): shift for half, parity, shift in self._cells()}
         chosen = torch.full((height, 2 * reach + 1), height * width)
         for y, x in itertools.product(range(height), range(width)):
@@ -195,7 +202,7 @@ class CheckerboardLatentCodec(LatentCodec):
             y_hat: Tensor = out["y_hat"]
             return y_hat
 
-        y_hat = self._traverse(encode, side_params)
+        y_hat = self._traverse(encode, y.shape[1], side_params)
         return {"strings": strings, "shape": y.shape[1:], "y_hat": y_hat}
 
     def decompress(
@@ -210,7 +217,7 @@ class CheckerboardLatentCodec(LatentCodec):
             y_hat: Tensor = self.y.decompress([streams[i]], half, params)["y_hat"]
             return y_hat
 
-        return {"y_hat": self._traverse(decode, side_params)}
+        return {"y_hat": self._traverse(decode, shape[0], side_params)}
 
     def unembed(self, y: Tensor) -> Tensor:
         """``(B, C, H, W)`` to ``(2, B, C, H, W / 2)``: anchors, and the others.
@@ -236,3 +243,15 @@ class CheckerboardLatentCodec(LatentCodec):
         """For each half and row parity, the parity of its columns."""
         odd = self.anchor_parity == "odd"
         return [(half, row, (half + row + odd) % 2) for half in (0, 1) for row in (0, 1)]
+
+
+def _is_usual(context: nn.Module) -> TypeGuard[MaskedConv2d]:
+    """Whether a context is a masked convolution that keeps height and width and does nothing else."""
+    return (
+        isinstance(context, MaskedConv2d)
+        and type(context).forward is MaskedConv2d.forward
+        and context.stride == context.dilation == (1, 1)
+        and context.padding_mode == "zeros"
+        and context.padding == (context.kernel_size[0] // 2, context.kernel_size[1] // 2)
+        and context.groups == 1
+    )

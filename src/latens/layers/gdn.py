@@ -1,7 +1,6 @@
 """Generalised divisive normalisation."""
 
-from __future__ import annotations
-
+# TorchScript does not understand annotations that are put off (from __future__ import annotations).
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -67,22 +66,36 @@ class GDN(nn.Module):
         """
         channels = self.beta.shape[0]
         if x.dim() != 4 or x.shape[1] != channels:
-            raise ShapeError(f"expected (batch, {channels}, height, width), but got {tuple(x.shape)}")
+            raise ShapeError(f"expected (batch, {channels}, height, width), but got {list(x.shape)}")
         beta = self.beta_reparam(self.beta)
         gamma = self.gamma_reparam(self.gamma)
-        on_cpu = x.device.type == "cpu"
-        if on_cpu and not torch.is_grad_enabled() and x.is_contiguous(memory_format=torch.channels_last):
-            # A matrix product over pixels, in blocks that stay in the cache from the first operation to the last.
-            rows = x.permute(0, 2, 3, 1).reshape(-1, channels)
-            beta, gamma = beta.to(x.dtype), gamma.to(x.dtype)
-            out = rows if self.inplace else torch.empty_like(rows)
-            size = max(1, _BLOCK_BYTES // (channels * rows.element_size()))
-            weight, pooled = gamma.t().contiguous(), rows.new_empty(min(size, len(rows)), channels)
-            for block, target in zip(torch.split(rows, size), torch.split(out, size), strict=True):
-                pool = torch.addmm(beta, self._energy(block), weight, out=pooled[: len(block)])
-                self._scale_into(target, block, pool)
-            return out.view(x.shape[0], *x.shape[2:], channels).permute(0, 3, 1, 2)
+        if not torch.jit.is_scripting() and self._in_blocks(x):  # type: ignore[attr-defined]
+            return self._blocks(x, beta, gamma)
         return self._scale(x, F.conv2d(self._energy(x), gamma[:, :, None, None], beta))
+
+    @torch.jit.unused
+    def _in_blocks(self, x: Tensor) -> bool:
+        """Whether :meth:`_blocks` can do it."""
+        return (
+            x.device.type == "cpu"
+            and not torch.is_grad_enabled()
+            and not torch.compiler.is_compiling()
+            and x.is_contiguous(memory_format=torch.channels_last)
+        )
+
+    @torch.jit.unused
+    def _blocks(self, x: Tensor, beta: Tensor, gamma: Tensor) -> Tensor:
+        """A matrix product over pixels, in blocks that stay in the cache from the first operation to the last."""
+        channels = x.shape[1]
+        rows = x.permute(0, 2, 3, 1).reshape(-1, channels)
+        beta, gamma = beta.to(x.dtype), gamma.to(x.dtype)
+        out = rows if self.inplace else torch.empty_like(rows)
+        size = max(1, _BLOCK_BYTES // (channels * rows.element_size()))
+        weight, pooled = gamma.t().contiguous(), rows.new_empty(min(size, len(rows)), channels)
+        for block, target in zip(torch.split(rows, size), torch.split(out, size), strict=True):
+            pool = torch.addmm(beta, self._energy(block), weight, out=pooled[: len(block)])
+            self._scale_into(target, block, pool)
+        return out.view(x.shape[0], *x.shape[2:], channels).permute(0, 3, 1, 2)
 
 
 class GDN1(GDN):

@@ -1,7 +1,6 @@
 """Convolutions that see only what is decoded already."""
 
-from __future__ import annotations
-
+# TorchScript does not understand annotations that are put off (from __future__ import annotations).
 from typing import Any
 
 import torch
@@ -50,8 +49,7 @@ class MaskedConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """As :class:`torch.nn.Conv2d`."""
         masked = self.weight + (self.weight * self.mask - self.weight).detach()
-        out: Tensor = self._conv_forward(x, masked, self.bias)
-        return out
+        return self._conv_forward(x, masked, self.bias)  # type: ignore[no-any-return]
 
 
 class CheckerboardMaskedConv2d(MaskedConv2d):

@@ -158,9 +158,15 @@ class ResidualUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape kept."""
-        if torch.is_grad_enabled():
-            return cast(Tensor, self.relu(self.conv(x) + x))
-        return cast(Tensor, self.relu(add_bottleneck(x, self.conv[:2], self.conv[2:4], self.conv[4])))
+        scripted = torch.jit.is_scripting()  # type: ignore[attr-defined]
+        out: Tensor = self.relu(self.conv(x) + x if scripted else self._sum(x))
+        return out
+
+    @torch.jit.unused
+    def _sum(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return cast(Tensor, self.conv(x) + x)
+        return add_bottleneck(x, self.conv[:2], self.conv[2:4], self.conv[4])
 
 
 class AttentionBlock(nn.Module):

@@ -1,5 +1,6 @@
 """Compression models, one file per family."""
 
+from latens.layers import conv3x3
 from latens.models.base import (
     SCALES_LEVELS,
     SCALES_MAX,
@@ -45,5 +46,6 @@ __all__ = [
     "ScaleHyperpriorVbr",
     "ScaleSpaceFlow",
     "SimpleVAECompressionModel",
+    "conv3x3",
     "get_scale_table",
 ]

@@ -17,7 +17,11 @@ from latens.entropy_models.base import check_strings
 from latens.entropy_models.gaussian import SCALES_LEVELS, SCALES_MAX, SCALES_MIN, get_scale_table
 from latens.errors import ModelError, ShapeError
 from latens.latent_codecs import LatentCodec
-from latens.models.utils import rename_to_fit
+from latens.models.utils import (
+    remap_old_keys,  # noqa: F401  (derived models import these from here)
+    rename_to_fit,
+    update_registered_buffers,  # noqa: F401
+)
 from latens.ops.fast_convolutions import FastConvolutions
 
 __all__ = [
@@ -113,6 +117,10 @@ class CompressionModel(nn.Module):
 
     # -- checkpoints ----------------------------------------------------------------------------------------
 
+    def __getstate__(self) -> dict[str, Any]:
+        # What coding with integers keeps can neither be copied nor pickled, and is made anew when needed.
+        return {name: value for name, value in self.__dict__.items() if name != "_exact_entropy"}
+
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
@@ -176,7 +184,7 @@ class CompressionModel(nn.Module):
             transform: g_a or g_s.
             x: what it takes.
         """
-        if torch.is_grad_enabled() or x.dtype == torch.float64:
+        if torch.is_grad_enabled() or x.dtype == torch.float64 or torch.compiler.is_compiling():
             return cast(Tensor, transform(x))
         x = x.contiguous(memory_format=torch.channels_last)
         with ExitStack() as stack:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from latens.entropy_models import EntropyBottleneck, EntropyModel, GaussianConditional
-from latens.entropy_models.base import check_capacity
+from latens.entropy_models.base import Unchanged, check_capacity
 from latens.errors import CoderError, ModelError
 from latens.latent_codecs import (
     ChannelGroupsLatentCodec,
@@ -110,14 +110,14 @@ def hyper_analysis(model: CompressionModel, y: Tensor) -> Tensor:
 def _cached(model: CompressionModel) -> ExactEntropy:
     """:func:`exact_entropy`, made again when weights or tables have changed."""
 
-    def state() -> list[tuple[int, int]]:
-        return [(id(t), t._version) for named in (model.parameters(), model.buffers()) for t in named]
-
     known = model.__dict__.get("_exact_entropy")
-    if known is None or known[0] != state():
+    if known is None or not known[0](*model.parameters(), *model.buffers()):
         entropy = exact_entropy(model)
         # Conversion makes tables that are missing, so the state is taken after it.
-        known = model.__dict__["_exact_entropy"] = (state(), entropy)
+        known = model.__dict__["_exact_entropy"] = (
+            Unchanged(*model.parameters(), *model.buffers()),
+            entropy,
+        )
     return cast(ExactEntropy, known[1])
 
 

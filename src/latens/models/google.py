@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from latens.ans import BufferedRansEncoder, RansDecoder  # noqa: F401  (derived models import them from here)
 from latens.entropy_models import EntropyBottleneck, GaussianConditional
 from latens.latent_codecs.rasterscan import RasterScan, raster_forward
 from latens.layers import GDN, MaskedConv2d
@@ -22,6 +23,7 @@ from latens.models.base import (
     get_scale_table,
 )
 from latens.models.utils import conv, deconv
+from latens.registry import register_model  # noqa: F401  (as above)
 
 __all__ = [
     "SCALES_LEVELS",

@@ -18,11 +18,22 @@ from latens.latent_codecs import (
     HyperLatentCodec,
     HyperpriorLatentCodec,
 )
-from latens.layers import AttentionBlock, CheckerboardMaskedConv2d, conv1x1, conv3x3, sequential_channel_ramp
+from latens.layers import (
+    AttentionBlock,
+    CheckerboardMaskedConv2d,
+    ResidualBlock,  # noqa: F401  (derived models import these from here)
+    ResidualBlockUpsample,  # noqa: F401
+    ResidualBlockWithStride,  # noqa: F401
+    conv1x1,
+    conv3x3,
+    sequential_channel_ramp,
+    subpel_conv3x3,  # noqa: F401
+)
 from latens.layers.residual import add_bottleneck, add_shortcut
 from latens.models.base import SimpleVAECompressionModel
 from latens.models.utils import conv, deconv
 from latens.models.waseda import hyper_analysis, hyper_synthesis, residual_analysis, residual_synthesis
+from latens.registry import register_model  # noqa: F401  (as above)
 
 __all__ = ["Cheng2020AnchorCheckerboard", "Elic2022Chandelier", "Elic2022Official", "ResidualBottleneckBlock"]
 

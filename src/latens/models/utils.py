@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from latens.entropy_models.bottleneck import rename_old_keys
-from latens.errors import ModelError
+from latens.errors import ModelError, UnavailableError
 
 __all__ = [
     "conv",
@@ -141,6 +141,31 @@ def rename_to_fit(names: Iterable[str], state_dict: Mapping[str, Any]) -> dict[s
     return cast(dict[str, Any], renamed)
 
 
+def _update_registered_buffer(
+    module: nn.Module,
+    buffer_name: str,
+    state_dict_key: str,
+    state_dict: Mapping[str, Tensor],
+    policy: str = "resize_if_empty",
+    dtype: torch.dtype = torch.int32,
+) -> None:
+    """:func:`update_registered_buffers` for one buffer, whose name in the checkpoint is given in full."""
+    if policy not in ("resize_if_empty", "resize", "register"):
+        raise ModelError(f'policy must be "resize_if_empty", "resize" or "register", not {policy!r}')
+    if state_dict_key not in state_dict:
+        raise ModelError(f"the checkpoint has no {state_dict_key}; it belongs to another model")
+    size = state_dict[state_dict_key].shape
+    present = dict(module.named_buffers(recurse=False)).get(buffer_name)
+    if policy == "register":
+        if present is not None:
+            raise UnavailableError(f"buffer {buffer_name} is registered already; use another policy")
+        module.register_buffer(buffer_name, torch.zeros(size, dtype=dtype))
+    elif present is None:
+        raise UnavailableError(f'buffer {buffer_name} is not registered; use policy="register"')
+    elif policy == "resize" or present.numel() == 0:
+        setattr(module, buffer_name, present.new_empty(size))
+
+
 def update_registered_buffers(
     module: nn.Module,
     module_name: str,
@@ -165,20 +190,5 @@ def update_registered_buffers(
     Raises:
         ModelError: an unknown policy, or a buffer that is missing (or, for ``"register"``, that exists).
     """
-    if policy not in ("resize_if_empty", "resize", "register"):
-        raise ModelError(f'policy must be "resize_if_empty", "resize" or "register", not {policy!r}')
-    present = dict(module.named_buffers(recurse=False))
     for name in buffer_names:
-        key = f"{module_name}.{name}"
-        if key not in state_dict:
-            raise ModelError(f"the checkpoint has no {key}; it belongs to another model")
-        size = state_dict[key].shape
-        if policy == "register":
-            if name in present:
-                raise ModelError(f"buffer {name} is registered already; use another policy")
-            module.register_buffer(name, torch.empty(size, dtype=dtype))
-            continue
-        if name not in present:
-            raise ModelError(f'buffer {name} is not registered; use policy="register"')
-        if policy == "resize" or present[name].numel() == 0:
-            setattr(module, name, present[name].new_empty(size))
+        _update_registered_buffer(module, name, f"{module_name}.{name}", state_dict, policy, dtype)

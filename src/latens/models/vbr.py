@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from latens.ans import BufferedRansEncoder, RansDecoder  # noqa: F401  (derived models import them from here)
 from latens.entropy_models import EntropyBottleneckVbr, GaussianConditional
 from latens.entropy_models.gaussian import get_scale_table
 from latens.errors import ModelError
@@ -16,6 +17,7 @@ from latens.latent_codecs.rasterscan import PositionCodec, RasterScan
 from latens.models.base import check_code, coded_exactly, decoded_exactly
 from latens.models.google import JointAutoregressiveHierarchicalPriors, MeanScaleHyperprior, ScaleHyperprior
 from latens.ops import LowerBound, quantize_ste
+from latens.registry import register_model  # noqa: F401  (as above)
 
 __all__ = ["JointAutoregressiveHierarchicalPriorsVbr", "MeanScaleHyperpriorVbr", "ScaleHyperpriorVbr"]
 

@@ -21,6 +21,7 @@ from latens.layers import (
     subpel_conv3x3,
 )
 from latens.models.google import JointAutoregressiveHierarchicalPriors
+from latens.registry import register_model  # noqa: F401  (derived models import it from here)
 
 __all__ = ["Cheng2020Anchor", "Cheng2020Attention", "Cheng2020GMM"]
 

@@ -1,7 +1,6 @@
 """A lower bound whose gradient can pull values back inside."""
 
-from __future__ import annotations
-
+# TorchScript does not understand annotations that are put off (from __future__ import annotations).
 from typing import Any
 
 import torch
@@ -67,10 +66,13 @@ class LowerBound(nn.Module):
         super().__init__()
         self.register_buffer("bound", torch.tensor([float(bound)]))
 
+    @torch.jit.unused
     def lower_bound(self, x: Tensor) -> Tensor:
         """The same as calling the module."""
         return lower_bound(x, self.bound)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Bound ``x`` from below; any shape, shape kept."""
-        return lower_bound(x, self.bound)
+        """Bound ``x`` from below; any shape, shape kept. Scripted, it has the gradient of ``max``."""
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            return torch.max(x, self.bound)
+        return self.lower_bound(x)

@@ -20,7 +20,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -254,6 +254,10 @@ class Pointwise:
         packed = [np.ascontiguousarray(weight, np.int16) for weight in weights]
         self._native = _native.Layers(packed, forms.reshape(-1, 3))
         self._outputs = len(packed[-1])
+        self._arguments = (layers, matrices)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Pointwise, self._arguments
 
     @staticmethod
     def crew() -> _native.Crew:

@@ -1,7 +1,6 @@
 """Reparametrisation that keeps a trained parameter above a minimum."""
 
-from __future__ import annotations
-
+# TorchScript does not understand annotations that are put off (from __future__ import annotations).
 import torch
 from torch import Tensor, nn
 

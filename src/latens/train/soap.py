@@ -165,12 +165,13 @@ def _first_basis(factor: Tensor) -> Tensor:
     exact = _unit(factor).double()
     try:
         basis = torch.linalg.eigh(exact)[1].flip(1)
-    except torch.linalg.LinAlgError:
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
         # Of a matrix of low rank it may not find it in float64 either. QR decompositions always end.
         basis = torch.eye(len(exact)).to(exact)
         for _ in range(_ITERATIONS):
             basis, _ = _iterated(exact, basis)
-    return basis.to(factor.dtype).contiguous()
+    first: Tensor = basis.to(factor.dtype).contiguous()
+    return first
 
 
 def _iterated(factor: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:

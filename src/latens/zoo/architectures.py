@@ -200,6 +200,18 @@ def dictionary(name: str, media: str) -> dict[str, Any]:
     return found
 
 
+def attribute(name: str, media: str) -> Any:
+    """What scripts written for CompressAI find in its modules of images or of video: a :func:`dictionary`, or a class.
+
+    Raises:
+        AttributeError: another name.
+    """
+    for known in entries():
+        if known.media == media and known.architecture == name:
+            return known.model_class()
+    return dictionary(name, media)
+
+
 def entries() -> tuple[ModelEntry, ...]:
     """All entries, sorted by name."""
     return tuple(_ENTRIES[key] for key in sorted(_ENTRIES))

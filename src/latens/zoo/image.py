@@ -11,10 +11,11 @@ from typing import Any
 from latens.zoo.architectures import ROOT_URL as root_url  # noqa: F401, N811  (see _load_model)
 from latens.zoo.architectures import (
     ModelEntry,
-    _load_model,  # noqa: F401  (scripts written for CompressAI look for it here)
-    dictionary,
+    _load_model,  # noqa: F401  (scripts written for CompressAI look for these here)
+    attribute,
     register_entry,
 )
+from latens.zoo.pretrained import load_pretrained, load_state_dict_from_url  # noqa: F401
 
 __all__ = [
     "bmshj2018_factorized",
@@ -281,5 +282,5 @@ def elic2022_chandelier() -> ModelEntry:
 
 def __getattr__(name: str) -> Any:
     # Made when asked for, and kept: scripts written for CompressAI add to them.
-    globals()[name] = found = dictionary(name, "image")
+    globals()[name] = found = attribute(name, "image")
     return found

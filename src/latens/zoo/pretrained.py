@@ -15,7 +15,7 @@ from latens.io import printable
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["load_pretrained", "read_checkpoint", "rename_key"]
+__all__ = ["load_pretrained", "load_state_dict_from_url", "read_checkpoint", "rename_key"]
 
 V = TypeVar("V")
 
@@ -49,6 +49,23 @@ def rename_key(key: str) -> str:
 def load_pretrained(state_dict: Mapping[str, V]) -> dict[str, V]:
     """``state_dict`` with all keys renamed by :func:`rename_key`."""
     return {rename_key(key): value for key, value in state_dict.items()}
+
+
+def load_state_dict_from_url(url: str, progress: bool = True, **options: Any) -> dict[str, Tensor]:
+    """The weights at an address, from the cache or downloaded: what scripts call ``torch.hub``'s function for.
+
+    Args:
+        url: see :func:`latens.zoo.download.fetch`.
+        progress: see :func:`latens.zoo.download.fetch`.
+        options: of ``torch.hub``'s function; hashes are checked, and tensors on the CPU, whatever they say.
+
+    Raises:
+        DownloadError: it cannot be had, or is not what its name announces.
+        ModelError, LimitError: as :func:`read_checkpoint`.
+    """
+    from latens.zoo.download import fetch
+
+    return read_checkpoint(fetch(url, progress=progress))
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:

@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from latens.zoo.architectures import ROOT_URL as root_url  # noqa: F401, N811  (scripts look for it here)
-from latens.zoo.architectures import ModelEntry, dictionary, register_entry
+from latens.zoo.architectures import (
+    ModelEntry,
+    _load_model,  # noqa: F401
+    attribute,
+    register_entry,
+)
+from latens.zoo.pretrained import load_pretrained, load_state_dict_from_url  # noqa: F401
 
 __all__ = ["ssf2020"]
 
@@ -33,5 +39,5 @@ def ssf2020() -> ModelEntry:
 
 def __getattr__(name: str) -> Any:
     # Made when asked for, and kept: scripts written for CompressAI add to them.
-    globals()[name] = found = dictionary(name, "video")
+    globals()[name] = found = attribute(name, "video")
     return found
