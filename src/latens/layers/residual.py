@@ -158,9 +158,12 @@ class ResidualUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape kept."""
-        scripted = torch.jit.is_scripting()  # type: ignore[attr-defined]
-        out: Tensor = self.relu(self.conv(x) + x if scripted else self._sum(x))
-        return out
+        # Only a condition of just this is cut out by TorchScript, which does not know what is behind it.
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            out: Tensor = self.conv(x) + x
+        else:
+            out = self._sum(x)
+        return self.relu(out)  # type: ignore[no-any-return]
 
     @torch.jit.unused
     def _sum(self, x: Tensor) -> Tensor:
