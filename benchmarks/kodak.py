@@ -1,11 +1,12 @@
 """Latens on the Kodak set against other codecs and published curves: the table and the plot of the README.
 
-    python benchmarks/kodak.py KODAK_FOLDER [--write]
+    python benchmarks/kodak.py KODAK_FOLDER [--others RESULTS] [--write]
 
 Latens is measured now, with ``latens.evaluate``: real files, counted with all headers, decoded again. The other codecs
-were measured by the same harness; their sizes and figures, image by image, lie in ``docs/evidence/kodak.json``, so
-that only what changes takes time. ``latens bench KODAK_FOLDER -o docs/evidence/kodak.json`` with the specifications
-in that file goes on with it. ``docs/evidence/published.json`` holds curves that others have published.
+were measured by the same harness; their curves lie in ``docs/evidence/measured.json``, so that only what changes takes
+time. They are renewed by ``latens bench KODAK_FOLDER -o RESULTS`` with the specifications in that file, and
+``--others RESULTS``. ``docs/evidence/published.json`` holds curves that others have published. Results image by image
+stay in the output folder.
 
 A codec's curve is the mean of bits per pixel and of RGB PSNR over the images at each setting, and BD-rate compares
 these curves: the field's convention, and the only one possible with published curves.
@@ -14,6 +15,7 @@ these curves: the field's convention, and the only one possible with published c
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,10 @@ from latens.zoo import DEFAULT_MODEL
 
 ROOT = Path(__file__).resolve().parents[1]
 EVIDENCE = ROOT / "docs" / "evidence"
+IMAGES = 24
+SOURCE = (
+    f"{IMAGES} Kodak photographs, real files with headers; means over them. benchmarks/kodak.py renews this."
+)
 
 MEASURED = {
     "jpeg": "JPEG (Pillow, optimised, progressive, 4:2:0)",
@@ -83,6 +89,23 @@ def measure(folder: Path, model: str, output: Path, *, fast: bool, threads: int,
         return bench(plan, path, command=["benchmarks/kodak.py", folder.name], progress=show)
 
 
+def write_curves(results: Results, path: Path) -> None:
+    """The curves of results, one line for each list."""
+    measures = {name: results.curves(name) for name in ("psnr_rgb", "ms_ssim")}
+    versions = {spec: about["version"] for spec, about in results.codecs.items()}
+    rows = []
+    for name, curve in measures["psnr_rgb"].items():
+        lists = {"settings": curve.settings, "bpp": curve.bpp}
+        lists |= {measure: curves[name].quality for measure, curves in measures.items() if name in curves}
+        text = ",\n".join(
+            f'   "{key}": {[round(value, 5) for value in values]}' for key, values in lists.items()
+        )
+        rows.append(f"  {json.dumps(name)}: {{\n{text}\n  }}")
+    curves = ",\n".join(rows)
+    head = f' "source": {json.dumps(SOURCE)},\n "versions": {json.dumps(versions)}'
+    path.write_text(f'{{\n{head},\n "curves": {{\n{curves}\n }}\n}}\n')
+
+
 def against(anchor: Curve, ours: Curve, limits: tuple[float, float]) -> dict[str, Any]:
     """How Latens compares with one codec."""
     return table({"anchor": anchor, "ours": ours}, "anchor", limits)["ours"]
@@ -103,6 +126,7 @@ def main() -> None:
     parser.add_argument("--fast", action="store_true", help="in bfloat16")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--others", type=Path, help="results of 'latens bench': other codecs, measured anew")
     parser.add_argument("--write", action="store_true", help="renew the README and docs/evidence")
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
@@ -113,13 +137,16 @@ def main() -> None:
         args.folder, args.model, args.output, fast=args.fast, threads=args.threads, jobs=args.jobs
     )
     (ours,) = results.curves().values()
-    cached = Results.load(EVIDENCE / "kodak.json")
-    # A subset is compared with the same subset, and not with what was published for all.
-    cached.points = [p for p in cached.points if p["image"] in results.images]
-    others = cached.curves()
-    if set(cached.images) == set(results.images):
+    measured = Results.load(args.others) if args.others else None
+    others: dict[str, Curve] = {}
+    if len(results.images) == IMAGES:
         # Published curves of JPEG and WebP have the names of the measured ones, which count.
-        others = read_curves(EVIDENCE / "published.json") | others
+        found = measured.curves() if measured else read_curves(EVIDENCE / "measured.json")
+        others = read_curves(EVIDENCE / "published.json") | found
+    else:
+        console.print(
+            f"Curves of other codecs are of all {IMAGES} photographs: there is nothing to compare with."
+        )
 
     shown = Table(title=f"{ours.name} on {len(results.images)} images", title_justify="left")
     for heading in ("quality", "bpp", "PSNR dB", "dB per bpp"):
@@ -151,6 +178,8 @@ def main() -> None:
     )
     console.print(covers)
 
+    if args.write and not others:
+        raise SystemExit("README.md is of all photographs; nothing was written")
     drawn = {"Latens": ours} | {label: others[name] for name, label in DRAWN.items() if name in others}
     picture = EVIDENCE / "kodak.svg" if args.write else args.output / "kodak.svg"
     plot(
@@ -162,8 +191,8 @@ def main() -> None:
     if not args.write:
         console.print(f"Written: {picture}")
         return
-    results.folder = "kodak"
-    results.save(EVIDENCE / f"{re.sub(r'[^a-z0-9.-]', '-', ours.name)}.json")
+    if measured is not None:
+        write_curves(measured, EVIDENCE / "measured.json")
     readme = ROOT / "README.md"
     begin, end = "<!-- kodak: written by make evidence -->", "<!-- kodak: end -->"
     before, found, rest = readme.read_text().partition(begin)
