@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "coder.hpp"
+#include "fork.hpp"
 #include "quantize.hpp"
 #include "shared.hpp"
 
@@ -119,6 +120,7 @@ void quantize(In<float, 2> pmf, In<std::int32_t, 1> lengths, unsigned precision,
 using namespace bindings;
 
 NB_MODULE(_native, m) {
+    latens::expect_forks();
     nb::set_leak_warnings(false);  // objects that modules keep for ever, such as tables, are no leaks
     m.attr("STREAM_ESCAPE_NIBBLES") = latens::stream_escape_nibbles;
     m.attr("LANE_ESCAPE_NIBBLES") = latens::lane_escape_nibbles;

@@ -3,6 +3,8 @@
 #include <chrono>
 #include <system_error>
 
+#include "fork.hpp"
+
 namespace latens {
 namespace {
 
@@ -23,7 +25,7 @@ unsigned await_change(const std::atomic<unsigned>& value, unsigned known) {
 
 }  // namespace
 
-Crew::Crew(unsigned size) {
+Crew::Crew(unsigned size) : forks_(forks()) {
     if (size > 1) others_.reserve(size - 1);
     try {
         for (unsigned number = 1; number < size; ++number)
@@ -35,6 +37,11 @@ Crew::Crew(unsigned size) {
 }
 
 Crew::~Crew() {
+    if (forks() != forks_) {
+        // These threads are another process's: they can neither be waited for nor let go.
+        new std::vector<std::thread>(std::move(others_));
+        return;
+    }
     work_ = nullptr;
     round_.fetch_add(1, std::memory_order_release);
     round_.notify_all();
@@ -51,6 +58,10 @@ void Crew::serve(unsigned number) {
 }
 
 void Crew::run(unsigned parts, const std::function<void(unsigned)>& work) {
+    if (parts > 1 && forks() != forks_) {
+        for (unsigned part = 0; part < parts; ++part) work(part);
+        return;
+    }
     if (parts > 1) {
         work_ = &work;
         parts_ = parts;

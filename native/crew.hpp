@@ -15,6 +15,7 @@ class Crew {
     // At most `size` threads, the caller's own among them; fewer if the system gives no more.
     explicit Crew(unsigned size);
     ~Crew();
+    // In the child of a fork, which has no threads but the one that forked, `run` does all work on that.
     Crew(const Crew&) = delete;
     Crew& operator=(const Crew&) = delete;
 
@@ -36,6 +37,7 @@ class Crew {
     unsigned parts_ = 0;
     std::atomic<unsigned> round_{0};
     std::atomic<unsigned> busy_{0};
+    const unsigned forks_;  // when the threads were started
 };
 
 }  // namespace latens

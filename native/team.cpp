@@ -1,6 +1,7 @@
 #include "team.hpp"
 
 #include <atomic>
+#include <string>
 #include <system_error>
 #include <thread>
 #include <vector>
@@ -33,6 +34,12 @@ int find_runtime(dl_phdr_info* info, std::size_t, void* found) {
     return own ? 1 : 0;
 }
 
+int find_gnu_runtimes(dl_phdr_info* info, std::size_t, void* found) {
+    if (info->dlpi_name != nullptr && std::strstr(info->dlpi_name, "/libgomp") != nullptr)
+        static_cast<std::vector<std::string>*>(found)->push_back(info->dlpi_name);
+    return 0;
+}
+
 Parallel find_parallel() {
     const char* name = nullptr;
     dl_iterate_phdr(find_runtime, &name);
@@ -57,6 +64,21 @@ struct Parts {
 };
 
 }  // namespace
+
+void disband_team() {
+#if defined(__linux__)
+    constexpr int hard = 2;
+    std::vector<std::string> names;
+    dl_iterate_phdr(find_gnu_runtimes, &names);
+    for (const std::string& name : names) {
+        void* runtime = dlopen(name.c_str(), RTLD_LAZY | RTLD_NOLOAD);
+        if (runtime == nullptr) continue;
+        if (void* pause = dlsym(runtime, "omp_pause_resource_all"))
+            reinterpret_cast<int (*)(int)>(pause)(hard);
+        dlclose(runtime);
+    }
+#endif
+}
 
 void run_on_team(std::size_t parts, const std::function<void(std::size_t)>& work) {
     Parts left{work, parts};
