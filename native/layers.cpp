@@ -161,7 +161,65 @@ std::int32_t activate(std::int64_t sum, unsigned shift, Activation activation, s
     return static_cast<std::int32_t>(a);
 }
 
+// An activation as its two parts.
+inline void put(std::int32_t a, std::int16_t& low, std::int16_t& high) {
+    const std::int32_t upper = (a + low_half) >> low_bits;
+    high = static_cast<std::int16_t>(upper);
+    low = static_cast<std::int16_t>(a - upper * (1 << low_bits));
+}
+
+inline std::int32_t clamped(std::int32_t a) {
+    constexpr auto largest = static_cast<std::int32_t>(activation_max);
+    return std::clamp(a, -largest, largest);
+}
+
+// Sums of one position before any product, and of outputs that fill up the last block.
+void start(std::int64_t* sums, const std::int64_t* added, std::size_t outputs, std::size_t pitch) {
+    for (std::size_t o = 0; o < outputs; ++o) sums[o] = std::clamp(added[o], -exact_limit, exact_limit);
+    std::fill(sums + outputs, sums + pitch, 0);
+}
+
+constexpr std::size_t even(std::size_t n) {
+    return n + n % 2;
+}
+
+// Calls `work(item, part)` for each item, on threads that are worth it.
+template <class Work>
+void share(Crew& crew, std::size_t parts, std::size_t items, const Work& work) {
+    std::atomic<std::size_t> next{0};
+    crew.run(static_cast<unsigned>(parts), [&](unsigned part) {
+        for (std::size_t item; (item = next.fetch_add(1, std::memory_order_relaxed)) < items;)
+            work(item, part);
+    });
+}
+
+std::size_t parts_for(const Crew& crew, std::size_t products, std::size_t items) {
+    return std::max<std::size_t>(
+        1, std::min({std::size_t{crew.size()}, products / products_for_a_thread, items}));
+}
+
 }  // namespace
+
+// What positions look at: the two parts of the activations of the first one, and how far it is to the next
+// position and to the next row of its window.
+struct Layers::Window {
+    const std::int16_t *low, *high;
+    std::size_t pitch, row_pitch;
+};
+
+void Layers::add_products(const Phase& phase, const Window& window, std::size_t positions, std::int64_t* sums,
+                          std::size_t sum_pitch) {
+    static const Kernels kernels = choose_kernels();
+    for (const Run& run : phase.runs) {
+        const std::size_t pair = (run.block * phase.rows + run.row) * phase.row_pairs + run.first;
+        const std::size_t offset = run.row * window.row_pitch + 2 * run.first;
+        for (std::size_t p = 0; p < positions; p += kernels.size())
+            kernels[std::min(kernels.size(), positions - p) - 1](
+                {&phase.weight[pair * outputs_at_once * 2], window.low + p * window.pitch + offset,
+                 window.high + p * window.pitch + offset, run.pairs, window.pitch,
+                 sums + p * sum_pitch + run.block * outputs_at_once, sum_pitch});
+    }
+}
 
 // Some positions on their way through the layers: their activations in two parts, and what the sums grow in.
 struct Layers::Work {
@@ -170,7 +228,7 @@ struct Layers::Work {
     std::int16_t *low, *high;
 
     Work(const Layers& layers, std::size_t most, std::vector<std::byte>& memory)
-        : pitch(2 * layers.widest_pairs_), sum_pitch(layers.widest_blocks_ * outputs_at_once) {
+        : pitch(even(layers.widest_inputs_)), sum_pitch(layers.widest_blocks_ * outputs_at_once) {
         const std::size_t of_sums = most * sum_pitch * sizeof *sums, of_part = most * pitch * sizeof *low;
         if (memory.size() < of_sums + 2 * of_part) memory.resize(of_sums + 2 * of_part);
         sums = reinterpret_cast<std::int64_t*>(memory.data());
@@ -180,50 +238,110 @@ struct Layers::Work {
 
     // Row `p` becomes the activations that `at(i)` gives.
     template <class At>
-    void put(std::size_t p, std::size_t inputs, const At& at) const {
+    void fill(std::size_t p, std::size_t inputs, const At& at) const {
         std::int16_t *l = low + p * pitch, *h = high + p * pitch;
-        for (std::size_t i = 0; i < inputs; ++i) {
-            const std::int32_t a = at(i), upper = (a + low_half) >> low_bits;
-            h[i] = static_cast<std::int16_t>(upper);
-            l[i] = static_cast<std::int16_t>(a - upper * (1 << low_bits));
-        }
+        for (std::size_t i = 0; i < inputs; ++i) put(at(i), l[i], h[i]);
         // The second of the last pair, where there is none: its weights are zero.
         if (inputs % 2 > 0) l[inputs] = h[inputs] = 0;
     }
+};
 
-    void add_products(const Packed& layer, std::size_t positions) const {
-        static const Kernels kernels = choose_kernels();
-        for (const Run& run : layer.runs)
-            for (std::size_t p = 0; p < positions; p += kernels.size())
-                kernels[std::min(kernels.size(), positions - p) - 1](
-                    {&layer.weight[(run.block * layer.pairs + run.first) * outputs_at_once * 2],
-                     low + p * pitch + 2 * run.first, high + p * pitch + 2 * run.first, run.pairs, pitch,
-                     sums + p * sum_pitch + run.block * outputs_at_once, sum_pitch});
+// Activations of a plane in two parts, zeros around it.
+struct Layers::Plane {
+    std::size_t height, width, pitch, row_pitch, origin;
+    std::vector<std::int16_t> low, high;
+
+    Plane(std::size_t height, std::size_t width, std::size_t channels, std::size_t border)
+        : height(height),
+          width(width),
+          pitch(even(channels)),
+          row_pitch((width + 2 * border) * pitch),
+          origin(border * row_pitch + border * pitch),
+          low((height + 2 * border) * row_pitch),
+          high(low.size()) {}
+
+    Window at(std::size_t row, std::size_t column, const Phase& phase) const {
+        const auto y = static_cast<std::ptrdiff_t>(row) + phase.first_row;
+        const auto x = static_cast<std::ptrdiff_t>(column) + phase.first_column;
+        const std::ptrdiff_t place = static_cast<std::ptrdiff_t>(origin) +
+                                     y * static_cast<std::ptrdiff_t>(row_pitch) +
+                                     x * static_cast<std::ptrdiff_t>(pitch);
+        return {low.data() + place, high.data() + place, pitch, row_pitch};
     }
 };
 
-void Layers::Packed::find_runs() {
-    for (std::size_t block = 0; block < blocks; ++block) {
-        Run run{block, 0, 0};
-        std::array<std::int64_t, outputs_at_once> magnitudes{};
-        for (std::size_t pair = 0; pair < pairs; ++pair) {
-            const std::int16_t* w = &weight[(block * pairs + pair) * outputs_at_once * 2];
-            std::int64_t largest = 0;
-            for (std::size_t o = 0; o < outputs_at_once; ++o)
-                largest = std::max(largest, magnitudes[o] += std::abs(w[2 * o]) + std::abs(w[2 * o + 1]));
-            if (largest > weights_in_32_bits || (pair > 0 && pair % pairs_in_cache == 0)) {
-                runs.push_back(run);
-                run = {block, pair, 0};
-                for (std::size_t o = 0; o < outputs_at_once; ++o)
-                    magnitudes[o] = std::abs(w[2 * o]) + std::abs(w[2 * o + 1]);
-            }
-            ++run.pairs;
+Layers::Phase::Phase(const Layer& layer, std::size_t row, std::size_t column) : row(row), column(column) {
+    // For each row (or column) of the window, that of the kernel: a convolution looks around, a transposed
+    // one spreads, so that each of its results sees every `up`-th row of the kernel, the last first.
+    struct Taps {
+        std::ptrdiff_t first;
+        std::vector<std::size_t> of_kernel;
+    };
+    const auto find = [&](std::size_t offset) {
+        const std::size_t reach = layer.side / 2;
+        Taps taps{-static_cast<std::ptrdiff_t>(reach), {}};
+        if (layer.up == 1) {
+            for (std::size_t i = 0; i < layer.side; ++i) taps.of_kernel.push_back(i);
+            return taps;
         }
-        runs.push_back(run);
-    }
+        const std::size_t last = offset + reach;
+        const std::size_t beyond = last >= layer.side ? (last - layer.side) / layer.up + 1 : 0;
+        std::size_t i = last - beyond * layer.up;
+        // The largest row of the kernel is seen at the smallest position.
+        std::ptrdiff_t first = static_cast<std::ptrdiff_t>(beyond);
+        while (i + layer.up < layer.side) i += layer.up, --first;
+        taps.first = first;
+        for (;; i -= layer.up) {
+            taps.of_kernel.push_back(i);
+            if (i < layer.up) return taps;
+        }
+    };
+    const Taps down = find(row), across = find(column);
+    first_row = down.first;
+    first_column = across.first;
+    rows = down.of_kernel.size();
+    const std::size_t tap = even(layer.inputs), columns = across.of_kernel.size();
+    row_pairs = columns * tap / 2;
+    const std::size_t blocks = (layer.outputs + outputs_at_once - 1) / outputs_at_once;
+    weight.assign(blocks * rows * row_pairs * outputs_at_once * 2, 0);
+    for (std::size_t o = 0; o < layer.outputs; ++o)
+        for (std::size_t k = 0; k < layer.inputs; ++k) {
+            const std::int16_t* kernel = layer.weight + (o * layer.inputs + k) * layer.side * layer.side;
+            for (std::size_t r = 0; r < rows; ++r)
+                for (std::size_t c = 0; c < columns; ++c) {
+                    const std::size_t pair =
+                        ((o / outputs_at_once) * rows + r) * row_pairs + (c * tap + k) / 2;
+                    weight[(pair * outputs_at_once + o % outputs_at_once) * 2 + k % 2] =
+                        kernel[down.of_kernel[r] * layer.side + across.of_kernel[c]];
+                }
+        }
+    find_runs(blocks);
+}
+
+void Layers::Phase::find_runs(std::size_t blocks) {
+    for (std::size_t block = 0; block < blocks; ++block)
+        for (std::size_t of_window = 0; of_window < rows; ++of_window) {
+            Run run{block, of_window, 0, 0};
+            std::array<std::int64_t, outputs_at_once> magnitudes{};
+            for (std::size_t pair = 0; pair < row_pairs; ++pair) {
+                const std::int16_t* w =
+                    &weight[((block * rows + of_window) * row_pairs + pair) * outputs_at_once * 2];
+                std::int64_t largest = 0;
+                for (std::size_t o = 0; o < outputs_at_once; ++o)
+                    largest = std::max(largest, magnitudes[o] += std::abs(w[2 * o]) + std::abs(w[2 * o + 1]));
+                if (largest > weights_in_32_bits || (pair > 0 && pair % pairs_in_cache == 0)) {
+                    runs.push_back(run);
+                    run = {block, of_window, pair, 0};
+                    for (std::size_t o = 0; o < outputs_at_once; ++o)
+                        magnitudes[o] = std::abs(w[2 * o]) + std::abs(w[2 * o + 1]);
+                }
+                ++run.pairs;
+            }
+            runs.push_back(run);
+        }
     // One stretch of inputs for all outputs, then the next: its activations stay in the first-level cache.
     std::stable_sort(runs.begin(), runs.end(), [](const Run& a, const Run& b) {
-        return a.first / pairs_in_cache < b.first / pairs_in_cache;
+        return std::pair(a.row, a.first / pairs_in_cache) < std::pair(b.row, b.first / pairs_in_cache);
     });
 }
 
@@ -238,33 +356,48 @@ Status Layers::build(const std::vector<Layer>& layers, std::shared_ptr<const Lay
             return {Code::layer_size, at, signed_size(layer.inputs), signed_size(inputs_max)};
         if (layer.outputs < 1 || layer.outputs > outputs_max)
             return {Code::layer_size, at, signed_size(layer.outputs), signed_size(outputs_max)};
-        if (i > 0 && layer.inputs != layers[i - 1].outputs)
-            return {Code::layer_inputs, at, signed_size(layer.inputs), signed_size(layers[i - 1].outputs)};
+        if (i > 0 && layer.inputs != made->channels())
+            return {Code::layer_inputs, at, signed_size(layer.inputs), signed_size(made->channels())};
         if (layer.shift > shift_max) return {Code::layer_shift, at, layer.shift, shift_max};
         if (layer.activation < 0 || layer.activation > static_cast<std::int64_t>(Activation::leaky))
             return {Code::layer_activation, at, layer.activation,
                     static_cast<std::int64_t>(Activation::leaky)};
         if (layer.top < 0 || layer.top > activation_max)
             return {Code::layer_top, at, layer.top, activation_max};
+        if (layer.side % 2 == 0 || layer.side > side_max)
+            return {Code::layer_side, at, signed_size(layer.side), signed_size(side_max)};
+        // A kernel smaller than the stride would leave positions that nothing adds to.
+        if (layer.up < 1 || layer.up > std::min(up_max, layer.side))
+            return {Code::layer_up, at, signed_size(layer.up), signed_size(std::min(up_max, layer.side))};
+        if (layer.shuffle < 1 || layer.shuffle > scaling_max || (layer.shuffle > 1 && layer.up > 1) ||
+            layer.outputs % (layer.shuffle * layer.shuffle) > 0)
+            return {Code::layer_shuffle, at, signed_size(layer.shuffle), signed_size(scaling_max)};
+        made->scaling_ *= layer.up * layer.shuffle;
+        if (made->scaling_ > scaling_max)
+            return {Code::layer_scaling, at, signed_size(made->scaling_), signed_size(scaling_max)};
+        const std::size_t count = layer.outputs * layer.inputs * layer.side * layer.side;
+        const std::int16_t smallest = *std::min_element(layer.weight, layer.weight + count);
+        if (smallest < -weight_max) return {Code::layer_weight, at, smallest, -weight_max};
         Packed p{layer.outputs,
                  layer.inputs,
-                 (layer.inputs + 1) / 2,
                  (layer.outputs + outputs_at_once - 1) / outputs_at_once,
                  layer.shift,
                  static_cast<Activation>(layer.activation),
                  layer.top,
-                 {},
+                 layer.shuffle,
+                 layer.up,
+                 0,
                  {}};
-        p.weight.assign(p.blocks * p.pairs * outputs_at_once * 2, 0);
-        for (std::size_t o = 0; o < layer.outputs; ++o)
-            for (std::size_t k = 0; k < layer.inputs; ++k) {
-                const std::int16_t w = layer.weight[o * layer.inputs + k];
-                if (w < -weight_max) return {Code::layer_weight, at, w, -weight_max};
-                const std::size_t row = (o / outputs_at_once) * p.pairs + k / 2;
-                p.weight[(row * outputs_at_once + o % outputs_at_once) * 2 + k % 2] = w;
+        for (std::size_t row = 0; row < layer.up; ++row)
+            for (std::size_t column = 0; column < layer.up; ++column) {
+                const Phase& phase = p.phases.emplace_back(layer, row, column);
+                const std::ptrdiff_t below = phase.first_row + static_cast<std::ptrdiff_t>(phase.rows) - 1;
+                p.border = std::max({p.border,
+                                     static_cast<std::size_t>(std::max<std::ptrdiff_t>(-phase.first_row, 0)),
+                                     static_cast<std::size_t>(std::max<std::ptrdiff_t>(below, 0))});
             }
-        p.find_runs();
-        made->widest_pairs_ = std::max(made->widest_pairs_, p.pairs);
+        made->pointwise_ = made->pointwise_ && layer.side == 1 && layer.shuffle == 1;
+        made->widest_inputs_ = std::max(made->widest_inputs_, p.inputs);
         made->widest_blocks_ = std::max(made->widest_blocks_, p.blocks);
         made->products_ += layer.outputs * layer.inputs;
         made->layers_.push_back(std::move(p));
@@ -273,30 +406,26 @@ Status Layers::build(const std::vector<Layer>& layers, std::shared_ptr<const Lay
     return {};
 }
 
-void Layers::run_some(const std::int32_t* in, std::size_t start, std::size_t positions, const Added* added,
+void Layers::run_some(const std::int32_t* in, std::size_t first, std::size_t positions, const Added* added,
                       std::int64_t* out, const Work& work) const {
-    constexpr auto largest = static_cast<std::int32_t>(activation_max);
     for (std::size_t p = 0; p < positions; ++p) {
-        const std::int32_t* row = in + (start + p) * inputs();
-        work.put(p, inputs(), [=](std::size_t i) { return std::clamp(row[i], -largest, largest); });
+        const std::int32_t* row = in + (first + p) * inputs();
+        work.fill(p, inputs(), [=](std::size_t i) { return clamped(row[i]); });
     }
     for (std::size_t number = 0; number < layers_.size(); ++number) {
         const Packed& layer = layers_[number];
-        for (std::size_t p = 0; p < positions; ++p) {
-            const std::int64_t* row =
-                added[number].rows + (added[number].each ? (start + p) * layer.outputs : 0);
-            std::int64_t* sums = work.sums + p * work.sum_pitch;
-            for (std::size_t o = 0; o < layer.outputs; ++o)
-                sums[o] = std::clamp(row[o], -exact_limit, exact_limit);
-            std::fill(sums + layer.outputs, sums + layer.blocks * outputs_at_once, 0);
-        }
-        work.add_products(layer, positions);
+        for (std::size_t p = 0; p < positions; ++p)
+            start(work.sums + p * work.sum_pitch,
+                  added[number].rows + (added[number].each ? (first + p) * layer.outputs : 0), layer.outputs,
+                  layer.blocks * outputs_at_once);
+        add_products(layer.phases[0], {work.low, work.high, work.pitch, 0}, positions, work.sums,
+                     work.sum_pitch);
         for (std::size_t p = 0; p < positions; ++p) {
             const std::int64_t* sums = work.sums + p * work.sum_pitch;
             if (number + 1 == layers_.size())
-                std::copy_n(sums, layer.outputs, out + (start + p) * layer.outputs);
+                std::copy_n(sums, layer.outputs, out + (first + p) * layer.outputs);
             else
-                work.put(p, layer.outputs, [&](std::size_t o) {
+                work.fill(p, layer.outputs, [&](std::size_t o) {
                     return activate(sums[o], layer.shift, layer.activation, layer.top);
                 });
         }
@@ -305,23 +434,106 @@ void Layers::run_some(const std::int32_t* in, std::size_t start, std::size_t pos
 
 void Layers::run(const std::int32_t* in, std::size_t positions, const Added* added, std::int64_t* sums,
                  Crew& crew) const {
-    const std::size_t worth = positions * products_ / products_for_a_thread;
-    const std::size_t parts =
-        std::max<std::size_t>(1, std::min({std::size_t{crew.size()}, worth, positions}));
+    const std::size_t parts = parts_for(crew, positions * products_, positions);
     // Two pieces or more for each part, so that one that comes late does fewer; each reads all weights.
-    const std::size_t share = (positions + parts - 1) / parts;
-    const std::size_t pieces = std::max((share + positions_together - 1) / positions_together,
-                                        std::min<std::size_t>(2, (share + 3) / 4));
-    const std::size_t together = (share + pieces - 1) / pieces;
+    const std::size_t of_part = (positions + parts - 1) / parts;
+    const std::size_t pieces = std::max((of_part + positions_together - 1) / positions_together,
+                                        std::min<std::size_t>(2, (of_part + 3) / 4));
+    const std::size_t together =
+        std::max<std::size_t>(1, (of_part + pieces - 1) / std::max<std::size_t>(1, pieces));
     // All memory is taken here, where a failure can be told.
     std::vector<Work> works;
     for (std::size_t part = 0; part < parts; ++part) works.emplace_back(*this, together, crew.memory(part));
-    std::atomic<std::size_t> next{0};
-    crew.run(static_cast<unsigned>(parts), [&](unsigned part) {
-        for (std::size_t start;
-             (start = together * next.fetch_add(1, std::memory_order_relaxed)) < positions;)
-            run_some(in, start, std::min(together, positions - start), added, sums, works[part]);
+    share(crew, parts, (positions + together - 1) / together, [&](std::size_t item, std::size_t part) {
+        const std::size_t first = item * together;
+        run_some(in, first, std::min(together, positions - first), added, sums, works[part]);
     });
+}
+
+void Layers::run_layer(std::size_t number, const Plane& in, const Added& added, Plane* next,
+                       std::int64_t* sums, std::int32_t* activations, Crew& crew) const {
+    const Packed& layer = layers_[number];
+    const std::size_t pitch = layer.blocks * outputs_at_once, phases = layer.phases.size();
+    const std::size_t items = in.height * phases;
+    // Where a result goes: PixelShuffle spreads the outputs of a position over a square. Sums come before it.
+    const std::size_t square = sums ? 1 : layer.shuffle, scaling = layer.up * square;
+    const std::size_t column_step = next ? next->pitch : layer.outputs / (square * square);
+    const std::size_t row_step = next ? next->row_pitch : in.width * scaling * column_step;
+    std::vector<std::size_t> places(layer.outputs);
+    for (std::size_t o = 0; o < layer.outputs; ++o) {
+        const std::size_t within = o % (square * square);
+        places[o] = within / square * row_step + within % square * column_step + o / (square * square);
+    }
+    std::size_t products = 0;
+    for (const Phase& phase : layer.phases) products += in.height * in.width * phase.weight.size();
+    const std::size_t parts = parts_for(crew, products, items);
+    std::vector<std::int64_t> memory(parts * positions_together * pitch);
+    share(crew, parts, items, [&](std::size_t item, std::size_t part) {
+        const Phase& phase = layer.phases[item % phases];
+        const std::size_t y = item / phases;
+        std::int64_t* grown = &memory[part * positions_together * pitch];
+        for (std::size_t x = 0; x < in.width; x += positions_together) {
+            const std::size_t positions = std::min(positions_together, in.width - x);
+            for (std::size_t p = 0; p < positions; ++p)
+                start(grown + p * pitch, added.rows, layer.outputs, pitch);
+            add_products(phase, in.at(y, x, phase), positions, grown, pitch);
+            for (std::size_t p = 0; p < positions; ++p) {
+                const std::size_t row = (layer.up * y + phase.row) * square;
+                const std::size_t column = (layer.up * (x + p) + phase.column) * square;
+                const std::size_t place = (next ? next->origin : 0) + row * row_step + column * column_step;
+                const std::int64_t* found = grown + p * pitch;
+                if (sums) {
+                    std::copy_n(found, layer.outputs, sums + place);
+                    continue;
+                }
+                for (std::size_t o = 0; o < layer.outputs; ++o) {
+                    const std::int32_t a = activate(found[o], layer.shift, layer.activation, layer.top);
+                    if (next)
+                        put(a, next->low[place + places[o]], next->high[place + places[o]]);
+                    else
+                        activations[place + places[o]] = a;
+                }
+            }
+        }
+    });
+}
+
+void Layers::run(const std::int32_t* in, std::size_t height, std::size_t width, const Added* added,
+                 std::int64_t* sums, std::int32_t* activations, Crew& crew) const {
+    Plane plane(height, width, inputs(), layers_.front().border);
+    for (std::size_t y = 0; y < height; ++y)
+        for (std::size_t x = 0; x < width; ++x) {
+            const std::size_t place = plane.origin + y * plane.row_pitch + x * plane.pitch;
+            for (std::size_t i = 0; i < inputs(); ++i, ++in)
+                put(clamped(*in), plane.low[place + i], plane.high[place + i]);
+        }
+    for (std::size_t number = 0; number + 1 < layers_.size(); ++number) {
+        const Packed& layer = layers_[number];
+        const std::size_t scaling = layer.up * layer.shuffle;
+        Plane next(plane.height * scaling, plane.width * scaling, layer.channels(),
+                   layers_[number + 1].border);
+        run_layer(number, plane, added[number], &next, nullptr, nullptr, crew);
+        plane = std::move(next);
+    }
+    run_layer(layers_.size() - 1, plane, added[layers_.size() - 1], nullptr, sums, activations, crew);
+}
+
+void count_exceeded(const std::int64_t* sums, std::size_t positions, std::size_t row, std::size_t first,
+                    std::size_t channels, const std::vector<std::int64_t>& thresholds, std::uint8_t* out) {
+    // A binary search without branches, in a table of one less than a power of two entries.
+    std::array<std::int64_t, 255> table;
+    table.fill(std::numeric_limits<std::int64_t>::max());
+    std::copy_n(thresholds.begin(), std::min(thresholds.size(), table.size()), table.begin());
+    std::size_t half = 1;
+    while (2 * half <= thresholds.size()) half *= 2;
+    for (std::size_t p = 0; p < positions; ++p)
+        for (std::size_t c = 0; c < channels; ++c) {
+            const std::int64_t sum = sums[p * row + first + c];
+            std::size_t count = 0;
+            for (std::size_t step = half; step > 0; step /= 2)
+                count += sum > table[count + step - 1] ? step : 0;
+            *out++ = static_cast<std::uint8_t>(count);
+        }
 }
 
 }  // namespace latens

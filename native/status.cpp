@@ -50,6 +50,15 @@ std::string describe(const Status& s) {
             return "layer " + at + ": activation " + got + " is unknown, the last is " + limit;
         case Code::layer_top:
             return "layer " + at + ": its largest activation must be 0 to " + limit + ", got " + got;
+        case Code::layer_side:
+            return "layer " + at + ": kernels must be odd and at most " + limit + " wide, got " + got;
+        case Code::layer_up:
+            return "layer " + at + ": its kernel can enlarge by 1 to " + limit + ", not by " + got;
+        case Code::layer_shuffle:
+            return "layer " + at + ": shuffling by " + got + " does not fit its outputs; the most is " +
+                   limit;
+        case Code::layer_scaling:
+            return "layer " + at + ": up to it, the network enlarges by " + got + ", the most is " + limit;
         case Code::layer_weight:
             return "layer " + at + ": weights must be at least " + limit + ", got " + got;
         case Code::index_range:

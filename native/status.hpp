@@ -28,6 +28,10 @@ enum class Code : std::uint8_t {
     layer_shift,
     layer_activation,
     layer_top,
+    layer_side,
+    layer_up,
+    layer_shuffle,
+    layer_scaling,
     layer_weight,
     // Coding
     index_range,

@@ -45,6 +45,16 @@ class Layers:
         out: NDArray[np.int64],
         crew: Crew,
     ) -> None: ...
+    def plane_sums(
+        self, inputs: NDArray[np.int32], added: list[NDArray[np.int64]], out: NDArray[np.int64], crew: Crew
+    ) -> None: ...
+    def plane_activations(
+        self, inputs: NDArray[np.int32], added: list[NDArray[np.int64]], out: NDArray[np.int32], crew: Crew
+    ) -> None: ...
+
+def count_exceeded(
+    sums: NDArray[np.int64], first: int, thresholds: NDArray[np.int64], out: NDArray[np.uint8]
+) -> None: ...
 
 class Winograd:
     def __init__(self, weight: NDArray[np.float32], zero: NDArray[np.uint8], outputs: int) -> None: ...

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image as PilImage
-from safetensors.torch import load_file
+from safetensors.numpy import load_file
 
 import latens
 import published
@@ -26,7 +26,7 @@ from latens.codec import image as codec_module
 from latens.codec.models import FileModel
 from latens.errors import ImageError, ModelError, TargetError, WrongWeightsError
 from latens.io import Image
-from latens.latent_codecs import ExactEntropy
+from latens.runtime import ExactEntropy, set_threads
 from latens.zoo import load, save
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "ltn"
@@ -87,7 +87,9 @@ import torch
 sys.path[:0] = {paths!r}
 from pathlib import Path
 from test_exact_files import codec_of, ltn, symbols
+from latens.runtime import set_threads
 torch.set_num_threads(3)
+set_threads(3)
 assert torch.backends.cpu.get_cpu_capability() == "DEFAULT"
 for kind in {kinds!r}:
     codec = codec_of(Path({folder!r}), kind)
@@ -129,6 +131,7 @@ def threads() -> Iterator[None]:
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
+    set_threads(None)
 
 
 @pytest.mark.filterwarnings("ignore:TF32 acceleration")  # what the flags of oneDNN warn of, without reason
@@ -140,6 +143,7 @@ def test_files_decode_the_same_in_this_process(weights: Path, kind: str, tiles: 
     plain = codec.decode(ltn.read(data))[0].pixels
     for count, onednn in ((1, False), (2, True), (3, False)):
         torch.set_num_threads(count)
+        set_threads(count)
         with torch.backends.mkldnn.flags(enabled=onednn):
             assert symbols(codec, data) == want
             assert np.abs(codec.decode(ltn.read(data))[0].pixels.astype(int) - plain).max() <= 1
@@ -169,11 +173,11 @@ def test_the_decoder_has_what_the_encoder_had(weights: Path, kind: str) -> None:
                 if hasattr(network, "latent_codec")
                 else network._hyper_analysis
             )
-            z = entropy.quantise_z(hyper(y), knot)
-            latent = entropy.encode(z, entropy.quantiser(y, knot, skip), knot, skip)[2].latent
+            z = entropy.quantise_z(hyper(y).numpy(), knot)
+            latent = entropy.encode(z, entropy.quantiser(y.numpy(), knot, skip), knot, skip)[2].latent
         else:
-            latent = entropy.encode(entropy.quantise_z(y, knot), lambda part: y, knot, skip)[2].latent
-        want = (network.g_s(latent)[0].permute(1, 2, 0) * 255).round().clamp(0, 255).numpy()
+            latent = entropy.encode(entropy.quantise_z(y.numpy(), knot), lambda part: y, knot, skip)[2].latent
+        want = (network.g_s(torch.from_numpy(latent))[0].permute(1, 2, 0) * 255).round().clamp(0, 255).numpy()
     assert psnr(decoded, want) > 50
 
 

@@ -33,8 +33,8 @@ from latens.errors import (
     WrongWeightsError,
 )
 from latens.io import Image
-from latens.latent_codecs import ExactEntropy
 from latens.models.latens_base import LatensBase
+from latens.runtime import ExactEntropy, set_threads
 from latens.zoo import DEFAULT_MODEL, LoadedModel, card
 
 
@@ -48,6 +48,7 @@ def threads() -> Iterator[None]:
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
+    set_threads(None)
 
 
 def there_and_back(codec: ImageCodec, image: Image, quality: float = 50.0) -> Image:
@@ -197,6 +198,7 @@ def test_results_repeat_and_do_not_depend_on_threads(codec: ImageCodec, threads:
     results: dict[int, list[Any]] = {1: [], 2: [], 3: []}
     for count, result in results.items():
         torch.set_num_threads(count)
+        set_threads(count)
         result += symbols(codec, data)
         decoded, _ = codec.decode(ltn.read(data))
         assert np.abs(decoded.pixels.astype(int) - base.pixels).max() <= 1

@@ -16,19 +16,19 @@ from hypothesis import strategies as st
 import tiny
 from latens import format as ltn
 from latens.codec import ImageCodec
+from latens.convert import freeze
+from latens.convert.networks import draw_symbols
 from latens.errors import ModelError, TableError
 from latens.io import Image
-from latens.latent_codecs import ExactEntropy
 from latens.models.latens_base import (
     LatensBase,
     LatensBaseConfig,
     LogisticMixturePrior,
     _Bounded,
     first_step_mask,
-    freeze,
     gaussian_likelihood,
 )
-from latens.ops.conversion import draw_symbols
+from latens.runtime import ExactEntropy
 from latens.train.objectives import rate_and_distortion
 from latens.zoo import LoadedModel
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from safetensors.torch import save_file
+from safetensors.numpy import save_file
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -21,11 +21,10 @@ import tiny
 from latens import format as ltn
 from latens.codec import image as codec
 from latens.codec.models import FileModel
+from latens.convert import exact_entropy, freeze
 from latens.io import Image
-from latens.latent_codecs.exact import ExactEntropy, IntegerTables, Level
-from latens.models.exact import exact_entropy
-from latens.models.latens_base import LatensBaseConfig, freeze
-from latens.ops.fixed_point import Thresholds
+from latens.models.latens_base import LatensBaseConfig
+from latens.runtime import ExactEntropy, IntegerTables, Level, Thresholds
 from latens.zoo import LoadedModel
 
 FOLDER = Path(__file__).parent / "ltn"

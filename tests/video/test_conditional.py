@@ -21,9 +21,11 @@ import tiny
 from latens import format as ltn
 from latens import zoo
 from latens.codec.video import CodedFrame, VideoCodec
+from latens.convert.video import motion_tables
 from latens.errors import ChecksumError, CoderError, FormatError, ModelError, VideoError
 from latens.models.video import LatensVideo, LatensVideoConfig
-from latens.models.video.motion import REACH, MotionCoder, compensate, make_tables, search
+from latens.models.video.motion import REACH, compensate, search
+from latens.runtime.motion import MotionCoder
 from latens.zoo.video_weights import load_video, save_video
 
 CONFIG = LatensVideoConfig(context_blocks=1, picture_blocks=1)
@@ -129,21 +131,21 @@ class TestMotion:
     @given(hnp.arrays(np.int16, (2, 3, 5), elements=st.integers(-REACH, REACH)))
     @settings(max_examples=30, deadline=None)
     def test_vectors_survive(self, vectors: np.ndarray) -> None:
-        coder = MotionCoder(make_tables())
-        stream, lanes = coder.encode(torch.from_numpy(vectors))
-        assert np.array_equal(coder.decode(stream, lanes, (3, 5)).numpy(), vectors)
+        coder = MotionCoder(motion_tables(), REACH)
+        stream, lanes = coder.encode(vectors)
+        assert np.array_equal(coder.decode(stream, lanes, (3, 5)), vectors)
 
     def test_still_is_nearly_free(self) -> None:
-        stream, _ = MotionCoder(make_tables()).encode(torch.full((2, 30, 40), 3, dtype=torch.int16))
+        stream, _ = MotionCoder(motion_tables(), REACH).encode(np.full((2, 30, 40), 3, np.int16))
         assert len(stream) <= 24
 
     def test_damage(self) -> None:
-        coder = MotionCoder(make_tables())
-        stream, lanes = coder.encode(torch.full((2, 3, 5), 9, dtype=torch.int16))
+        coder = MotionCoder(motion_tables(), REACH)
+        stream, lanes = coder.encode(np.full((2, 3, 5), 9, np.int16))
         with pytest.raises(CoderError):
             coder.decode(stream[:-4], lanes, (3, 5))
         with pytest.raises(CoderError, match="longer"):
-            coder.decode(*coder.encode(torch.full((2, 3, 5), REACH + 1, dtype=torch.int16)), (3, 5))
+            coder.decode(*coder.encode(np.full((2, 3, 5), REACH + 1, np.int16)), (3, 5))
 
 
 class TestFiles:

@@ -20,8 +20,9 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 import tiny
+from latens.convert import freeze
 from latens.errors import LatensError, ModelError, OutputError, UnknownModelError, WrongWeightsError
-from latens.models.latens_base import LatensBaseConfig, freeze
+from latens.models.latens_base import LatensBaseConfig
 from latens.zoo import DEFAULT_MODEL, LoadedModel, ModelCard, card, cards, load, register_card, save
 from latens.zoo.weights import load_released
 
@@ -245,7 +246,7 @@ def test_hostile_tensors_are_refused(
 
 def test_integers_of_another_model_are_refused(tiny_weights: Path, edited: Callable[..., Path]) -> None:
     other = freeze(tiny.network(config=dataclasses.replace(tiny.CONFIG, M=48)))
-    tensors = {f"entropy.{k}": v for k, v in other.tensors().items()}
+    tensors = {f"entropy.{k}": torch.from_numpy(v) for k, v in other.tensors().items()}
     with pytest.raises(ModelError, match="do not fit its networks"):
         load(edited(tensors=tensors))
 
@@ -257,7 +258,9 @@ def test_integers_that_leave_another_size_are_refused(edited: Callable[..., Path
     convs[2] = torch.nn.Conv2d(192, 160, 1)
     twice = [torch.nn.PixelShuffle(2)]
     model.h_scale = torch.nn.Sequential(*convs[:8], *twice, *convs[8:])
-    tensors: dict[str, Tensor | None] = {f"entropy.{k}": v for k, v in freeze(model).tensors().items()}
+    tensors: dict[str, Tensor | None] = {
+        f"entropy.{k}": torch.from_numpy(v) for k, v in freeze(model).tensors().items()
+    }
     with pytest.raises(ModelError, match="do not fit its networks"):
         load(edited(tensors=tensors))
 

@@ -101,7 +101,10 @@ def _threads(threads: int | None) -> None:
     if threads is not None:
         import torch
 
+        from latens.runtime import set_threads
+
         torch.set_num_threads(threads)
+        set_threads(threads)
 
 
 _SIZE = re.compile(r"(\d+\.?\d*|\.\d+) ?(?:([kmg])(i?))?b?", re.IGNORECASE | re.ASCII)

@@ -75,7 +75,10 @@ def inspect(
     if threads is not None:
         import torch
 
+        from latens.runtime import set_threads
+
         torch.set_num_threads(threads)
+        set_threads(threads)
     picture = read_image(files.open_source(image), max_pixels=max_pixels).to_8_bits()
     subject = load_subject(model or DEFAULT_MODEL, metric=metric)
     with files.named(image):

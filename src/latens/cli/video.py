@@ -467,7 +467,10 @@ def _codec(
     if threads is not None:
         import torch
 
+        from latens.runtime import set_threads
+
         torch.set_num_threads(threads)
+        set_threads(threads)
     from latens.codec.video import VideoCodec
     from latens.zoo.video_weights import load_video
 

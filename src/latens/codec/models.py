@@ -14,13 +14,12 @@ from torch import Tensor, nn
 
 from latens import format as ltn
 from latens.codec.effort import refine
+from latens.convert.published import hyper_analysis
 from latens.errors import ModelError
-from latens.latent_codecs import ExactEntropy
-from latens.latent_codecs.exact import QUALITY_MAX as LEVELS
-from latens.latent_codecs.exact import Decoded, Pass
 from latens.models.base import CompressionModel
-from latens.models.exact import hyper_analysis
 from latens.models.latens_base import LatensBase, first_step_mask
+from latens.runtime import QUALITY_MAX as LEVELS
+from latens.runtime import Decoded, ExactEntropy, Pass
 from latens.zoo import LoadedModel
 
 __all__ = [
@@ -290,13 +289,13 @@ class _Classic:
     ) -> tuple[bytes, int, Int16, Int16]:
         entropy = self.entropy
         if not entropy.groups:
-            z_symbols = entropy.quantise_z(features, knot)
+            z_symbols = entropy.quantise_z(features.numpy(), knot)
             stream, lanes, decoded = entropy.encode(z_symbols, _nothing, knot, self.skip, lanes)
             return stream, lanes, z_symbols, decoded.y
         with fast:
             z = finite(hyper_analysis(self.network, features).float())
-        z_symbols = entropy.quantise_z(z, knot)
-        quantise = entropy.quantiser(features, knot, self.skip)
+        z_symbols = entropy.quantise_z(z.numpy(), knot)
+        quantise = entropy.quantiser(features.numpy(), knot, self.skip)
         stream, lanes, decoded = entropy.encode(z_symbols, quantise, knot, self.skip, lanes)
         return stream, lanes, z_symbols, decoded.y
 
@@ -304,7 +303,7 @@ class _Classic:
         self, stream: bytes, z_shape: tuple[int, int], header: ltn.Header, knot: int
     ) -> tuple[Int16, Int16, Tensor]:
         decoded = self.entropy.decode(stream, z_shape, knot, header.skip, header.lanes)
-        return decoded.z, decoded.y, decoded.latent
+        return decoded.z, decoded.y, torch.from_numpy(decoded.latent)
 
     def synthesise(self, y_hat: Tensor, level: int) -> Tensor:
         return cast(Tensor, self.g_s(y_hat))
@@ -329,7 +328,7 @@ def encode_in_two_steps(
         y: ``(1, C, H, W)`` in units of the quantiser.
         z: ``(1, C_z, h, w)``, rounded.
         predict: the means.
-        knot, skip, lanes: as for :meth:`latens.latent_codecs.ExactEntropy.encode`.
+        knot, skip, lanes: as for :meth:`latens.runtime.ExactEntropy.encode`.
 
     Raises:
         ModelError: the weights give values that are not finite.
@@ -338,8 +337,9 @@ def encode_in_two_steps(
     # In the layout that a decoder has, so that on one machine both sides have the same to the last bit.
     y = by_position(y)
 
-    def quantise(part: Pass) -> Tensor:
-        coded = by_position((part.indexes >= skip).view(*y.shape[2:], -1).permute(2, 0, 1)[None])
+    def quantise(part: Pass) -> Int16:
+        coded = torch.from_numpy(part.indexes >= skip).view(*y.shape[2:], -1).permute(2, 0, 1)[None]
+        coded = by_position(coded)
         first = by_position(first_step_mask(y))
         mean, second = predict(by_position(z))
         symbols = _round(y - mean) * coded
@@ -347,7 +347,7 @@ def encode_in_two_steps(
         mean = second(y_first)
         symbols = torch.where(first, symbols, _round(y - finite(mean)) * coded)
         found.append(by_position(torch.where(first, y_first, symbols + mean)))
-        return symbols[0].permute(1, 2, 0).reshape(-1, y.shape[1]).to(torch.int16)
+        return symbols[0].permute(1, 2, 0).reshape(-1, y.shape[1]).to(torch.int16).numpy()
 
     z_symbols = np.ascontiguousarray(z[0].numpy().astype(np.int16))
     stream, lanes, decoded = entropy.encode(z_symbols, quantise, knot, skip, lanes)
@@ -356,14 +356,14 @@ def encode_in_two_steps(
 
 def finish_in_two_steps(decoded: Decoded, predict: Predict) -> Tensor:
     """y ``(1, C, H, W)`` of decoded symbols; the inverse of :func:`encode_in_two_steps`."""
-    symbols = by_position(decoded.latent)
+    symbols = by_position(torch.from_numpy(decoded.latent))
     first = by_position(first_step_mask(symbols))
     mean, second = predict(by_position(torch.from_numpy(decoded.z)[None]).float())
     y_first = (symbols + mean) * first
     return by_position(torch.where(first, y_first, symbols + second(y_first)))
 
 
-def _nothing(part: Pass) -> Tensor:
+def _nothing(part: Pass) -> Int16:
     raise ModelError("this model has no y")
 
 

@@ -19,11 +19,11 @@ from latens.codec.models import (
 )
 from latens.codec.models import finite as _finite
 from latens.errors import FormatError, ModelError
-from latens.latent_codecs.exact import Decoded
 from latens.models.video import LatensVideo, ScaleSpaceFlow
 from latens.models.video.conditional import Context
-from latens.models.video.exact import PARTS, ConditionalEntropy, ExactLatents
 from latens.models.video.motion import BLOCK, search
+from latens.runtime import Decoded
+from latens.runtime.video import PARTS, ConditionalEntropy, ExactLatents
 from latens.zoo.video_weights import LoadedVideoModel
 
 __all__ = ["CodedPicture", "PictureCoder", "picture_coder"]
@@ -108,18 +108,19 @@ class _ScaleSpace:
         run = network._transform
         if before is None:
             stream, decoded = self._code("img", run(network.img_encoder, picture))
-            return _coded([stream], [decoded], network._picture(decoded.latent))
+            return _coded([stream], [decoded], network._picture(_latent(decoded)))
         stream, motion = self._code("motion", network._motion(picture, before))
-        predicted = network._predict(before, motion.latent)
+        predicted = network._predict(before, _latent(motion))
         other, residual = self._code("res", run(network.res_encoder, picture - predicted))
-        found = network._add(predicted, residual.latent, motion.latent)
+        found = network._add(predicted, _latent(residual), _latent(motion))
         return _coded([stream, other], [motion, residual], found)
 
     def _code(self, name: str, y: Tensor) -> tuple[ltn.Stream, Decoded]:
         prior = self._entropy.parts[name]
         hyperprior = getattr(self._network, f"{name}_hyperprior")
-        z = prior.quantise_z(_finite(hyperprior.hyper_encoder(_finite(y))), 0)
-        stream, lanes, decoded = prior.encode(z, prior.quantiser(y, 0, self.skip), 0, self.skip)
+        z = prior.quantise_z(_finite(hyperprior.hyper_encoder(_finite(y))).numpy(), 0)
+        quantise = prior.quantiser(y.numpy(), 0, self.skip)
+        stream, lanes, decoded = prior.encode(z, quantise, 0, self.skip)
         return ltn.Stream(lanes, stream), decoded
 
     def decode(
@@ -135,9 +136,9 @@ class _ScaleSpace:
         network = self._network
         network.fast = self._fast
         if before is None:
-            decoded = network._picture(found[0].latent)
+            decoded = network._picture(_latent(found[0]))
         else:
-            motion, residual = (d.latent for d in found)
+            motion, residual = map(_latent, found)
             decoded = network._add(network._predict(before, motion), residual, motion)
         return _checksum(found), _finite(decoded)
 
@@ -177,7 +178,7 @@ class _Conditional:
             found = network.synthesise(code.y_hat, context, q)
         streams = [_stream(code)]
         if vectors.any():
-            motion, lanes = self._entropy.motion.encode(vectors[0])
+            motion, lanes = self._entropy.motion.encode(vectors[0].numpy())
             streams.append(ltn.Stream(lanes, motion))
         return _coded(streams, [code.decoded], found, vectors)
 
@@ -199,7 +200,7 @@ class _Conditional:
         vectors = torch.zeros((1, 2, *blocks), dtype=torch.int16)
         if len(frame.streams) == 2:
             motion = frame.streams[1]
-            vectors[0] = self._entropy.motion.decode(motion.data, motion.lanes, blocks)
+            vectors[0] = torch.from_numpy(self._entropy.motion.decode(motion.data, motion.lanes, blocks))
         decoded = self._entropy.inter.decode(stream, z_shape, knot, header.skip, lanes)
         with self._precision:
             context = network.condition(before, vectors, q)
@@ -233,6 +234,10 @@ def _quality(level: int) -> Tensor:
 
 def _rounded(z: Tensor) -> Tensor:
     return _finite(z).round_().clamp_(-_INT16, _INT16)
+
+
+def _latent(decoded: Decoded) -> Tensor:
+    return torch.from_numpy(decoded.latent)
 
 
 def _stream(code: CodedLatent) -> ltn.Stream:

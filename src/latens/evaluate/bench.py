@@ -26,6 +26,7 @@ from latens.evaluate.quality import METRICS, Pixels, find_images, measure, read_
 from latens.evaluate.results import Results, machine, versions
 from latens.evaluate.search import find
 from latens.io import printable
+from latens.runtime import set_threads
 
 __all__ = ["Plan", "bench", "file_name"]
 
@@ -367,6 +368,7 @@ def _work(pipe: Connection, plan: Plan, paths: Mapping[str, Path], files: Path) 
     sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(plan.threads)
+    set_threads(plan.threads)
     codec: Codec | None = None
     with suppress(EOFError, OSError):
         while True:

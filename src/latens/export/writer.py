@@ -10,35 +10,36 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors.torch import save
+from safetensors.numpy import save
 from torch import Tensor, nn
 
 from latens import format as ltn
 from latens.codec.models import FileModel
+from latens.convert import exact_entropy, freeze
+from latens.convert.published import hyper_analysis
 from latens.errors import ModelError, OutputError
 from latens.export.runner import FORMAT
 from latens.io import printable
-from latens.latent_codecs import ExactEntropy, HyperpriorLatentCodec
-from latens.models.base import CompressionModel, SimpleVAECompressionModel
-from latens.models.exact import exact_entropy
-from latens.models.google import ScaleHyperprior
-from latens.models.latens_base import LatensBase, freeze
+from latens.models.base import CompressionModel
+from latens.models.latens_base import LatensBase
+from latens.runtime import ExactEntropy
 from latens.zoo import LoadedModel
 
-__all__ = ["export", "write_entropy"]
+__all__ = ["export"]
 
-_TABLES = ("medians", "z.entries", "z.sizes", "z.offsets", "y.entries", "y.sizes", "y.offsets")
+_OPSET = 17
 
 
 def export(model: LoadedModel | LatensBase | CompressionModel, folder: str | os.PathLike[str]) -> None:
     """Write a model for ONNX Runtime, as :class:`latens.export.Runner` takes it.
 
-    Files: ``encoder.onnx`` (g_a and h_a), ``synthesis.onnx`` (g_s), graphs in integer arithmetic from z to the tables
-    and means of y, ``tables.safetensors`` and ``model.json``; for the default model also ``means.onnx`` and
+    Files: ``encoder.onnx`` (g_a and h_a), ``synthesis.onnx`` (g_s), ``entropy.safetensors`` (what decides about
+    symbols, for :class:`latens.runtime.ExactEntropy`) and ``model.json``; for the default model also ``means.onnx`` and
     ``context.onnx``, which refine the mean of y. Images and latents are ``(1, C, H, W)``, of any multiple of 64 pixels.
 
     Args:
@@ -51,6 +52,8 @@ def export(model: LoadedModel | LatensBase | CompressionModel, folder: str | os.
     """
     path = Path(folder)
     _check_folder(path)
+    if find_spec("onnx") is None:
+        raise OutputError("exporting models needs onnx: pip install 'latens[export]'")
     with torch.inference_mode(False), torch.enable_grad(), torch.device("cpu"):
         network = copy.deepcopy(model.network if isinstance(model, LoadedModel) else model)
         # Where parameters ask for gradients, or where there are none at all, modules take ways that ONNX does not know.
@@ -61,53 +64,21 @@ def export(model: LoadedModel | LatensBase | CompressionModel, folder: str | os.
             entropy = freeze(network) if isinstance(network, LatensBase) else exact_entropy(network)
         # It checks that networks and integers fit.
         checked = FileModel(LoadedModel(type(network).__name__, network, entropy, ""), fast=False)
-        continuous = isinstance(network, LatensBase)
-        files = write_entropy(entropy, checked.skip, continuous=continuous)
+        description = {
+            "format": FORMAT,
+            "entropy_id": entropy.entropy_id,
+            "skip": checked.skip,
+            "continuous": isinstance(network, LatensBase),
+        }
+        files = {
+            "entropy.safetensors": save(entropy.tensors()),
+            "model.json": json.dumps(description, indent=1).encode(),
+        }
         try:
             files |= _base(network) if isinstance(network, LatensBase) else _classic(network, entropy)
         except (RuntimeError, TypeError) as error:
             raise ModelError(f"{type(network).__name__} cannot be exported: {str(error)[:300]}") from error
     _write(path, files)
-
-
-def write_entropy(entropy: ExactEntropy, skip: int, *, continuous: bool) -> dict[str, bytes]:
-    """What :class:`latens.export.EntropyRunner` reads, by name of file."""
-    try:
-        from latens.export.graphs import entropy_graphs, taps_of
-    except ImportError as error:
-        raise OutputError("exporting models needs onnx: pip install 'latens[export]'") from error
-    tensors = entropy.tensors()
-    kept = {
-        name: tensor
-        for name, tensor in tensors.items()
-        if name in _TABLES or (name.startswith("levels.") and name.endswith((".steps", ".offsets")))
-    }
-    groups = [
-        {
-            "channels": group.channels,
-            "order": group.order,
-            "odd_first": group.odd_first,
-            "earlier": group.earlier,
-            "taps": None if group.spatial is None else taps_of(group.spatial),
-            "reach": 0 if group.spatial is None else group.spatial.weight.shape[2] // 2,
-        }
-        for group in entropy.groups
-    ]
-    description = {
-        "format": FORMAT,
-        "entropy_id": entropy.entropy_id,
-        "skip": skip,
-        "z_bits": entropy.z_bits,
-        "upscale": entropy.upscale,
-        "continuous": continuous,
-        "contexts": any(group.parameters is not None for group in entropy.groups),
-        "groups": groups,
-    }
-    return {
-        **{f"{name}.onnx": data for name, data in entropy_graphs(entropy).items()},
-        "tables.safetensors": save(kept),
-        "model.json": json.dumps(description, indent=1).encode(),
-    }
 
 
 # -- the folder --------------------------------------------------------------------------------------------------
@@ -152,10 +123,7 @@ class _Encoder(nn.Module):
         y: Tensor = cast(nn.Module, network.g_a)(x)
         if not self.hyper:
             return (y,)
-        if isinstance(network, ScaleHyperprior):
-            return y, network._hyper_analysis(y)
-        codec = cast(HyperpriorLatentCodec, cast(SimpleVAECompressionModel, network).latent_codec)
-        return y, cast(nn.Module, codec.hyper.h_a)(y)
+        return y, hyper_analysis(network, y)
 
 
 class _Call(nn.Module):
@@ -209,13 +177,11 @@ def _base(network: LatensBase) -> dict[str, bytes]:
 
 def _onnx(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> bytes:
     """The file of a float network, for any height and width."""
-    from latens.export.graphs import OPSET
-
     axes = {
         name: {2: f"{name}_height", 3: f"{name}_width"} for name in (*inputs, *outputs) if name != "quality"
     }
     file = io.BytesIO()
-    torch.onnx.register_custom_op_symbolic("aten::copysign", _copysign, OPSET)  # type: ignore[attr-defined]
+    torch.onnx.register_custom_op_symbolic("aten::copysign", _copysign, _OPSET)  # type: ignore[attr-defined]
     try:
         with warnings.catch_warnings():
             # Tracing warns of every check of a shape, and of a newer exporter that needs more packages.
@@ -227,11 +193,11 @@ def _onnx(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str
                 input_names=list(inputs),
                 output_names=list(outputs),
                 dynamic_axes=axes,
-                opset_version=OPSET,
+                opset_version=_OPSET,
                 dynamo=False,
             )
     finally:
-        torch.onnx.unregister_custom_op_symbolic("aten::copysign", OPSET)  # type: ignore[attr-defined]
+        torch.onnx.unregister_custom_op_symbolic("aten::copysign", _OPSET)  # type: ignore[attr-defined]
     return file.getvalue()
 
 

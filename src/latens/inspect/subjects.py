@@ -19,16 +19,15 @@ from latens import format as ltn
 from latens import models as classic
 from latens.codec import ImageCodec
 from latens.codec.models import LATENT, LEVELS, FileModel, by_position
+from latens.convert.published import hyper_analysis
 from latens.entropy_models import EntropyBottleneck, GaussianConditional, GaussianMixtureConditional
 from latens.entropy_models.gaussian import get_scale_table
 from latens.errors import ImageError, ModelError, ShapeError, UnknownModelError
 from latens.inspect.anatomy import REACH, Anatomy, Latent, Part, RatePoint, gaussian_pmf, psnr
 from latens.io import Image, printable
-from latens.latent_codecs import ExactEntropy
-from latens.latent_codecs.exact import LATENT_BITS, Decoded, Pass
 from latens.models import CompressionModel
-from latens.models.exact import hyper_analysis
 from latens.models.latens_base import LatensBase, first_step_mask, gaussian_likelihood
+from latens.runtime import LATENT_BITS, Decoded, ExactEntropy, Pass
 from latens.zoo import DEFAULT_MODEL, LoadedModel, cards, entries, entry, image_models, load
 from latens.zoo.pretrained import load_pretrained, read_checkpoint
 
@@ -248,11 +247,11 @@ class _Classic:
     def mean(self, tile: Decoded) -> Array:
         """As of :class:`_Base`: what the integer networks say when they meet the same symbols again."""
         entropy = self._entropy
-        rows = torch.zeros((tile.y[0].size, entropy.y_channels), dtype=torch.float64)
+        rows = np.zeros((tile.y[0].size, entropy.y_channels), np.int64)
         ends = np.cumsum([group.channels for group in entropy.groups])
         replay = entropy.replay(tile.y)
 
-        def note(part: Pass) -> Tensor:
+        def note(part: Pass) -> npt.NDArray[np.int16]:
             end = int(ends[part.group])
             columns = slice(end - entropy.groups[part.group].channels, end)
             if part.means is not None:
@@ -261,7 +260,7 @@ class _Classic:
 
         entropy.encode(tile.z, note, self._knot, 0)
         mean = rows / ((1 << LATENT_BITS) * self._step)
-        return _array(mean.view(*tile.y.shape[1:], -1).permute(2, 0, 1)[None])
+        return np.ascontiguousarray(mean.T.reshape(tile.y.shape), np.float32)
 
 
 def _by_tables(entropy: ExactEntropy, knot: int, symbols: npt.NDArray[np.int32]) -> tuple[Array, Float64]:

@@ -3,7 +3,6 @@
 from latens.latent_codecs.base import LatentCodec
 from latens.latent_codecs.channel_groups import ChannelGroupsLatentCodec
 from latens.latent_codecs.checkerboard import CheckerboardLatentCodec
-from latens.latent_codecs.exact import ExactEntropy, IntegerTables
 from latens.latent_codecs.hyperprior import GainHyperpriorLatentCodec, HyperpriorLatentCodec
 from latens.latent_codecs.leaves import (
     EntropyBottleneckLatentCodec,
@@ -17,13 +16,11 @@ __all__ = [
     "ChannelGroupsLatentCodec",
     "CheckerboardLatentCodec",
     "EntropyBottleneckLatentCodec",
-    "ExactEntropy",
     "GainHyperLatentCodec",
     "GainHyperpriorLatentCodec",
     "GaussianConditionalLatentCodec",
     "HyperLatentCodec",
     "HyperpriorLatentCodec",
-    "IntegerTables",
     "LatentCodec",
     "RasterScanLatentCodec",
 ]

@@ -279,7 +279,7 @@ class SimpleVAECompressionModel(CompressionModel):
         Args:
             x: images.
             exact: choose tables by integers, so that every machine decodes the same latent; strings are of another
-                form then: see :func:`latens.models.exact.compress`.
+                form then: see :func:`latens.convert.published.compress`.
 
         Returns:
             ``strings`` and ``shape`` for :meth:`decompress`, and ``y_hat``, the latent that it will have.
@@ -313,20 +313,20 @@ class SimpleVAECompressionModel(CompressionModel):
 
 
 def coded_exactly(model: CompressionModel, x: Tensor, level: int = 0) -> dict[str, Any]:
-    """See :func:`latens.models.exact.compress`."""
+    """See :func:`latens.convert.published.compress`."""
     # That module knows the architectures, which are made from what is here.
-    from latens.models import exact
+    from latens.convert import published
 
-    return exact.compress(model, x, level)
+    return published.compress(model, x, level)
 
 
 def decoded_exactly(
     model: CompressionModel, strings: Sequence[Sequence[bytes]], shape: Sequence[int], level: int = 0
 ) -> dict[str, Any]:
-    """See :func:`latens.models.exact.decompress`."""
-    from latens.models import exact
+    """See :func:`latens.convert.published.decompress`."""
+    from latens.convert import published
 
-    return exact.decompress(model, strings, shape, level)
+    return published.decompress(model, strings, shape, level)
 
 
 def _check_weights(state_dict: object) -> None:

@@ -123,7 +123,7 @@ class FactorizedPrior(CompressionModel):
         Args:
             x: images.
             exact: choose tables by integers, so that every machine decodes the same latent; strings are of another
-                form then: see :func:`latens.models.exact.compress`.
+                form then: see :func:`latens.convert.published.compress`.
 
         Returns:
             ``strings``: one list with a string per image; ``shape``: height and width of the latent.
@@ -284,7 +284,7 @@ class ScaleHyperprior(CompressionModel):
         Args:
             x: images.
             exact: choose tables by integers, so that every machine decodes the same latent; strings are of another
-                form then: see :func:`latens.models.exact.compress`.
+                form then: see :func:`latens.convert.published.compress`.
 
         Returns:
             ``strings``: for y and for z, a list with a string per image; ``shape``: height and width of z.

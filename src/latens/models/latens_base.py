@@ -5,34 +5,23 @@ What decides which table a symbol is coded with (the hyper-scale network) reads 
 Everything else may be computed in any precision on any device without endangering a file.
 """
 
-import copy
 import math
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
-import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from latens.entropy_coding import pmfs_to_quantized_cdfs
 from latens.entropy_models.gaussian import SCALES_LEVELS, SCALES_MAX, SCALES_MIN
-from latens.errors import ModelError, TableError
-from latens.latent_codecs.exact import ExactEntropy, Group, IntegerTables, Level
+from latens.errors import ModelError
 from latens.layers.depthconv import DepthConvBlock
 from latens.ops import quantize_ste
-from latens.ops.conversion import Part, convert, draw_symbols, steps_of
-from latens.ops.fixed_point import Thresholds
 
-__all__ = ["LatensBase", "LatensBaseConfig", "LogisticMixturePrior", "freeze", "freeze_parts"]
+__all__ = ["LatensBase", "LatensBaseConfig", "LogisticMixturePrior"]
 
 _LOG_SCALE_STEP = math.log(SCALES_MAX / SCALES_MIN) / (SCALES_LEVELS - 1)
-_Z_REACH = 512
-_Y_REACH = 2048
-_TAIL = 1e-6
-_SCALE_SPREAD = 0.2
 _LIKELIHOOD_BOUND = 1e-9
 _SQRT_HALF = math.sqrt(0.5)
 # Unit of the features of g_a and g_s, relative to orthonormal transform coefficients of pixels in 0..1.
@@ -471,83 +460,3 @@ def _klt(rows: Tensor, keep: int) -> tuple[Tensor, Tensor]:
     values, vectors = torch.linalg.eigh(rows.T @ rows / rows.shape[0])
     values, vectors = values.flip(0)[:keep], vectors.flip(1)[:, :keep]
     return vectors, values.clamp_min(1e-12).sqrt()
-
-
-def _pmfs_of_y() -> npt.NDArray[np.float64]:
-    """Probabilities of values of y less their means, a row for each table index: ``(64, 2 * _Y_REACH + 1)``.
-
-    Training takes them for Gaussians of a known scale. The scale that z tells is right only within a fifth or so, and
-    symbols follow a mixture of Gaussians around it, of the same variance.
-    """
-    nodes, weights = np.polynomial.hermite_e.hermegauss(9)
-    levels = torch.arange(SCALES_LEVELS, dtype=torch.float64)[:, None]
-    values = torch.arange(-_Y_REACH, _Y_REACH + 1, dtype=torch.float64)
-    pmf = torch.zeros(SCALES_LEVELS, len(values), dtype=torch.float64)
-    for node, weight in zip(nodes, weights / weights.sum(), strict=True):
-        log_scale = log_scale_of(levels) + _SCALE_SPREAD * (node - _SCALE_SPREAD)
-        pmf += weight * gaussian_likelihood(values, log_scale)
-    return pmf.numpy()
-
-
-def _tables(pmf: npt.NDArray[np.float64], first_value: int, improbable: str) -> IntegerTables:
-    """Integer tables of distributions, a row each, of values from ``first_value`` on."""
-    # Values so rare that an escape is cheaper are left out at both ends.
-    kept = pmf > _TAIL
-    if not kept.any(axis=1).all():
-        raise TableError(improbable)
-    first = kept.argmax(axis=1)
-    lengths = pmf.shape[1] - kept[:, ::-1].argmax(axis=1) - first
-    rows = np.zeros((len(pmf), int(lengths.max()) + 1))
-    for row, p, start, length in zip(rows, pmf, first, lengths, strict=True):
-        row[:length] = p[start : start + length]
-        row[length] = max(1.0 - row[:length].sum(), _LIKELIHOOD_BOUND)
-    cdfs = pmfs_to_quantized_cdfs(rows, lengths + 1)
-    return IntegerTables.from_rows(cdfs, lengths + 2, first + first_value)
-
-
-def freeze(model: LatensBase) -> ExactEntropy:
-    """The entropy model of a trained :class:`LatensBase` in integers, for files.
-
-    Raises:
-        ModelError: weights that are not finite or cannot be made exact.
-        TableError: a prior that is not a distribution.
-    """
-    return freeze_parts(model.config, model.prior, model.h_scale)
-
-
-@torch.no_grad()
-def freeze_parts(config: LatensBaseConfig, prior: LogisticMixturePrior, h_scale: nn.Module) -> ExactEntropy:
-    """The same for the parts of a model that decide about symbols.
-
-    Raises:
-        ModelError: weights that are not finite or cannot be made exact.
-        TableError: a prior that is not a distribution.
-    """
-    prior = copy.deepcopy(prior).cpu().double()
-    reach = torch.arange(-_Z_REACH, _Z_REACH + 1, dtype=torch.float64)
-    z = reach[None, None, None, :].expand(config.knots, config.hyper, 1, -1)
-    pmf = prior(z, torch.arange(config.knots))[:, :, 0].reshape(config.knots * config.hyper, -1).numpy()
-    z_tables = _tables(pmf, -_Z_REACH, "prior of z: a channel has no probable value; are the weights finite?")
-    y_tables = _tables(_pmfs_of_y(), -_Y_REACH, "tables of y: a scale without a probable value")
-    samples = [
-        draw_symbols(
-            z_tables.rows(knot * config.hyper, (knot + 1) * config.hyper),
-            z_tables.offsets[knot * config.hyper : (knot + 1) * config.hyper],
-            (16, 16),
-            seed=knot,
-        )
-        for knot in range(config.knots)
-    ]
-    states = [torch.from_numpy(s.transpose(1, 2, 0).astype(np.float64))[None].contiguous() for s in samples]
-    scales = convert(steps_of(h_scale, "h_scale"), [Part(config.hyper, 0)], states, "h_scale")
-    # The network's result is linear in the index.
-    levels = np.arange(SCALES_LEVELS - 1, dtype=np.float64) + 0.5
-    return ExactEntropy(
-        z_tables,
-        np.zeros(config.hyper, np.int64),
-        z_bits=0,
-        y_tables=y_tables,
-        hyper=[scales.chain],
-        groups=[Group(config.M)],
-        levels=[Level((Thresholds.of(levels, scales.exponent, "h_scale"),))],
-    )

@@ -25,6 +25,7 @@ from latens.errors import LatensError, ModelError, TrainingError
 from latens.io import atomic_write, printable
 from latens.models.latens_base import LatensBase, LatensBaseConfig
 from latens.models.video import ScaleSpaceFlow
+from latens.runtime import set_threads
 from latens.train.checkpoints import read_checkpoint, write_checkpoint
 from latens.train.config import TrainConfig
 from latens.train.data import CropSampler, PhotoPool
@@ -99,6 +100,7 @@ class Trainer:
         self.processes = Processes.join(config.device)
         self.device = self.processes.device
         torch.set_num_threads(config.threads)
+        set_threads(config.threads)
         torch.manual_seed(config.seed)
         self._parts = self._number_of_parts()
         self.objective = make_objective(config, self.device)

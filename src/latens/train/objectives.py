@@ -20,15 +20,16 @@ from latens import registry, zoo
 from latens.codec import ImageCodec
 from latens.codec._colour import planes_from_rgb
 from latens.codec.video import VideoCodec
+from latens.convert import freeze
+from latens.convert.video import freeze_conditional, freeze_flow
 from latens.entropy_models import EntropyBottleneck
 from latens.errors import ModelError, TrainingError
 from latens.io import Image, VideoFrame, VideoInfo, printable
 from latens.metrics import ms_ssim
 from latens.models import CompressionModel
-from latens.models.latens_base import LatensBase, LatensBaseConfig, freeze
+from latens.models.latens_base import LatensBase, LatensBaseConfig
 from latens.models.vbr import ScaleHyperpriorVbr
 from latens.models.video import LatensVideo, LatensVideoConfig, ScaleSpaceFlow
-from latens.models.video.exact import ConditionalEntropy, ExactLatents
 from latens.ops import compute_padding
 from latens.train.config import DEFAULT_ARCHITECTURE, FLOW_ARCHITECTURE, VIDEO_ARCHITECTURE, TrainConfig
 from latens.zoo.video_weights import LoadedVideoModel
@@ -197,7 +198,7 @@ class VideoObjective(Objective):
 
     def files(self, model: nn.Module) -> Iterator[tuple[float, Callable[[Pixels], tuple[int, Pixels]]]]:
         network = copy.deepcopy(cast(LatensVideo, model)).cpu().eval()
-        entropy = ConditionalEntropy.freeze(network, zoo.load(self._config.image_model).entropy)
+        entropy = freeze_conditional(network, zoo.load(self._config.image_model).entropy)
         codec = VideoCodec(LoadedVideoModel("validation", network, entropy, "0" * 64), fast=True)
         for quality in VALIDATION_QUALITIES:
             yield quality, partial(_code_clip, codec, 100 * quality)
@@ -349,9 +350,7 @@ class FlowObjective(ZooObjective):
 
     def files(self, model: nn.Module) -> Iterator[tuple[float, Callable[[Pixels], tuple[int, Pixels]]]]:
         network = _with_tables(model).cpu()
-        codec = VideoCodec(
-            LoadedVideoModel("validation", network, ExactLatents.freeze(network), "0" * 64), fast=True
-        )
+        codec = VideoCodec(LoadedVideoModel("validation", network, freeze_flow(network), "0" * 64), fast=True)
         yield 0.0, partial(_code_clip, codec, None)
 
 

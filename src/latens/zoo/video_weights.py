@@ -17,15 +17,17 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
+from latens.convert.video import freeze_conditional, freeze_flow
 from latens.errors import ModelError, TableError, UnknownModelError
 from latens.io import atomic_write, check_output, printable
 from latens.models.video import LatensVideo, LatensVideoConfig
-from latens.models.video.exact import ConditionalEntropy, ExactLatents
 from latens.models.video.google import FLOW_UNITS, ScaleSpaceFlow
+from latens.models.video.motion import REACH
+from latens.runtime.video import ConditionalEntropy, ExactLatents
 from latens.zoo.architectures import entry
 from latens.zoo.cards import cards
 from latens.zoo.pretrained import load_pretrained, read_checkpoint
-from latens.zoo.weights import LoadedModel, canonical, load_released, packed, released_bytes
+from latens.zoo.weights import LoadedModel, canonical, integers, load_released, packed, released_bytes
 from latens.zoo.weights import frozen as frozen_image
 from latens.zoo.weights import parse as parse_image
 
@@ -113,7 +115,7 @@ def _frozen_conditional(model: LatensVideo, image: LoadedModel, name: str, notes
     twin = LatensVideo(image.base, model.config)
     twin.load_state_dict({k: v.float() for k, v in state.items()})
     _check(twin, name)
-    entropy = ConditionalEntropy.freeze(twin, image.entropy)
+    entropy = freeze_conditional(twin, image.entropy)
     tensors = packed(state, entropy.tensors())
     metadata = {
         "format": _FORMAT,
@@ -131,7 +133,7 @@ def _frozen_conditional(model: LatensVideo, image: LoadedModel, name: str, notes
 
 def _frozen(model: ScaleSpaceFlow, name: str, notes: str = "") -> bytes:
     _check(model, name)
-    entropy = ExactLatents.freeze(model)
+    entropy = freeze_flow(model)
     # Freezing makes the tables that a model lacks.
     state = {k: v.detach().cpu() for k, v in model.state_dict().items()}
     tensors = packed(state, entropy.tensors())
@@ -251,7 +253,7 @@ def _parse(data: bytes, shown: str) -> LoadedVideoModel:
     network_state, entropy_state = _split(tensors, shown)
     try:
         network = ScaleSpaceFlow.from_state_dict(network_state).eval()
-        entropy = ExactLatents.from_tensors(entropy_state)
+        entropy = ExactLatents.from_tensors(integers(entropy_state))
     except (ModelError, TableError) as error:
         raise ModelError(f"{shown}: {error}") from error
     network.num_levels, network.sigma0 = config["num_levels"], config["sigma0"]
@@ -295,7 +297,7 @@ def _parse_conditional(
         _check_sizes(config, network_state, shown)
         network = LatensVideo(image.base, config)
         network.load_state_dict({k: v.float() for k, v in network_state.items()})
-        entropy = ConditionalEntropy.from_tensors(entropy_state, image.entropy)
+        entropy = ConditionalEntropy.from_tensors(integers(entropy_state), image.entropy, REACH)
     except (ModelError, TableError) as error:
         raise type(error)(f"{shown}: {error}") from error
     except (ValueError, TypeError, RuntimeError, AttributeError) as error:

@@ -10,19 +10,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
+import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from latens.convert import exact_entropy, freeze
 from latens.errors import ModelError, TableError, UnknownModelError, WrongWeightsError
 from latens.io import atomic_write, check_output, printable
-from latens.latent_codecs import ExactEntropy
 from latens.models import CompressionModel
-from latens.models.exact import exact_entropy
-from latens.models.latens_base import LatensBase, LatensBaseConfig, freeze
+from latens.models.latens_base import LatensBase, LatensBaseConfig
+from latens.runtime import ExactEntropy
 from latens.zoo.architectures import entries, functions
 from latens.zoo.cards import DEFAULT_MODEL, card, cards
 
@@ -30,6 +32,7 @@ __all__ = [
     "LoadedModel",
     "canonical",
     "frozen",
+    "integers",
     "load",
     "load_released",
     "packed",
@@ -138,11 +141,23 @@ def frozen(model: LatensBase | CompressionModel, name: str, notes: str = "") -> 
     return canonical(save_tensors(tensors, metadata))
 
 
-def packed(state: Mapping[str, Tensor], entropy: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def packed(state: Mapping[str, Tensor], entropy: Mapping[str, npt.NDArray[Any]]) -> dict[str, Tensor]:
     """What a weights file holds: the networks and the integers of the entropy model, under their prefixes."""
     # Groups of channels may share a scale table, and safetensors takes no tensors that share memory.
     tensors = {f"network.{k}": v.clone(memory_format=torch.contiguous_format) for k, v in state.items()}
-    return tensors | {f"entropy.{k}": v for k, v in entropy.items()}
+    return tensors | {f"entropy.{k}": torch.from_numpy(v) for k, v in entropy.items()}
+
+
+def integers(tensors: Mapping[str, Tensor]) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of an entropy model.
+
+    Raises:
+        ModelError: one of them is of a type that it does not have.
+    """
+    for name, tensor in tensors.items():
+        if tensor.dtype not in (torch.int16, torch.int32, torch.int64):
+            raise ModelError(f"entropy model: {printable(name)[:80]} is {tensor.dtype}")
+    return {name: tensor.numpy() for name, tensor in tensors.items()}
 
 
 def _architecture(name: str, shown: str) -> type[CompressionModel]:
@@ -300,9 +315,8 @@ def parse(data: bytes, shown: str) -> LoadedModel:
         raise ModelError(f"{shown}: its name is not one that files can carry")
     network.eval().requires_grad_(False)
     try:
-        entropy = ExactEntropy.from_tensors(
-            {k.removeprefix("entropy."): v for k, v in tensors.items() if k.startswith("entropy.")}
-        )
+        stored = {k.removeprefix("entropy."): v for k, v in tensors.items() if k.startswith("entropy.")}
+        entropy = ExactEntropy.from_tensors(integers(stored))
     except (ModelError, TableError) as error:
         raise type(error)(f"{shown}: {error}") from error
     if isinstance(network, LatensBase):

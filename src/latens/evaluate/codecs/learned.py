@@ -35,7 +35,10 @@ _MULTIPLE = 64
 def _use_threads(threads: int) -> None:
     import torch
 
+    from latens.runtime import set_threads
+
     torch.set_num_threads(threads)
+    set_threads(threads)
 
 
 @register_codec("latens")

@@ -5,17 +5,11 @@ Vectors are integers that a file carries, so both sides move the same pixels.
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from latens.entropy_coding import LaneDecoder, LaneEncoder, choose_lanes, pmfs_to_quantized_cdfs
-from latens.errors import CoderError, ModelError
-from latens.latent_codecs.exact import IntegerTables
-
-__all__ = ["BLOCK", "REACH", "MotionCoder", "compensate", "make_tables", "search"]
+__all__ = ["BLOCK", "REACH", "compensate", "search"]
 
 BLOCK = 16
 REACH = 64
@@ -209,106 +203,3 @@ def _agreeing(x: Tensor, phases: Tensor, vectors: Tensor, price: Tensor) -> Tens
         found = torch.where((new < best)[:, None], candidate, found)
         best = torch.minimum(new, best)
     return found
-
-
-# -- coding --------------------------------------------------------------------------------------------------------
-
-# Probability of no difference to the neighbour, and by how much that of each larger difference falls.
-_SHAPES = (
-    (0.998, 0.5), (0.985, 0.6), (0.95, 0.7), (0.9, 0.75), (0.8, 0.8), (0.65, 0.85), (0.45, 0.9), (0.2, 0.95),
-)  # fmt: skip
-_FARTHEST = 2 * REACH
-_LEAST = 1e-6
-
-
-def make_tables() -> IntegerTables:
-    """Tables for differences of vectors, the narrowest first; the last one codes which of them is used."""
-    sizes = np.abs(np.arange(-_FARTHEST, _FARTHEST + 1))
-    rows: list[npt.NDArray[np.float64]] = []
-    offsets: list[int] = []
-    for zero, fall in _SHAPES:
-        tail = fall ** np.maximum(sizes - 1, 0)
-        pmf = np.where(sizes == 0, zero, (1.0 - zero) * tail / tail[sizes > 0].sum())
-        kept = np.flatnonzero(pmf > _LEAST)
-        rows.append(np.append(pmf[kept], max(1.0 - pmf[kept].sum(), _LEAST)))
-        offsets.append(int(kept[0]) - _FARTHEST)
-    rows.append(np.append(np.full(len(_SHAPES), 1.0 / len(_SHAPES)), _LEAST))
-    offsets.append(0)
-    padded = np.zeros((len(rows), max(map(len, rows))))
-    for target, row in zip(padded, rows, strict=True):
-        target[: len(row)] = row
-    lengths = np.array([len(row) for row in rows])
-    return IntegerTables.from_rows(pmfs_to_quantized_cdfs(padded, lengths), lengths + 1, np.array(offsets))
-
-
-class MotionCoder:
-    """Vectors to a coder stream and back.
-
-    Each component of a vector is coded as its difference to that of the block on the left, at the left border to that
-    above, and the first one as it is. Which table codes the differences of a component is chosen by the encoder and
-    coded before them.
-
-    Args:
-        tables: several for differences, and a last one for the choice among these.
-
-    Raises:
-        ModelError: too few tables, or one that is not valid.
-        TableError: an entry is not valid.
-    """
-
-    def __init__(self, tables: IntegerTables) -> None:
-        self.choices = len(tables.sizes) - 1
-        if not 1 <= self.choices <= 64:
-            raise ModelError(f"motion: expected 2 to 65 tables, found {len(tables.sizes)}")
-        self.tables = tables
-        self._tables = tables.tables(0, len(tables.sizes))
-
-    def encode(self, vectors: Tensor) -> tuple[bytes, int]:
-        """The stream of vectors ``(2, h, w)``, and its lanes.
-
-        Raises:
-            CoderError: they do not fit.
-        """
-        values = vectors.numpy().astype(np.int32)
-        differences = np.diff(values, axis=2, prepend=0)
-        differences[:, :, 0] = np.diff(values[:, :, 0], axis=1, prepend=0)
-        encoder = LaneEncoder()
-        for plane in differences:
-            choice = self._cheapest(plane)
-            encoder.push(np.array([choice], np.int16), np.array([self.choices], np.uint8), self._tables)
-            encoder.push(plane.astype(np.int16), np.full(plane.shape, choice, np.uint8), self._tables)
-        lanes = choose_lanes(len(encoder))
-        return encoder.finish(lanes), lanes
-
-    def decode(self, stream: bytes, lanes: int, shape: tuple[int, int]) -> Tensor:
-        """Vectors ``(2, h, w)`` int16.
-
-        Raises:
-            CoderError: the stream is damaged.
-        """
-        decoder = LaneDecoder(stream, lanes)
-        differences = np.zeros((2, *shape), np.int64)
-        for plane in differences:
-            (choice,) = decoder.decode(np.array([self.choices], np.uint8), self._tables)
-            if not 0 <= choice < self.choices:
-                raise CoderError(f"motion: table {choice} of {self.choices}")
-            plane[:] = decoder.decode(np.full(shape, choice, np.uint8), self._tables)
-        decoder.finish()
-        differences[:, :, 0] = np.cumsum(differences[:, :, 0], axis=1)
-        vectors = np.cumsum(differences, axis=2)
-        if np.abs(vectors).max(initial=0) > REACH:
-            raise CoderError(f"motion: a vector is longer than {REACH} half pixels")
-        return torch.from_numpy(vectors.astype(np.int16))
-
-    def _cheapest(self, plane: npt.NDArray[np.int32]) -> int:
-        bits = [self._bits_of(plane, i) for i in range(self.choices)]
-        return int(np.argmin(bits))
-
-    def _bits_of(self, plane: npt.NDArray[np.int32], table: int) -> float:
-        (row,) = self.tables.rows(table, table + 1)
-        probabilities = np.diff(row) / 65536.0
-        symbols = plane.ravel() - self.tables.offsets[table]
-        escaped = (symbols < 0) | (symbols >= len(probabilities) - 1)
-        cost = -np.log2(probabilities)
-        # An escape takes some nibbles more.
-        return float(np.where(escaped, cost[-1] + 16.0, cost[np.where(escaped, 0, symbols)]).sum())

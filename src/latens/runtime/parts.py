@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from latens.entropy_coding import CdfTables
 from latens.errors import ModelError
-from latens.ops.fixed_point import IntegerChain, IntegerLayer, Thresholds
+from latens.format import symbol_checksum
+from latens.runtime.layers import Int64, IntegerChain, IntegerLayer, Thresholds
 
 __all__ = [
     "ORDERS",
@@ -28,7 +28,6 @@ __all__ = [
     "Pass",
 ]
 
-Int64 = npt.NDArray[np.int64]
 Int16 = npt.NDArray[np.int16]
 Index = npt.NDArray[np.uint8]
 
@@ -149,13 +148,13 @@ class Pass(NamedTuple):
         group: number of the group.
         positions: ``(P,)`` int64, row times width plus column; None for all.
         indexes: ``(P, C)`` uint8, table of each symbol.
-        means: ``(P, C)`` float64 integers in units of 2^-8; None for zero.
+        means: ``(P, C)`` int64 in units of 2^-8; None for zero.
     """
 
     group: int
-    positions: Tensor | None
-    indexes: Tensor
-    means: Tensor | None
+    positions: Int64 | None
+    indexes: Index
+    means: Int64 | None
 
 
 class Decoded(NamedTuple):
@@ -165,10 +164,15 @@ class Decoded(NamedTuple):
         z: ``(C_z, h, w)`` int16.
         y: ``(C_y, H, W)`` int16.
         indexes: ``(C_y, H, W)`` uint8.
-        latent: ``(1, C_y, H, W)`` float32, or for a model without y ``(1, C_z, h, w)``.
+        latent: ``(1, C_y, H, W)`` float32, channels side by side in memory; for a model without y that of z.
     """
 
     z: Int16
     y: Int16
     indexes: Index
-    latent: Tensor
+    latent: npt.NDArray[np.float32]
+
+    @property
+    def checksum(self) -> int:
+        """The checksum of a tile with these symbols in a file."""
+        return symbol_checksum(self.z.data, self.y.data)

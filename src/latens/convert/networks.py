@@ -1,19 +1,19 @@
 """From trained networks to exact integers: a pure integer function of float32 weights, the same on every machine.
 
-See :mod:`latens.ops.fixed_point` for the arithmetic, and what has to be proven of each layer.
+See :mod:`latens.runtime.layers` for the arithmetic, and what has to be proven of each layer.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
 from latens.errors import ModelError
-from latens.ops.fixed_point import (
+from latens.runtime.layers import (
     ACTIVATION_MAX,
     LEAKY,
     LINEAR,
@@ -21,7 +21,7 @@ from latens.ops.fixed_point import (
     WEIGHT_MAX,
     IntegerChain,
     IntegerLayer,
-    activate,
+    reference_activate,
 )
 
 __all__ = ["Converted", "Part", "Step", "convert", "draw_bits", "draw_symbols", "steps_of"]
@@ -29,6 +29,7 @@ __all__ = ["Converted", "Part", "Step", "convert", "draw_bits", "draw_symbols", 
 _HEADROOM_BITS = 2
 _SCALE_OF_NOTHING = 20
 
+Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 
 
@@ -88,13 +89,13 @@ class Converted(NamedTuple):
 
     chain: IntegerChain
     exponent: int
-    samples: list[Tensor]
+    samples: list[npt.NDArray[Any]]  # int64 if they are sums, int32 if they are activations
 
 
 def convert(
     steps: Sequence[Step],
     inputs: Sequence[Part],
-    samples: Sequence[Tensor],
+    samples: Sequence[Int32],
     name: str,
     *,
     last: str = "sums",
@@ -104,7 +105,7 @@ def convert(
     Args:
         steps: of the network; see :func:`steps_of`.
         inputs: what the input consists of, in the order of its channels.
-        samples: integer inputs ``(B, H, W, C)`` float64 that set the range of each layer; two bits of headroom are
+        samples: inputs ``(H, W, C)`` int32 that set the range of each layer; two bits of headroom are
             added, and what exceeds them saturates on all machines alike.
         name: for error messages.
         last: whether the result are ``"sums"`` of the last layer or its ``"activations"``.
@@ -113,7 +114,7 @@ def convert(
         ModelError: weights that are not finite or of absurd size, or a bound that cannot be proven.
     """
     parts = list(inputs)
-    states = list(samples)
+    states: list[npt.NDArray[Any]] = list(samples)
     layers: list[IntegerLayer] = []
     for number, step in enumerate(steps):
         label = f"{name}, layer {number}"
@@ -146,7 +147,7 @@ def convert(
         alone = IntegerChain([layer])
         sums = [alone.sums(s) for s in states]
         if number < len(steps) - 1 or last == "activations":
-            reach = max(int(acc.abs().max()) for acc in sums)
+            reach = max(int(np.abs(acc).max()) for acc in sums)
             shift = max(0, (reach << _HEADROOM_BITS).bit_length() - ACTIVATION_MAX.bit_length() + 1)
             exponent = scale - shift
             top = ACTIVATION_MAX
@@ -154,7 +155,8 @@ def convert(
                 top = min(top, math.floor(math.ldexp(step.top, min(exponent, 40))))
             layer = replace(layer, shift=shift, top=top)
             layer.check(label)
-            states = [activate(acc, layer) for acc in sums]
+            states = [reference_activate(acc.transpose(2, 0, 1), layer).transpose(1, 2, 0) for acc in sums]
+            states = [np.ascontiguousarray(state, np.int32) for state in states]
         else:
             states = sums
         layers.append(layer)

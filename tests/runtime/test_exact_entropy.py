@@ -8,19 +8,27 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
-from torch import Tensor
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
 
 from latens.entropy_coding import reference
-from latens.errors import CoderError, LatensError, ModelError, TableError
-from latens.latent_codecs import ExactEntropy
-from latens.latent_codecs.exact import Group, IntegerTables, Level, Pass
-from latens.ops.fixed_point import IntegerChain, IntegerLayer, Thresholds, reference_activate, reference_sums
+from latens.errors import CoderError, LatensError, ModelError, ShapeError, TableError
+from latens.runtime import (
+    ExactEntropy,
+    Group,
+    IntegerChain,
+    IntegerLayer,
+    IntegerTables,
+    Level,
+    Pass,
+    Thresholds,
+    set_threads,
+)
+from latens.runtime.layers import reference_activate, reference_sums
 
+Array = npt.NDArray[Any]
 Int64 = npt.NDArray[np.int64]
 Int16 = npt.NDArray[np.int16]
 BIG = 2**20
@@ -29,9 +37,8 @@ LINEAR, RELU, LEAKY = range(3)
 
 @pytest.fixture(autouse=True)
 def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
     yield
-    torch.set_num_threads(before)
+    set_threads(None)
 
 
 # ---- the oracle: one position after the other, in Python's integers
@@ -248,21 +255,21 @@ def test_everything_equals_the_slow_twin(model: ExactEntropy, data: st.DataObjec
     z = rng.choice(SYMBOL, (model.z_channels, *shape)).astype(np.int16)
     size = [model.upscale * side for side in shape]
     wanted = model.replay(rng.choice(SYMBOL, (model.y_channels, *size)).astype(np.int16))
-    passes: list[tuple[Pass, Tensor]] = []
+    passes: list[tuple[Pass, Int16]] = []
 
-    def quantise(part: Pass) -> Tensor:
+    def quantise(part: Pass) -> Int16:
         symbols = wanted(part) * (part.indexes >= skip)
         passes.append((part, symbols))
-        return symbols.to(torch.int16)
+        return symbols
 
-    torch.set_num_threads(data.draw(st.integers(1, 3)))
+    set_threads(data.draw(st.integers(1, 3)))
     stream, used, coded = model.encode(z, quantise, knot, skip, lanes)
     assert used == lanes
     indexes, means, values = oracle(model, z, coded.y, knot)
     np.testing.assert_array_equal(coded.indexes, indexes)
     np.testing.assert_array_equal(coded.z, z)
-    assert coded.latent.dtype == torch.float32
-    np.testing.assert_array_equal(coded.latent[0].double().numpy() * 256, values)
+    assert coded.latent.dtype == np.float32
+    np.testing.assert_array_equal(coded.latent[0].astype(float) * 256, values)
 
     ends = np.cumsum([group.channels for group in model.groups])
     symbols = [(int(v), knot * model.z_channels + c) for c in range(len(z)) for v in z[c].ravel()]
@@ -270,15 +277,15 @@ def test_everything_equals_the_slow_twin(model: ExactEntropy, data: st.DataObjec
     for part, coded_symbols in passes:
         end = ends[part.group]
         flat = means[end - model.groups[part.group].channels : end].reshape(-1, size[0] * size[1]).T
-        rows = slice(None) if part.positions is None else part.positions.numpy()
-        got = np.zeros_like(flat[rows]) if part.means is None else part.means.numpy()
+        rows = slice(None) if part.positions is None else part.positions
+        got = np.zeros_like(flat[rows]) if part.means is None else part.means
         np.testing.assert_array_equal(got, flat[rows])
         symbols += [
             (int(v), len(model.z_tables.sizes) + int(i))
-            for v, i in zip(coded_symbols.flatten(), part.indexes.flatten(), strict=True)
+            for v, i in zip(coded_symbols.ravel(), part.indexes.ravel(), strict=True)
             if i >= skip
         ]
-        covered += coded_symbols.numel()
+        covered += coded_symbols.size
     assert covered == coded.y.size
     slow = [
         reference.Table(row.tolist(), int(offset))
@@ -287,13 +294,13 @@ def test_everything_equals_the_slow_twin(model: ExactEntropy, data: st.DataObjec
     ]
     assert stream == reference.encode(symbols, slow, reference.LANES, lanes)
 
-    torch.set_num_threads(data.draw(st.integers(1, 3)))
+    set_threads(data.draw(st.integers(1, 3)))
     again = ExactEntropy.from_tensors(load_tensors(save_tensors(model.tensors())))
     assert again.entropy_id == model.entropy_id
     decoded = again.decode(stream, shape, knot, skip, lanes)
     for name in ("z", "y", "indexes"):
         np.testing.assert_array_equal(getattr(decoded, name), getattr(coded, name))
-    assert torch.equal(decoded.latent, coded.latent)
+    np.testing.assert_array_equal(decoded.latent, coded.latent)
 
 
 # ---- small models that are the same for ever
@@ -426,10 +433,9 @@ def test_every_stored_integer_is_part_of_the_identity(kind: str) -> None:
     seen = {model.entropy_id}
     count = 1
     for name, tensor in model.tensors().items():
-        for position in {0, tensor.numel() // 2, tensor.numel() - 1} if tensor.numel() else set():
+        for position in {0, tensor.size // 2, tensor.size - 1} if tensor.size else set():
             changed = model.tensors()
-            changed[name] = tensor.clone()
-            changed[name].view(-1)[position] += 1
+            changed[name].reshape(-1)[position] += 1
             try:
                 identity = ExactEntropy.from_tensors(changed).entropy_id
             except LatensError:
@@ -444,15 +450,15 @@ def test_z_alone_is_the_latent_of_a_model_without_y() -> None:
     z = np.array([[[0, 3], [-200, 1]], [[1, 0], [0, 30_000]]], np.int16)
     stream, lanes, decoded = model.encode(z, model.replay(z), 0, 0)
     again = model.decode(stream, (2, 2), 0, 0, lanes)
-    assert torch.equal(again.latent, decoded.latent)
+    np.testing.assert_array_equal(again.latent, decoded.latent)
     want = np.clip(z + np.array([37, -81])[:, None, None] / 256, -4096, 4096)
-    np.testing.assert_array_equal(decoded.latent[0].numpy(), want)
+    np.testing.assert_array_equal(decoded.latent[0], want)
     assert decoded.y.shape == decoded.indexes.shape == (0, 2, 2)
     np.testing.assert_array_equal(model.quantise_z(decoded.latent, 0)[0], z[0])
 
 
-def spied(quantise: Callable[[Pass], Tensor], seen: list[Pass]) -> Callable[[Pass], Tensor]:
-    def call(part: Pass) -> Tensor:
+def spied(quantise: Callable[[Pass], Int16], seen: list[Pass]) -> Callable[[Pass], Int16]:
+    def call(part: Pass) -> Int16:
         seen.append(part)
         return quantise(part)
 
@@ -463,7 +469,7 @@ def spied(quantise: Callable[[Pass], Tensor], seen: list[Pass]) -> Callable[[Pas
 def test_the_quantiser_rounds_around_integer_means(kind: str) -> None:
     model = MODELS[kind]
     z = numbers(Z, 2, 3, modulus=9).astype(np.int16) - 4
-    y = torch.from_numpy(numbers(1, Y, 4, 6, modulus=9001)).float() / 300
+    y = numbers(1, Y, 4, 6, modulus=9001).astype(np.float32) / 300
     for knot, skip in ((0, 0), (1, 3)):
         seen: list[Pass] = []
         quantise = model.quantiser(y, knot, skip)
@@ -471,12 +477,12 @@ def test_the_quantiser_rounds_around_integer_means(kind: str) -> None:
         _, _, decoded = model.encode(z, spied(quantise, seen), knot, skip, 1)
         indexes, means, _ = oracle(model, z, decoded.y, knot)
         step = model._level(knot).step / 2**16
-        want = np.round((y[0].double().numpy() - means / 256) / step)
+        want = np.round((y[0].astype(float) - means / 256) / step)
         np.testing.assert_array_equal(decoded.y, np.where(indexes < skip, 0, want))
         assert len(seen) == {"raster": 6 + 3 * 3, "groups": 3, "two": 1}[kind]
         assert len(np.unique(indexes)) > 1
-    huge = model.quantiser(torch.full((1, Y, 4, 6), 1e30), 0, 0)
-    everything = Pass(0, None, torch.full((24, model.groups[0].channels), 5, dtype=torch.uint8), None)
+    huge = model.quantiser(np.full((1, Y, 4, 6), 1e30, np.float32), 0, 0)
+    everything = Pass(0, None, np.full((24, model.groups[0].channels), 5, np.uint8), None)
     assert (huge(everything) == 32767).all()
 
 
@@ -523,19 +529,11 @@ def test_a_knot_that_does_not_exist_is_refused(knot: int) -> None:
         model.encode(np.zeros((Z, 1, 1), np.int16), model.replay(np.zeros((Y, 2, 2), np.int16)), knot, 0, 1)
 
 
-def test_what_a_caller_has_set_does_not_matter() -> None:
-    model = MODELS["groups"]
-    stream, z, y = coded(model)
-    with torch.autocast("cpu", torch.bfloat16), torch.device("meta"):
-        decoded = model.decode(stream, (3, 5), 1, 0, 2)
-        again, *_ = model.encode(z, model.replay(y), 1, 0, 2)
-    assert again == stream
-    np.testing.assert_array_equal(decoded.y, y)
-    torch.set_default_dtype(torch.float64)
-    try:
-        np.testing.assert_array_equal(model.decode(stream, (3, 5), 1, 0, 2).y, y)
-    finally:
-        torch.set_default_dtype(torch.float32)
+@pytest.mark.parametrize("shape", [(3, 4, 4), (Z, 4), (Z, 0, 4)])
+def test_z_of_other_shapes_is_refused(shape: tuple[int, ...]) -> None:
+    model = MODELS["direct"]
+    with pytest.raises(ShapeError, match="expected z"):
+        model.encode(np.zeros(shape, np.int16), model.replay(np.zeros((Y, 8, 8), np.int16)), 0, 0)
 
 
 # ---- parts that do not fit
@@ -734,19 +732,18 @@ def test_models_without_y_have_no_tables_of_y() -> None:
 # ---- hostile tensors
 
 
-def edit(name: str, change: Callable[[Tensor], Any]) -> Callable[[dict[str, Tensor]], None]:
-    def apply(stored: dict[str, Tensor]) -> None:
-        stored[name] = stored[name].clone()
+def edit(name: str, change: Callable[[Array], Any]) -> Callable[[dict[str, Array]], None]:
+    def apply(stored: dict[str, Array]) -> None:
         result = change(stored[name])
-        if isinstance(result, Tensor):
+        if isinstance(result, np.ndarray):
             stored[name] = result
 
     return apply
 
 
-def put(position: int, value: int) -> Callable[[Tensor], None]:
-    def apply(tensor: Tensor) -> None:
-        tensor.view(-1)[position] = value
+def put(position: int, value: int) -> Callable[[Array], None]:
+    def apply(array: Array) -> None:
+        array.reshape(-1)[position] = value
 
     return apply
 
@@ -757,18 +754,18 @@ def may_be_empty(name: str) -> bool:
 
 @pytest.mark.parametrize(("kind", "name"), [(k, n) for k, m in MODELS.items() for n in sorted(m.tensors())])
 def test_tensors_of_other_kinds_are_refused(kind: str, name: str) -> None:
-    changes: dict[str, Callable[[Tensor], Tensor | None]] = {
+    changes: dict[str, Callable[[Array], Array | None]] = {
         "missing": lambda t: None,
-        "float32": Tensor.float,
-        "bfloat16": lambda t: t.to(torch.bfloat16),
-        "float8": lambda t: t.to(torch.float8_e4m3fn),
-        "uint8": lambda t: t.to(torch.uint8),
-        "bool": lambda t: t.bool(),
-        "complex": lambda t: t.to(torch.complex64),
-        "other integers": lambda t: t.to(torch.int16 if t.dtype != torch.int16 else torch.int32),
+        "float32": lambda t: t.astype(np.float32),
+        "float64": lambda t: t.astype(np.float64),
+        "uint8": lambda t: t.astype(np.uint8),
+        "bool": lambda t: t.astype(bool),
+        "complex": lambda t: t.astype(np.complex64),
+        "objects": lambda t: t.astype(object),
+        "other integers": lambda t: t.astype(np.int16 if t.dtype != np.int16 else np.int32),
         "empty": lambda t: t.reshape(-1)[:0],
         "dimension": lambda t: t[None],
-        "scalar": lambda t: t.reshape(-1)[0] if t.numel() else torch.tensor(0, dtype=t.dtype),
+        "scalar": lambda t: t.reshape(-1)[0] if t.size else np.zeros((), t.dtype),
     }
     optional = (".offsets", ".context")
     for title, change in changes.items():
@@ -778,7 +775,7 @@ def test_tensors_of_other_kinds_are_refused(kind: str, name: str) -> None:
             stored[name] = changed
         if title == "missing" and name.startswith("levels.") and name.endswith(optional):
             continue  # Another model, and a valid one.
-        if title == "empty" and may_be_empty(name) and not MODELS[kind].tensors()[name].numel():
+        if title == "empty" and may_be_empty(name) and not MODELS[kind].tensors()[name].size:
             continue
         with pytest.raises(ModelError, match=r"entropy model|integer network|CDF tables"):
             ExactEntropy.from_tensors(stored)
@@ -802,10 +799,10 @@ RASTER_EDITS = [
     edit("groups.0.parts", put(0, 3)),
     edit("groups.0.parts", put(0, -1)),
     edit("groups.0.parts", put(0, 2)),
-    edit("groups.0.parts", lambda t: t.repeat(1000)),
-    edit("groups.0.earlier", lambda t: torch.zeros(1, dtype=torch.int32)),
-    edit("groups.0.spatial.0.weight", lambda t: t.flip(3).contiguous()),
-    edit("groups.0.spatial.0.weight", lambda t: t.transpose(2, 3).contiguous()),
+    edit("groups.0.parts", lambda t: np.tile(t, 1000)),
+    edit("groups.0.earlier", lambda t: np.zeros(1, np.int32)),
+    edit("groups.0.spatial.0.weight", lambda t: t[..., ::-1]),
+    edit("groups.0.spatial.0.weight", lambda t: t.swapaxes(2, 3)),
     edit("groups.0.spatial.0.form", put(3, 2)),
     edit("groups.0.spatial.0.form", put(2, 2)),
     edit("groups.0.parameters.1.form", put(0, 1)),
@@ -820,15 +817,15 @@ RASTER_EDITS = [
     edit("levels.0.context", lambda t: t[:-1]),
     edit("medians", put(0, INT64.min)),
     edit("medians", put(0, INT64.max)),
-    edit("medians", lambda t: torch.zeros(3, dtype=torch.int64)),
+    edit("medians", lambda t: np.zeros(3, np.int64)),
     edit("z.bits", put(0, 17)),
     edit("z.bits", put(0, -1)),
-    edit("z.bits", lambda t: t.repeat(2)),
+    edit("z.bits", lambda t: np.tile(t, 2)),
 ]
 
 
 @pytest.mark.parametrize("change", RASTER_EDITS)
-def test_hostile_contexts_are_refused(change: Callable[[dict[str, Tensor]], None]) -> None:
+def test_hostile_contexts_are_refused(change: Callable[[dict[str, Array]], None]) -> None:
     stored = MODELS["raster"].tensors()
     change(stored)
     with pytest.raises((ModelError, TableError)):
@@ -858,7 +855,7 @@ def test_hostile_contexts_are_refused(change: Callable[[dict[str, Tensor]], None
         edit("levels.0.thresholds.0", put(4, INT64.max)),
         edit("levels.0.thresholds.0", put(0, 0)),
         edit("levels.0.thresholds.0", lambda t: t[:-1]),
-        edit("levels.0.thresholds.0", lambda t: torch.arange(300)),
+        edit("levels.0.thresholds.0", lambda t: np.arange(300)),
         edit("hyper.0.0.weight", put(0, -32768)),
         edit("hyper.0.0.bias", put(0, INT64.min)),
         edit("hyper.0.0.bias", put(0, INT64.max)),
@@ -883,11 +880,11 @@ def test_hostile_contexts_are_refused(change: Callable[[dict[str, Tensor]], None
         edit("hyper.0.1.form", put(2, 2)),
         edit("hyper.0.1.form", put(3, 2)),
         edit("hyper.0.1.form", put(4, 255)),
-        edit("hyper.0.0.weight", lambda t: t[..., :2].contiguous()),
-        edit("hyper.0.0.weight", lambda t: torch.ones(16, 2, 101, 101, dtype=torch.int16)),
+        edit("hyper.0.0.weight", lambda t: t[..., :2]),
+        edit("hyper.0.0.weight", lambda t: np.ones((16, 2, 101, 101), np.int16)),
     ],
 )
-def test_hostile_values_are_refused(change: Callable[[dict[str, Tensor]], None]) -> None:
+def test_hostile_values_are_refused(change: Callable[[dict[str, Array]], None]) -> None:
     stored = MODELS["direct"].tensors()
     change(stored)
     with pytest.raises((ModelError, TableError)):
@@ -900,7 +897,7 @@ def test_hostile_values_are_refused(change: Callable[[dict[str, Tensor]], None])
 )  # fmt: skip
 def test_tensors_of_a_later_release_are_refused(name: str) -> None:
     stored = MODELS["raster"].tensors()
-    stored[name] = torch.zeros(1, dtype=torch.int64)
+    stored[name] = np.zeros(1, np.int64)
     with pytest.raises(ModelError):
         ExactEntropy.from_tensors(stored)
 
@@ -918,30 +915,31 @@ EXTREMES = [-(2**63), -(2**53), -(2**31), -(2**20) - 1, -32768, -2, -1, 0, 1, 2,
 
 
 @st.composite
-def mutants(draw: st.DrawFn) -> dict[str, Tensor]:
+def mutants(draw: st.DrawFn) -> dict[str, Array]:
     """The tensors of a model, of which some were changed."""
     stored = MODELS[draw(st.sampled_from(sorted(MODELS)))].tensors()
     for _ in range(draw(st.integers(1, 2))):
         name = draw(st.sampled_from(sorted(stored)))
-        tensor = stored[name].clone()
+        tensor = stored[name]
         kind = draw(st.sampled_from(["value", "value", "value", "type", "shape", "drop", "rename", "swap"]))
-        if kind == "value" and tensor.numel() and not tensor.is_floating_point():
-            info = torch.iinfo(tensor.dtype)
-            small = tensor.view(-1)
-            position = draw(st.integers(0, tensor.numel() - 1))
+        if kind == "value" and tensor.size and tensor.dtype.kind == "i":
+            info = np.iinfo(tensor.dtype)
+            small = tensor.reshape(-1)
+            position = draw(st.integers(0, tensor.size - 1))
             near = int(small[position])
             value = draw(st.sampled_from(EXTREMES) | st.integers(near - 9, near + 9))
             small[position] = max(info.min, min(info.max, value))
+            tensor = small.reshape(tensor.shape)
         elif kind == "type":
-            tensor = tensor.to(draw(st.sampled_from([torch.int32, torch.int64, torch.int16, torch.float64])))
+            tensor = tensor.astype(draw(st.sampled_from([np.int32, np.int64, np.int16, np.float64])))
         elif kind == "shape":
             change = draw(st.sampled_from(["flat", "more", "less", "twice", "turned"]))
             tensor = {
                 "flat": lambda t: t.reshape(-1),
                 "more": lambda t: t[..., None],
-                "less": lambda t: t[:-1].contiguous(),
-                "twice": lambda t: torch.cat([t, t]),
-                "turned": lambda t: t.flip(tuple(range(t.ndim))),
+                "less": lambda t: t[:-1],
+                "twice": lambda t: np.concatenate([t, t]),
+                "turned": lambda t: np.flip(t),
             }[change](tensor)
         stored[name] = tensor
         if kind == "drop":
@@ -957,7 +955,7 @@ def mutants(draw: st.DrawFn) -> dict[str, Tensor]:
 
 @given(mutants(), st.integers(0, 9))
 @settings(max_examples=150)
-def test_mutants_are_refused_or_code(stored: dict[str, Tensor], seed: int) -> None:
+def test_mutants_are_refused_or_code(stored: dict[str, Array], seed: int) -> None:
     try:
         model = ExactEntropy.from_tensors(stored)
         shape = (model.z_channels, 1 + seed % 2, 1 + seed // 5)
@@ -970,12 +968,12 @@ def test_mutants_are_refused_or_code(stored: dict[str, Tensor], seed: int) -> No
     read = model.decode(stream, shape[1:], model.knots - 1, 0, lanes)
     np.testing.assert_array_equal(read.z, z)
     np.testing.assert_array_equal(read.indexes, written.indexes)
-    assert torch.equal(read.latent, written.latent)
+    np.testing.assert_array_equal(read.latent, written.latent)
     if model.groups:
         np.testing.assert_array_equal(read.y, y)
         indexes, _, values = oracle(model, z, y, model.knots - 1)
         np.testing.assert_array_equal(read.indexes, indexes)
-        np.testing.assert_array_equal(read.latent[0].double().numpy() * 256, values)
+        np.testing.assert_array_equal(read.latent[0].astype(float) * 256, values)
 
 
 def test_a_single_position_has_only_one_colour() -> None:

@@ -1,4 +1,4 @@
-"""Conversion of trained models to the integer entropy models of files.
+"""Published architectures: conversion of trained models to the integer entropy models of files, and coding with these.
 
 It is a function of the checkpoint in integers: the same weights and tables give the same integers, and the same
 ``entropy_id``, on every machine. Ranges of layers are found by running the integer networks on z drawn from the
@@ -18,6 +18,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from latens.convert.networks import (
+    Converted,
+    Int32,
+    Int64,
+    Part,
+    Step,
+    convert,
+    draw_bits,
+    draw_symbols,
+    steps_of,
+)
 from latens.entropy_models import EntropyBottleneck, EntropyModel, GaussianConditional
 from latens.entropy_models.base import Unchanged, check_capacity
 from latens.errors import CoderError, ModelError
@@ -31,7 +42,6 @@ from latens.latent_codecs import (
     LatentCodec,
     RasterScanLatentCodec,
 )
-from latens.latent_codecs.exact import LATENT_BITS, ExactEntropy, Group, IntegerTables, Level
 from latens.models.base import CompressionModel, SimpleVAECompressionModel, check_code
 from latens.models.google import (
     FactorizedPrior,
@@ -40,16 +50,8 @@ from latens.models.google import (
     ScaleHyperprior,
 )
 from latens.models.vbr import ScaleHyperpriorVbr
-from latens.ops.conversion import (
-    Converted,
-    Part,
-    Step,
-    convert,
-    draw_bits,
-    draw_symbols,
-    steps_of,
-)
-from latens.ops.fixed_point import LINEAR, Thresholds, halve
+from latens.runtime import LATENT_BITS, ExactEntropy, Group, IntegerTables, Level, Thresholds
+from latens.runtime.layers import ACTIVATION_MAX, LINEAR, halve
 
 __all__ = ["compress", "decompress", "exact_entropy", "gaussian_hyperprior", "hyper_analysis"]
 
@@ -147,8 +149,8 @@ def compress(model: CompressionModel, x: Tensor, level: int = 0) -> dict[str, An
         z = hyper_analysis(model, y) if entropy.groups else y
         if not (torch.isfinite(y).all() and torch.isfinite(z).all()):
             raise CoderError("latents are not finite: look for NaN in the image or in the weights")
-        symbols = entropy.quantise_z(z, level)
-        stream, lanes, _ = entropy.encode(symbols, entropy.quantiser(y, level, 0), level, 0)
+        symbols = entropy.quantise_z(z.cpu().numpy(), level)
+        stream, lanes, _ = entropy.encode(symbols, entropy.quantiser(y.cpu().numpy(), level, 0), level, 0)
         strings.append(bytes([lanes]) + stream)
         shape = (symbols.shape[1], symbols.shape[2])
     return {"strings": [strings], "shape": shape}
@@ -179,7 +181,7 @@ def decompress(
             raise CoderError(
                 "the string is damaged: it must start with the number of its lanes, 1, 2, 4 or 8"
             )
-        latents.append(entropy.decode(string[1:], size, level, 0, string[0]).latent)
+        latents.append(torch.from_numpy(entropy.decode(string[1:], size, level, 0, string[0]).latent))
     y_hat = torch.cat(latents).to(next(model.parameters()))
     return {"x_hat": model._reconstruct(cast(nn.Module, model.g_s), y_hat)}
 
@@ -207,7 +209,7 @@ class _Rate:
     """One gain of a model of variable rate: see :class:`Level`."""
 
     gain: float = 1.0
-    offsets: npt.NDArray[np.int64] | None = None
+    offsets: Int64 | None = None
     context: npt.NDArray[np.float64] | None = None
 
 
@@ -356,7 +358,7 @@ def _scale_table(gaussian: GaussianConditional) -> npt.NDArray[np.float64]:
     return cast("npt.NDArray[np.float64]", table)
 
 
-def _bottleneck(bottleneck: EntropyBottleneck) -> tuple[IntegerTables, npt.NDArray[np.int64]]:
+def _bottleneck(bottleneck: EntropyBottleneck) -> tuple[IntegerTables, Int64]:
     """Tables and medians (units of 2^-8) of z."""
     # Making tables may move the medians, so they come first.
     tables = IntegerTables.from_rows(*_table_arrays(bottleneck))
@@ -384,7 +386,7 @@ def gaussian_hyperprior(
 
     Args:
         bottleneck: of z.
-        scale_network, mean_network: from z to scales and to means; see :func:`latens.ops.conversion.steps_of`.
+        scale_network, mean_network: from z to scales and to means; see :func:`latens.convert.networks.steps_of`.
         gaussian: of y.
 
     Raises:
@@ -407,12 +409,15 @@ def gaussian_hyperprior(
     )
 
 
-def _z_samples(tables: IntegerTables, medians: npt.NDArray[np.int64]) -> tuple[list[Part], list[Tensor]]:
+def _z_samples(tables: IntegerTables, medians: Int64) -> tuple[list[Part], list[Int32]]:
     symbols = draw_symbols(tables.rows(0, len(medians)), tables.offsets[: len(medians)], _SAMPLE, seed=0)
-    values = torch.from_numpy((symbols * _UNIT + medians[:, None, None]).astype(np.float64))
-    return [Part(len(medians), LATENT_BITS)], [
-        values.clamp_(-(1 << 20), 1 << 20).permute(1, 2, 0)[None].contiguous()
-    ]
+    values = symbols.transpose(1, 2, 0) * _UNIT + medians
+    return [Part(len(medians), LATENT_BITS)], [_limited(values)]
+
+
+def _limited(values: Int64) -> Int32:
+    """As activations are."""
+    return values.clip(-ACTIVATION_MAX, ACTIVATION_MAX).astype(np.int32)
 
 
 def _open_ended(steps: Sequence[Step], levels: npt.NDArray[np.float64]) -> list[Step]:
@@ -436,7 +441,7 @@ def _hyperprior(
     inputs, z = _z_samples(z_tables, medians)
     steps = steps_of(h_s, "h_s")
     thresholds: list[list[Thresholds]] = [[] for _ in rates]
-    context: list[npt.NDArray[np.int64] | None] = [None] * len(rates)
+    context: list[Int64 | None] = [None] * len(rates)
     groups: list[Group] = []
 
     if plans[0].parameters is None:
@@ -452,7 +457,7 @@ def _hyperprior(
     else:
         hyper = convert(steps, inputs, z, "h_s", last="activations")
         draw = partial(_draw_y, y_tables=y_tables)
-        samples: list[Tensor] = []
+        samples: list[Int32] = []
         middle = rates[len(rates) // 2]
         for k, plan in enumerate(plans):
             group, parameters, values, spatial_scale = _convert_group(
@@ -507,18 +512,18 @@ def _convert_group(
     plan: _Contexts,
     k: int,
     side: Converted,
-    earlier: Sequence[Tensor],
+    earlier: Sequence[Int32],
     scale_table: npt.NDArray[np.float64],
     rate: _Rate,
-    draw: Callable[..., Tensor],
-) -> tuple[Group, Converted, Tensor, int]:
+    draw: Callable[..., Int32],
+) -> tuple[Group, Converted, Int32, int]:
     """One group in integers; its parameters, values of its y to go on with, and the scale of its spatial sums."""
     label = f"group {k}"
     parts = {"side": Part(side.chain.outputs, side.exponent)}
     values = {"side": side.samples[0]}
     channel = None
     if plan.channel is not None:
-        seen = torch.cat([earlier[e] for e in plan.earlier], dim=-1)
+        seen = np.concatenate([earlier[e] for e in plan.earlier], axis=-1)
         made = convert(
             steps_of(plan.channel, f"{label}, channel context"),
             [Part(seen.shape[-1], LATENT_BITS)],
@@ -535,8 +540,7 @@ def _convert_group(
                 f"{label}, parameters, layer {number}: it must be a 1x1 convolution to be made exact"
             )
     channels = steps[-1].weight.shape[0] // len(plan.chunks)
-    height, width = side.samples[0].shape[1:3]
-    y = torch.zeros((1, height, width, channels), dtype=torch.float64)
+    y = np.zeros((*side.samples[0].shape[:2], channels), np.int32)
     # First with contexts of zeros, which gives values of y; then with contexts of these values.
     for final in (False, True):
         spatial = None
@@ -551,10 +555,10 @@ def _convert_group(
             spatial = made.chain.layers[0]
             scale = made.exponent + spatial.shift
             values["spatial"], parts["spatial"] = made.samples[0], Part(spatial.channels, made.exponent)
-        inputs = [torch.cat([values[part] for part in plan.parts], dim=-1)]
+        inputs = [np.concatenate([values[part] for part in plan.parts], axis=-1)]
         if plan.order == "checkerboard":
-            blank = {**values, "spatial": torch.zeros_like(values["spatial"])}
-            inputs.append(torch.cat([blank[part] for part in plan.parts], dim=-1))
+            blank = {**values, "spatial": np.zeros_like(values["spatial"])}
+            inputs.append(np.concatenate([blank[part] for part in plan.parts], axis=-1))
         parameters = convert(steps, [parts[part] for part in plan.parts], inputs, f"{label}, parameters")
         group = _head(plan, parameters, channels)
         thresholds = Thresholds.of(scale_table[:-1] / rate.gain, parameters.exponent, label)
@@ -576,12 +580,11 @@ def _convert_group(
 
 
 def _draw_y(
-    sums: Tensor, group: Group, thresholds: Thresholds, rate: _Rate, seed: int, y_tables: IntegerTables
-) -> Tensor:
+    sums: Int64, group: Group, thresholds: Thresholds, rate: _Rate, seed: int, y_tables: IntegerTables
+) -> Int32:
     """Values of y from the tables that sums choose, by a fixed generator, around their means."""
     flat = sums.reshape(-1, sums.shape[-1])
-    scales = flat[:, group.scale : group.scale + group.channels].contiguous()
-    indexes = thresholds.count(scales).numpy().ravel()
+    indexes = thresholds.count(flat, group.scale, group.channels).ravel()
     draws = draw_bits(indexes.size, seed + 1)
     symbols = np.zeros(indexes.size, np.int64)
     rows = y_tables.rows(0, len(y_tables.sizes))
@@ -589,9 +592,8 @@ def _draw_y(
         here = indexes == index
         found = np.searchsorted(rows[index], draws[here], side="right") - 1
         symbols[here] = np.minimum(found, len(rows[index]) - 3) + y_tables.offsets[index]
-    values = torch.from_numpy(symbols * _UNIT).double().view(scales.shape)
-    values = halve(values * round(_STEP / rate.gain), 16)
+    values = halve(symbols.reshape(-1, group.channels) * (_UNIT * round(_STEP / rate.gain)), 16)
     if group.mean is not None:
-        means = flat[:, group.mean : group.mean + group.channels].clone()
-        values += halve(means, group.mean_shift).clamp_(-(1 << 20), 1 << 20)
-    return values.clamp_(-(1 << 20), 1 << 20).view(*sums.shape[:-1], -1)
+        means = flat[:, group.mean : group.mean + group.channels]
+        values += _limited(halve(means, group.mean_shift))
+    return _limited(values).reshape(*sums.shape[:-1], -1)

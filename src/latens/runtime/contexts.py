@@ -1,13 +1,15 @@
-"""What the parameters of positions follow from: hyper-synthesis, earlier groups, and what is coded around them."""
+"""Where the sums of scales and means of a group come from: what is known of z, and of y as far as it is coded."""
 
 from __future__ import annotations
 
-import numpy as np
-import torch
-from torch import Tensor
+from typing import Any
 
-from latens.latent_codecs.exact.parts import Group, Int64
-from latens.ops.fixed_point import IntegerChain, IntegerLayer, Pointwise, activate
+import numpy as np
+import numpy.typing as npt
+
+from latens import _native
+from latens.runtime.layers import Int32, IntegerChain, IntegerLayer, Pointwise, reference_activate
+from latens.runtime.parts import Group, Int64
 
 __all__ = ["Networks", "Padded", "Parameters", "order_of"]
 
@@ -30,7 +32,7 @@ class Networks:
             part: Pointwise([first], {0: matrices[part]}) for part in group.parts if part != "spatial"
         }
         self.others = Pointwise(others) if others else None
-        self.biases = [_row(layer.bias) for layer in chain.layers]
+        self.biases = [layer.bias[None] for layer in chain.layers]
         self.window = None if group.spatial is None else _Window(group.spatial)
         self.contextual = None
         if group.spatial is not None and self.window is not None:
@@ -38,58 +40,65 @@ class Networks:
             self.contextual = Pointwise([group.spatial, first, *others], own)
 
 
-def _row(values: Int64) -> Tensor:
-    return torch.from_numpy(np.asarray(values, np.int64))[None]
-
-
 class Parameters:
-    """Sums of scales and means of one group, wherever they are asked for."""
+    """Sums of scales and means of one group, wherever they are asked for.
+
+    Args:
+        group: which one.
+        networks: its parameter networks; None where the hyper-synthesis gives the sums itself.
+        context: added to the sums of the spatial context.
+        sides: of the hyper-synthesis, ``(H W, C)`` each.
+        threads: for the networks.
+    """
 
     def __init__(
-        self, group: Group, networks: Networks | None, context: Int64 | None, sides: list[Tensor]
+        self,
+        group: Group,
+        networks: Networks | None,
+        context: Int64 | None,
+        sides: list[npt.NDArray[Any]],
+        threads: _native.Crew,
     ) -> None:
-        self.group, self.sides, self.networks = group, sides, networks
+        self.group, self.sides, self.networks, self.threads = group, sides, networks, threads
         if networks is None:
             return
-        self.crew = Pointwise.crew()
         # What does not depend on the order of positions is multiplied once, for all of them.
         self.start = networks.biases[0]
         self.add("side", sides[0])
         if group.spatial is not None:
-            self.bias = _row(group.spatial.bias if context is None else group.spatial.bias + context)
+            self.bias = (group.spatial.bias if context is None else group.spatial.bias + context)[None]
 
-    def add(self, part: str, values: Tensor) -> None:
-        """Take note of a part of the inputs ``(..., C)``, known at all positions."""
+    def add(self, part: str, values: Int32) -> None:
+        """Take note of a part of the inputs ``(H W, C)``, known at all positions."""
         if self.networks is not None:
-            flat = values.reshape(-1, values.shape[-1]).to(torch.int32)
-            self.start = self.networks.parts[part].sums(flat, [self.start], self.crew)
+            self.start = self.networks.parts[part].sums(values, [self.start], self.threads)
 
-    def sort(self, order: Tensor) -> None:
+    def sort(self, order: Int64) -> None:
         """From here on, rows are numbers in an order of positions."""
         self.start = self.start[order]
 
-    def at(self, rows: slice, seen: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """``(P, C)`` sums of scales and, where there are means, of means.
+    def at(self, rows: slice, seen: Int32 | None) -> tuple[Int64, Int64]:
+        """``(P, C)`` sums that hold those of scales, and sums that hold those of means.
 
         Args:
             rows: positions.
             seen: what a spatial context looks at there, ``(P, taps * C)`` int32; None for no context.
         """
-        group, networks = self.group, self.networks
+        networks = self.networks
         if networks is None:
-            flat = [side.view(-1, side.shape[-1])[rows] for side in self.sides]
-            mean = None if group.mean is None else _channels(flat[-1], group.mean, group.channels)
-            return _channels(flat[0], group.scale, group.channels), mean
+            return self.sides[0][rows], self.sides[-1][rows]
         start = self.start[rows]
         if seen is not None and networks.contextual is not None:
-            sums = networks.contextual.sums(seen, [self.bias, start, *networks.biases[1:]], self.crew)
+            biases = [self.bias, start, *networks.biases[1:]]
+            sums = networks.contextual.sums(seen, biases, self.threads)
         elif networks.others is not None:
-            hidden = activate(start.double(), networks.first).to(torch.int32)
-            sums = networks.others.sums(hidden, networks.biases[1:], self.crew)
+            hidden = reference_activate(start.T[:, :, None], networks.first)[:, :, 0].T
+            sums = networks.others.sums(
+                np.ascontiguousarray(hidden, np.int32), networks.biases[1:], self.threads
+            )
         else:
             sums = start
-        mean = None if group.mean is None else sums[:, group.mean : group.mean + group.channels].double()
-        return sums[:, group.scale : group.scale + group.channels].double(), mean
+        return sums, sums
 
 
 class _Window:
@@ -105,7 +114,7 @@ class _Window:
         weight = layer.weight.reshape(*layer.weight.shape[:2], -1)
         # One tap is kept where all are zero: a matrix needs a column.
         used = np.flatnonzero(weight.any(axis=(0, 1))) if weight.any() else np.zeros(1, np.int64)
-        self.rows, self.columns = (torch.from_numpy(a) for a in np.divmod(used, 2 * self.reach + 1))
+        self.rows, self.columns = np.divmod(used, 2 * self.reach + 1)
         self.matrix = weight[:, :, used].transpose(0, 2, 1).reshape(weight.shape[0], -1)
 
 
@@ -118,40 +127,33 @@ class Padded:
         order: in which they are coded; rows are numbers in it.
     """
 
-    def __init__(self, window: _Window, height: int, width: int, order: Tensor) -> None:
+    def __init__(self, window: _Window, height: int, width: int, order: Int64) -> None:
         reach = window.reach
         pitch = width + 2 * reach
-        self.latent = torch.zeros(
-            ((height + 2 * reach) * pitch, window.inputs), dtype=torch.int32, device="cpu"
-        )
+        self.latent = np.zeros(((height + 2 * reach) * pitch, window.inputs), np.int32)
         # Where the window of each position begins.
         corners = order + (order // width) * 2 * reach
         self.places = corners[:, None] + (window.rows * pitch + window.columns)
         self.centres = corners + reach * (pitch + 1)
 
-    def seen(self, rows: slice) -> Tensor:
+    def seen(self, rows: slice) -> Int32:
         """What the windows of positions hold: ``(P, taps * C)``."""
         places = self.places[rows]
-        return self.latent.index_select(0, places.view(-1)).view(len(places), -1)
+        found: Int32 = self.latent.take(places, axis=0).reshape(len(places), -1)
+        return found
 
-    def put(self, rows: slice, values: Tensor) -> None:
-        self.latent.index_copy_(0, self.centres[rows], values.to(torch.int32))
+    def put(self, rows: slice, values: Int32) -> None:
+        self.latent[self.centres[rows]] = values
 
 
-def order_of(group: Group, height: int, width: int) -> tuple[Tensor | None, list[int]]:
+def order_of(group: Group, height: int, width: int) -> tuple[Int64 | None, list[int]]:
     """Positions in the order in which they are coded (None: as they are), and how many at each time."""
     if group.spatial is None:
         return None, [height * width]
-    rows, columns = (torch.from_numpy(a.ravel()) for a in np.indices((height, width)))
+    rows, columns = (a.ravel() for a in np.indices((height, width)))
     if group.order == "checkerboard":
         times = (rows + columns + group.odd_first) % 2
     else:
         # Positions that are coded together see only positions of smaller times.
         times = columns + (group.spatial.weight.shape[2] // 2 + 1) * rows
-    return torch.argsort(times, stable=True), torch.bincount(times).tolist()
-
-
-def _channels(sums: Tensor, start: int, count: int) -> Tensor:
-    """Some channels of sums ``(..., C)``, to be overwritten."""
-    part = sums[..., start : start + count]
-    return part if part.shape == sums.shape else part.contiguous()
+    return np.argsort(times, kind="stable"), np.bincount(times).tolist()

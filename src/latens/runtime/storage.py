@@ -1,4 +1,4 @@
-"""Entropy models as integer tensors of a weights file, and back, each checked: the file may be hostile."""
+"""Entropy models as integer arrays of a weights file, and back, each checked: the file may be hostile."""
 
 from __future__ import annotations
 
@@ -7,18 +7,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from latens.errors import ModelError
-from latens.latent_codecs.exact.parts import ORDERS, PARTS, Group, IntegerTables, Level
-from latens.ops.fixed_point import IntegerChain, IntegerLayer, Thresholds
+from latens.runtime.layers import IntegerChain, IntegerLayer, Thresholds
+from latens.runtime.parts import ORDERS, PARTS, Group, IntegerTables, Level
 
 __all__ = ["Store", "of_group", "of_layers", "of_level", "of_tables"]
 
 Arrays = dict[str, npt.NDArray[Any]]
-
-_DTYPES = {np.int16: torch.int16, np.int32: torch.int32, np.int64: torch.int64}
 
 
 def of_tables(prefix: str, tables: IntegerTables) -> Arrays:
@@ -70,9 +66,9 @@ def of_level(prefix: str, level: Level) -> Arrays:
 
 
 class Store:
-    """Tensors of a file, each checked when it is taken."""
+    """Arrays of a file, each checked when it is taken."""
 
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+    def __init__(self, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
         self.tensors = tensors
         self.used: set[str] = set()
         self.prefixes = {
@@ -83,21 +79,21 @@ class Store:
         }
 
     def has(self, name: str) -> bool:
-        """Whether there is a tensor of this name, or below it if it ends in a dot."""
+        """Whether there is an array of this name, or below it if it ends in a dot."""
         return name in self.prefixes
 
     def get(
         self, name: str, dtype: type[np.generic], ndim: int, size: int | None = None, *, empty: bool = False
     ) -> npt.NDArray[Any]:
         """An array of this type and number of dimensions."""
-        tensor = self.tensors.get(name)
-        if tensor is None:
+        array = self.tensors.get(name)
+        if array is None:
             raise ModelError(f"entropy model: {name} is missing")
-        fits = tensor.dtype == _DTYPES[dtype] and tensor.ndim == ndim and (empty or tensor.numel())
-        if not fits or (size is not None and tensor.numel() != size):
-            raise ModelError(f"entropy model: {name} is {tensor.dtype} {tuple(tensor.shape)}")
+        fits = array.dtype == dtype and array.ndim == ndim and (empty or array.size)
+        if not fits or (size is not None and array.size != size):
+            raise ModelError(f"entropy model: {name} is {array.dtype} {array.shape}")
         self.used.add(name)
-        return tensor.numpy()
+        return array
 
     def layers(self, prefix: str) -> list[IntegerLayer]:
         """The inverse of :func:`of_layers`."""

@@ -5,27 +5,22 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from functools import cached_property
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+import numpy as np
+import numpy.typing as npt
 
 from latens.errors import ModelError
-from latens.latent_codecs import ExactEntropy
-from latens.latent_codecs.exact import IntegerTables
-from latens.models.exact import gaussian_hyperprior
-from latens.models.latens_base import freeze_parts
-from latens.models.video.conditional import LatensVideo
-from latens.models.video.google import Hyperprior, ScaleSpaceFlow
-from latens.models.video.motion import MotionCoder, make_tables
-from latens.ops.conversion import Step, steps_of
-from latens.ops.fixed_point import RELU
+from latens.runtime.entropy import ExactEntropy
+from latens.runtime.motion import MotionCoder
+from latens.runtime.parts import IntegerTables
 
 __all__ = ["PARTS", "ConditionalEntropy", "ExactLatents"]
 
+Array = npt.NDArray[Any]
+
 PARTS = ("img", "motion", "res")
 """The latents: of pictures, of motion, of residuals."""
-
-_LARGEST = 255.0  # of QReLU with 8 bits
 
 
 class ExactLatents:
@@ -60,18 +55,8 @@ class ExactLatents:
         ids = "\n".join(f"{name} {part.entropy_id}" for name, part in self.parts.items())
         return hashlib.sha256(f"latens scale-space flow\n{ids}".encode()).hexdigest()
 
-    @classmethod
-    def freeze(cls, model: ScaleSpaceFlow) -> ExactLatents:
-        """Convert a model; makes the tables that it lacks.
-
-        Raises:
-            ModelError: weights that cannot be made exact.
-            TableError: the tables are not valid.
-        """
-        return cls({name: _freeze(getattr(model, f"{name}_hyperprior"), name) for name in PARTS})
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Everything as integer tensors, to be stored with the weights."""
+    def tensors(self) -> dict[str, Array]:
+        """Everything as integer arrays, to be stored with the weights."""
         return {
             f"{name}.{key}": value
             for name, part in self.parts.items()
@@ -79,14 +64,14 @@ class ExactLatents:
         }
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> ExactLatents:
+    def from_tensors(cls, tensors: Mapping[str, Array]) -> ExactLatents:
         """The inverse of :meth:`tensors`. Everything is checked: a weights file may be hostile.
 
         Raises:
             ModelError: something is missing, too much, of the wrong type, or out of range.
             TableError: a CDF table is not valid.
         """
-        own: dict[str, dict[str, Tensor]] = {name: {} for name in PARTS}
+        own: dict[str, dict[str, Array]] = {name: {} for name in PARTS}
         for key, value in tensors.items():
             name, _, rest = key.partition(".")
             if name not in own:
@@ -95,31 +80,22 @@ class ExactLatents:
         return cls({name: ExactEntropy.from_tensors(part) for name, part in own.items()})
 
 
-def _freeze(hyperprior: Hyperprior, name: str) -> ExactEntropy:
-    layers = [m for m in hyperprior.hyper_decoder_scale.modules() if isinstance(m, nn.ConvTranspose2d)]
-    scales: list[Step] = []
-    for number, layer in enumerate(layers):
-        (step,) = steps_of(nn.Sequential(layer), f"{name}_hyperprior, scales, layer {number}")
-        scales.append(step._replace(activation=RELU, top=_LARGEST))
-    means = steps_of(hyperprior.hyper_decoder_mean, f"{name}_hyperprior, means")
-    return gaussian_hyperprior(hyperprior.entropy_bottleneck, scales, means, hyperprior.gaussian_conditional)
-
-
 class ConditionalEntropy:
-    """What decides about the symbols of a :class:`latens.models.video.LatensVideo`.
+    """What decides about the symbols of the default video model.
 
     Args:
         image: of pictures that need no other; those of the image model.
         inter: of the latents of all others.
         motion: tables of vectors.
+        reach: the largest component of a vector.
 
     Raises:
         ModelError: they do not fit together.
         TableError: a table is not valid.
     """
 
-    def __init__(self, image: ExactEntropy, inter: ExactEntropy, motion: IntegerTables) -> None:
-        self.image, self.inter, self.motion = image, inter, MotionCoder(motion)
+    def __init__(self, image: ExactEntropy, inter: ExactEntropy, motion: IntegerTables, reach: int) -> None:
+        self.image, self.inter, self.motion = image, inter, MotionCoder(motion, reach)
         sizes = {(part.z_channels, part.y_channels, part.upscale, part.knots) for part in (image, inter)}
         if len(sizes) > 1:
             raise ModelError("entropy model: its parts are not those of one video model")
@@ -132,19 +108,8 @@ class ConditionalEntropy:
         ids = f"image {self.image.entropy_id}\ninter {self.inter.entropy_id}\nmotion {motion.hexdigest()}"
         return hashlib.sha256(f"latens video\n{ids}".encode()).hexdigest()
 
-    @classmethod
-    def freeze(cls, model: LatensVideo, image: ExactEntropy) -> ConditionalEntropy:
-        """Convert a model.
-
-        Raises:
-            ModelError: weights that cannot be made exact.
-            TableError: a prior that is not a distribution.
-        """
-        inter = freeze_parts(model.image.config, model.prior, model.h_scale)
-        return cls(image, inter, make_tables())
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Everything but the image model's as integer tensors, to be stored with the weights."""
+    def tensors(self) -> dict[str, Array]:
+        """Everything but the image model's as integer arrays, to be stored with the weights."""
         found = {f"inter.{key}": value for key, value in self.inter.tensors().items()}
         tables = self.motion.tables
         for name, array in (
@@ -152,27 +117,29 @@ class ConditionalEntropy:
             ("sizes", tables.sizes),
             ("offsets", tables.offsets),
         ):
-            found[f"motion.{name}"] = torch.from_numpy(array.copy())
+            found[f"motion.{name}"] = array.copy()
         return found
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor], image: ExactEntropy) -> ConditionalEntropy:
+    def from_tensors(
+        cls, tensors: Mapping[str, Array], image: ExactEntropy, reach: int
+    ) -> ConditionalEntropy:
         """The inverse of :meth:`tensors`. Everything is checked: a weights file may be hostile.
 
         Raises:
             ModelError: something is missing, too much, of the wrong type, or out of range.
             TableError: a CDF table is not valid.
         """
-        inter: dict[str, Tensor] = {}
-        motion: dict[str, Tensor] = {}
+        inter: dict[str, Array] = {}
+        motion: dict[str, Array] = {}
         for key, value in tensors.items():
             name, _, rest = key.partition(".")
             if name not in ("inter", "motion"):
                 raise ModelError(f"entropy model: {key[:80]!a} belongs to no part of it")
             (inter if name == "inter" else motion)[rest] = value
         if set(motion) != {"entries", "sizes", "offsets"} or any(
-            t.dtype != torch.int32 for t in motion.values()
+            t.dtype != np.int32 for t in motion.values()
         ):
             raise ModelError("entropy model: its tables of motion are damaged")
-        tables = IntegerTables(*(motion[name].numpy() for name in ("entries", "sizes", "offsets")))
-        return cls(image, ExactEntropy.from_tensors(inter), tables)
+        tables = IntegerTables(*(motion[name] for name in ("entries", "sizes", "offsets")))
+        return cls(image, ExactEntropy.from_tensors(inter), tables, reach)

@@ -10,40 +10,41 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from latens.entropy_coding import CdfTables, LaneDecoder, LaneEncoder, choose_lanes
-from latens.errors import ModelError
-from latens.latent_codecs.exact.contexts import Networks, Padded, Parameters, order_of
-from latens.latent_codecs.exact.parts import (
+from latens.errors import ModelError, ShapeError
+from latens.runtime.contexts import Networks, Padded, Parameters, order_of
+from latens.runtime.layers import (
+    ACTIVATION_MAX,
+    ARITHMETIC_VERSION,
+    EXACT_LIMIT,
+    LINEAR,
+    Int32,
+    IntegerChain,
+    halve,
+)
+from latens.runtime.parts import (
     ORDERS,
     PARTS,
     STEP_BITS,
     Decoded,
     Group,
+    Index,
     Int16,
     Int64,
     IntegerTables,
     Level,
     Pass,
 )
-from latens.latent_codecs.exact.storage import Store, of_group, of_layers, of_level, of_tables
-from latens.ops.fixed_point import (
-    ACTIVATION_MAX,
-    ARITHMETIC_VERSION,
-    EXACT_LIMIT,
-    LINEAR,
-    IntegerChain,
-    halve,
-)
+from latens.runtime.storage import Store, of_group, of_layers, of_level, of_tables
+from latens.runtime.threads import crew
 
 __all__ = ["LATENT_BITS", "QUALITY_MAX", "ExactEntropy"]
 
 LATENT_BITS = 8  # y, its means and the medians of z are in units of 2^-8
 QUALITY_MAX = 65_535  # in a header
 _CHANNELS_MAX = 4096
-_INT16 = 32767.0
+_INT16 = 32767
 # Entries of tables once padded to one length, far above any model's; it bounds what a hostile file allocates.
 _PADDED_MAX = 1 << 25
 
@@ -248,8 +249,7 @@ class ExactEntropy:
     def entropy_id(self) -> str:
         """SHA-256 over every integer that decides which symbols a stream stands for: 64 hex digits."""
         digest = hashlib.sha256(f"latens exact entropy {ARITHMETIC_VERSION}".encode())
-        for name, tensor in sorted(self.tensors().items()):
-            data = tensor.numpy()
+        for name, data in sorted(self.tensors().items()):
             shape = ",".join(map(str, data.shape))
             digest.update(f"\n{name} {data.dtype.name} {shape}\n".encode())
             digest.update(np.ascontiguousarray(data).astype(data.dtype.newbyteorder("<")).tobytes())
@@ -280,89 +280,114 @@ class ExactEntropy:
     def _level(self, knot: int) -> Level:
         return self.levels[knot if len(self.levels) > 1 else 0]
 
+    @cached_property
+    def _spans(self) -> list[slice]:
+        """The channels of each group."""
+        ends = np.cumsum([group.channels for group in self.groups]).tolist()
+        return [slice(end - group.channels, end) for end, group in zip(ends, self.groups, strict=True)]
+
     def _z_indexes(self, shape: tuple[int, ...]) -> npt.NDArray[np.int16]:
+        if len(shape) != 3 or shape[0] != self.z_channels or min(shape) < 1:
+            raise ShapeError(f"expected z ({self.z_channels}, height, width), but got {shape}")
         channels = np.arange(self.z_channels, dtype=np.int16)[:, None, None]
         return np.ascontiguousarray(np.broadcast_to(channels, shape))
 
     # -- the traversal -------------------------------------------------------------------------------------
 
-    def _z_values(self, z: Int16, knot: int) -> Tensor:
-        """What enters the hyper-synthesis: ``(1, h, w, C_z)`` float64 integers."""
-        values = torch.from_numpy(z.astype(np.float64)).permute(1, 2, 0)
-        if self._level(knot).z_step != 1:
-            values = values * self._level(knot).z_step
-        values = values + torch.from_numpy(self.medians.astype(np.float64))
-        return values.clamp_(-ACTIVATION_MAX, ACTIVATION_MAX)[None].contiguous()
+    def _z_values(self, z: Int16, knot: int) -> Int32:
+        """What enters the hyper-synthesis: ``(h, w, C_z)``."""
+        values = z.transpose(1, 2, 0).astype(np.int64) * self._level(knot).z_step + self.medians
+        return values.clip(-ACTIVATION_MAX, ACTIVATION_MAX).astype(np.int32)
 
-    def _traverse(self, z: Int16, knot: int, code: Callable[[Pass], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Code y: ``code`` encodes or decodes one pass, and returns its symbols ``(P, C)`` int16.
+    def _traverse(self, z: Int16, knot: int, code: Callable[[Pass], Int16]) -> tuple[Int16, Index, Int32]:
+        """Code y: ``code`` encodes or decodes one pass, and returns its symbols ``(P, C)``.
 
         Returns:
-            Symbols int16, indexes uint8 and values float64 (units of 2^-8), each ``(H, W, C_y)``.
+            Symbols, indexes and values (units of 2^-8), each ``(H, W, C_y)``.
         """
-        level = self._level(knot)
+        level, threads = self._level(knot), crew()
         inputs = self._z_values(z, knot)
         direct = all(group.parameters is None for group in self.groups)
-        sides = [chain.sums(inputs) if direct else chain.activations(inputs) for chain in self.hyper]
-        height, width = sides[0].shape[1:3]
-        size = (height * width, self.y_channels)
-        symbols = torch.zeros(size, dtype=torch.int16, device="cpu")
-        indexes = torch.zeros(size, dtype=torch.uint8, device="cpu")
-        values = torch.zeros(size, dtype=torch.float64, device="cpu")
-        results = (symbols, indexes, values)
-        ends = np.cumsum([group.channels for group in self.groups])
-        spans = [slice(end - group.channels, end) for end, group in zip(ends, self.groups, strict=True)]
-        for k, (group, span) in enumerate(zip(self.groups, spans, strict=True)):
-            networks = self._networks[k]
-            window = None if networks is None else networks.window
-            parameters = Parameters(group, networks, level.context, sides)
-            if group.channel is not None:
-                earlier = torch.cat([values[:, spans[e]] for e in group.earlier], dim=1)
-                parameters.add("channel", group.channel.activations(earlier.view(1, height, width, -1)))
-            # From here on, everything is in the order in which positions are coded.
-            order, counts = order_of(group, height, width)
-            decoded = None
-            if window is not None and order is not None:
-                parameters.sort(order)
-                decoded = Padded(window, height, width, order)
-            coded: list[tuple[Tensor, Tensor, Tensor]] = []
-            start = 0
-            for time, count in enumerate(counts):
-                if not count:
-                    continue
-                rows = slice(start, start + count)
-                # The first half of a checkerboard has no context.
-                blind = time == 0 and group.order == "checkerboard"
-                seen = None if blind or decoded is None else decoded.seen(rows)
-                scales, means = parameters.at(rows, seen)
-                index = level.thresholds[k].count(scales)
-                if means is not None:
-                    means = halve(means, group.mean_shift).clamp_(-ACTIVATION_MAX, ACTIVATION_MAX)
-                symbol = code(Pass(k, None if order is None else order[rows], index, means))
-                value = self._values(symbol, index, means, level)
-                if decoded is not None:
-                    decoded.put(rows, value)
-                coded.append((symbol, index, value))
-                start += count
-            for target, passes in zip(results, zip(*coded, strict=True), strict=True):
-                target[slice(None) if order is None else order, span] = torch.cat(passes)
+        sides = [
+            chain.sums(inputs, threads) if direct else chain.activations(inputs, threads)
+            for chain in self.hyper
+        ]
+        height, width = sides[0].shape[:2]
         shape = (height, width, self.y_channels)
-        return symbols.view(shape), indexes.view(shape), values.view(shape)
+        results = tuple(np.zeros((height * width, shape[2]), kind) for kind in (np.int16, np.uint8, np.int32))
+        values = results[2]
+        flat: list[npt.NDArray[Any]] = [side.reshape(height * width, -1) for side in sides]
+        for k, (group, span) in enumerate(zip(self.groups, self._spans, strict=True)):
+            parameters = Parameters(group, self._networks[k], level.context, flat, threads)
+            if group.channel is not None:
+                earlier = np.concatenate([values[:, self._spans[e]] for e in group.earlier], axis=1)
+                channel = group.channel.activations(earlier.reshape(height, width, -1), threads)
+                parameters.add("channel", channel.reshape(height * width, -1))
+            found = self._code_group(k, parameters, level, (height, width), code)
+            for target, coded in zip(results, found, strict=True):
+                target[:, span] = coded
+        symbols, indexes, values = (result.reshape(shape) for result in results)
+        return symbols, indexes, values
+
+    def _code_group(
+        self,
+        k: int,
+        parameters: Parameters,
+        level: Level,
+        size: tuple[int, int],
+        code: Callable[[Pass], Int16],
+    ) -> list[npt.NDArray[Any]]:
+        """Code one group pass by pass: its symbols, indexes and values ``(H W, C)``."""
+        group, networks = self.groups[k], self._networks[k]
+        order, counts = order_of(group, *size)
+        decoded = None
+        if networks is not None and networks.window is not None and order is not None:
+            # From here on, everything is in the order in which positions are coded.
+            parameters.sort(order)
+            decoded = Padded(networks.window, *size, order)
+        passes: list[tuple[Int16, Index, Int32]] = []
+        start = 0
+        for time, count in enumerate(counts):
+            if not count:
+                continue
+            rows = slice(start, start + count)
+            # The first half of a checkerboard has no context.
+            blind = time == 0 and group.order == "checkerboard"
+            seen = None if blind or decoded is None else decoded.seen(rows)
+            scales, sums = parameters.at(rows, seen)
+            index = level.thresholds[k].count(scales, group.scale, group.channels)
+            means = None
+            if group.mean is not None:
+                means = halve(sums[:, group.mean : group.mean + group.channels], group.mean_shift)
+                means = means.clip(-ACTIVATION_MAX, ACTIVATION_MAX)
+            symbol = code(Pass(k, None if order is None else order[rows], index, means))
+            value = self._values(symbol, index, means, level)
+            if decoded is not None:
+                decoded.put(rows, value)
+            passes.append((symbol, index, value))
+            start += count
+        found: list[npt.NDArray[Any]] = []
+        for coded in zip(*passes, strict=True):
+            rows_of_all = coded[0] if len(coded) == 1 else np.concatenate(coded)
+            if order is not None:
+                sorted_rows, rows_of_all = rows_of_all, np.empty_like(rows_of_all)
+                rows_of_all[order] = sorted_rows
+            found.append(rows_of_all)
+        return found
 
     @staticmethod
-    def _values(symbols: Tensor, indexes: Tensor, means: Tensor | None, level: Level) -> Tensor:
+    def _values(symbols: Int16, indexes: Index, means: Int64 | None, level: Level) -> Int32:
         """y of symbols, in units of 2^-8."""
-        values = symbols.double().mul_(1 << LATENT_BITS)
+        values = symbols.astype(np.int64) << LATENT_BITS
         if level.offsets is not None:
-            offsets = torch.from_numpy(level.offsets.astype(np.float64))[indexes.long()]
-            values += torch.sign(values) * offsets
+            values += np.sign(values) * level.offsets[indexes]
         if level.step != 1 << STEP_BITS:
-            values = halve(values.mul_(level.step), STEP_BITS)
+            values = halve(values * level.step, STEP_BITS)
         if means is not None:
             values += means
-        return values.clamp_(-ACTIVATION_MAX, ACTIVATION_MAX)
+        return values.clip(-ACTIVATION_MAX, ACTIVATION_MAX).astype(np.int32)
 
-    def quantiser(self, y: Tensor, knot: int, skip: int) -> Callable[[Pass], Tensor]:
+    def quantiser(self, y: npt.NDArray[np.floating], knot: int, skip: int) -> Callable[[Pass], Int16]:
         """What :meth:`encode` takes, for models whose means are integers: rounds y around them.
 
         Args:
@@ -372,42 +397,40 @@ class ExactEntropy:
         take = self._rows(y[0])
         step = self._level(knot).step / (1 << STEP_BITS)
 
-        def quantise(part: Pass) -> Tensor:
-            target = take(part)
-            distance = target.double() if part.means is None else target - part.means / (1 << LATENT_BITS)
-            symbols = (distance / step).round_().clamp_(-_INT16, _INT16)
-            return (symbols * (part.indexes >= skip)).to(torch.int16)
+        def quantise(part: Pass) -> Int16:
+            distance = take(part).astype(np.float64)
+            if part.means is not None:
+                distance -= part.means / (1 << LATENT_BITS)
+            symbols = np.rint(distance / step).clip(-_INT16, _INT16)
+            return np.where(part.indexes >= skip, symbols, 0.0).astype(np.int16)
 
         return quantise
 
-    def replay(self, y: Int16) -> Callable[[Pass], Tensor]:
+    def replay(self, y: Int16) -> Callable[[Pass], Int16]:
         """What :meth:`encode` takes, for symbols ``(C_y, H, W)`` that are known already."""
-        return self._rows(torch.from_numpy(y))
+        return self._rows(y)
 
-    def _rows(self, y: Tensor) -> Callable[[Pass], Tensor]:
+    def _rows(self, y: npt.NDArray[Any]) -> Callable[[Pass], npt.NDArray[Any]]:
         """For each pass its part ``(P, C)`` of something shaped like y, ``(C_y, H, W)``."""
-        rows = y.permute(1, 2, 0).flatten(0, 1)
-        ends = np.cumsum([group.channels for group in self.groups])
+        rows = np.ascontiguousarray(y.transpose(1, 2, 0)).reshape(y.shape[1] * y.shape[2], len(y))
 
-        def take(part: Pass) -> Tensor:
-            end = int(ends[part.group])
-            found = rows[:, end - self.groups[part.group].channels : end]
+        def take(part: Pass) -> npt.NDArray[Any]:
+            found = rows[:, self._spans[part.group]]
             return found if part.positions is None else found[part.positions]
 
         return take
 
     # -- coding --------------------------------------------------------------------------------------------
 
-    def quantise_z(self, z: Tensor, knot: int) -> Int16:
+    def quantise_z(self, z: npt.NDArray[np.floating], knot: int) -> Int16:
         """Symbols ``(C_z, h, w)`` of z ``(1, C_z, h, w)`` float."""
         unit = float(1 << self.z_bits)
-        medians = torch.from_numpy(self.medians / unit).to(z.dtype)[:, None, None]
-        step = self._level(knot).z_step / unit
-        symbols = ((z[0] - medians) / step).round_().clamp_(-_INT16, _INT16)
-        return np.ascontiguousarray(symbols.numpy().astype(np.int16))
+        medians = (self.medians / unit).astype(z.dtype)[:, None, None]
+        symbols = np.rint((z[0] - medians) / (self._level(knot).z_step / unit)).clip(-_INT16, _INT16)
+        return np.ascontiguousarray(symbols, np.int16)
 
     def encode(
-        self, z: Int16, quantise: Callable[[Pass], Tensor], knot: int, skip: int, lanes: int | None = None
+        self, z: Int16, quantise: Callable[[Pass], Int16], knot: int, skip: int, lanes: int | None = None
     ) -> tuple[bytes, int, Decoded]:
         """One stream for a tile.
 
@@ -424,13 +447,14 @@ class ExactEntropy:
 
         Raises:
             CoderError, ShapeError: symbols that do not fit.
+            ModelError: there is no such table set.
         """
         encoder = LaneEncoder()
         encoder.push(z, self._z_indexes(z.shape), self._z(knot))
 
-        def code(part: Pass) -> Tensor:
-            symbols = quantise(part).contiguous()
-            encoder.push(symbols.numpy(), part.indexes.numpy(), self._y, skip)
+        def code(part: Pass) -> Int16:
+            symbols = np.ascontiguousarray(quantise(part))
+            encoder.push(symbols, part.indexes, self._y, skip)
             return symbols
 
         decoded = self._decoded(z, knot, code)
@@ -442,37 +466,27 @@ class ExactEntropy:
 
         Raises:
             CoderError: the stream is damaged.
+            ModelError, ShapeError: there is no such table set or shape.
         """
         decoder = LaneDecoder(stream, lanes)
         z = decoder.decode(self._z_indexes((self.z_channels, *z_shape)), self._z(knot))
-
-        def code(part: Pass) -> Tensor:
-            return torch.from_numpy(decoder.decode(part.indexes.numpy(), self._y, skip))
-
-        decoded = self._decoded(z, knot, code)
+        decoded = self._decoded(z, knot, lambda part: decoder.decode(part.indexes, self._y, skip))
         decoder.finish()
         return decoded
 
-    def _decoded(self, z: Int16, knot: int, code: Callable[[Pass], Tensor]) -> Decoded:
-        # Whatever a caller has set must not reach the integers. Nor must a default device: where tensors are made, they
-        # say where, because a context that says it costs a call of Python for every operation.
-        with torch.no_grad(), torch.autocast("cpu", enabled=False):
-            return self._coded(z, knot, code)
-
-    def _coded(self, z: Int16, knot: int, code: Callable[[Pass], Tensor]) -> Decoded:
+    def _decoded(self, z: Int16, knot: int, code: Callable[[Pass], Int16]) -> Decoded:
         if not self.groups:
             empty = np.zeros((0, *z.shape[1:]), np.int16)
-            values = self._z_values(z, knot) / (1 << self.z_bits)
-            return Decoded(z, empty, empty.astype(np.uint8), values.float().permute(0, 3, 1, 2))
+            return Decoded(z, empty, empty.astype(np.uint8), _latent(self._z_values(z, knot), self.z_bits))
         symbols, indexes, values = self._traverse(z, knot, code)
-        latent = (values / (1 << LATENT_BITS)).float()[None].permute(0, 3, 1, 2)
-        y, index = (np.ascontiguousarray(t.permute(2, 0, 1).numpy()) for t in (symbols, indexes))
-        return Decoded(z, y, index, latent)
+        y, index = symbols.transpose(2, 0, 1), indexes.transpose(2, 0, 1)
+        latent = _latent(values, LATENT_BITS)
+        return Decoded(z, np.ascontiguousarray(y), np.ascontiguousarray(index), latent)
 
     # -- storage -------------------------------------------------------------------------------------------
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Everything as integer tensors, to be stored with the weights."""
+    def tensors(self) -> dict[str, npt.NDArray[Any]]:
+        """Everything as integer arrays, to be stored with the weights."""
         arrays: dict[str, npt.NDArray[Any]] = {"medians": self.medians}
         arrays["z.bits"] = np.array([self.z_bits], np.int32)
         arrays |= of_tables("z", self.z_tables)
@@ -485,10 +499,10 @@ class ExactEntropy:
         for i, level in enumerate(self.levels):
             arrays |= of_level(f"levels.{i}", level)
         # Copies: who gets them may write to them, and safetensors takes none that share memory.
-        return {name: torch.from_numpy(np.array(array, order="C")) for name, array in arrays.items()}
+        return {name: np.array(array, order="C") for name, array in arrays.items()}
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> ExactEntropy:
+    def from_tensors(cls, tensors: Mapping[str, npt.NDArray[Any]]) -> ExactEntropy:
         """The inverse of :meth:`tensors`. Everything is checked: a weights file may be hostile.
 
         Raises:
@@ -519,6 +533,11 @@ class ExactEntropy:
             result._z(knot)
         store.check_all_used()
         return result
+
+
+def _latent(values: Int32, bits: int) -> npt.NDArray[np.float32]:
+    """``(H, W, C)`` in units of 2^-bits, 21 bits at most, as ``(1, C, H, W)``: exactly."""
+    return (values.astype(np.float32) / np.float32(1 << bits)).transpose(2, 0, 1)[None]
 
 
 def _within(values: Int64, limit: int) -> bool:
