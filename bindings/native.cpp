@@ -146,6 +146,7 @@ NB_MODULE(_native, m) {
         .def("finish", &LaneDecoder::finish);
     add_layers(m);
     add_winograd(m);
+    add_networks(m);
     m.def("quantize", &quantize, "pmf"_a.noconvert(), "lengths"_a.noconvert(), "precision"_a,
           "cdfs"_a.noconvert());
 }

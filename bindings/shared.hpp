@@ -33,6 +33,7 @@ inline void check(const latens::Status& status) {
     if (status.code == latens::Code::interrupted && PyErr_Occurred()) throw nb::python_error();
     raise(status.concerns_tables()   ? "TableError"
           : status.concerns_layers() ? "ModelError"
+          : status.concerns_shapes() ? "ShapeError"
                                      : "CoderError",
           latens::describe(status));
 }
@@ -75,5 +76,6 @@ inline void same_size(std::size_t a, std::size_t b) {
 
 void add_layers(nb::module_& module);
 void add_winograd(nb::module_& module);
+void add_networks(nb::module_& module);
 
 }  // namespace bindings

@@ -3,6 +3,19 @@
 #include "tables.hpp"
 
 namespace latens {
+namespace {
+
+// "stage 3 (block, ffn_in)"
+std::string stage_of(const Status& s) {
+    static constexpr const char* kinds[] = {"product",   "depthwise", "block",  "shuffle",
+                                            "unshuffle", "scale",     "pixels", "input"};
+    static constexpr const char* parts[] = {"", "pw_in", "dw", "pw_out", "ffn_in", "ffn_out"};
+    const auto kind = static_cast<std::size_t>(s.at / 16 % 16), part = static_cast<std::size_t>(s.at % 16);
+    return "stage " + std::to_string(s.at / 256) + " (" + kinds[kind] + (part > 0 ? ", " : "") + parts[part] +
+           ")";
+}
+
+}  // namespace
 
 std::string describe(const Status& s) {
     const std::string at = std::to_string(s.at);
@@ -61,6 +74,56 @@ std::string describe(const Status& s) {
             return "layer " + at + ": up to it, the network enlarges by " + got + ", the most is " + limit;
         case Code::layer_weight:
             return "layer " + at + ": weights must be at least " + limit + ", got " + got;
+        case Code::network_stages:
+            return "a network has 1 to " + limit + " stages, got " + got;
+        case Code::network_limits:
+            return "the limits of what comes in must be ordered and within 16 bits, got " + got + " and " +
+                   limit;
+        case Code::stage_place:
+            return stage_of(s) + ": input can only be the first stage, and pixels the last";
+        case Code::stage_size:
+            return stage_of(s) + ": expected 1 to " + limit + " channels, got " + got;
+        case Code::stage_inputs:
+            return stage_of(s) + ": it takes " + got + " channels, but " + limit + " come in";
+        case Code::stage_outputs:
+            return stage_of(s) + ": it must give " + limit + " channels, not " + got;
+        case Code::stage_kernel:
+            return stage_of(s) + ": a kernel must be " + (s.limit == 1 ? "1x1" : "1x1 or 3x3") + ", not " +
+                   got + "x" + got;
+        case Code::stage_shift:
+            return stage_of(s) + ": a shift must be 1 to " + limit + ", got " + got;
+        case Code::stage_limits:
+            return stage_of(s) + ": its limits must be ordered and within 16 bits, got " + got + " and " +
+                   limit;
+        case Code::stage_gate:
+            return stage_of(s) + ": a gate must be 0 for none, or 2 to " + limit + ", got " + got;
+        case Code::stage_ratio:
+            return stage_of(s) + ": r must be 1 to " + limit + ", got " + got;
+        case Code::stage_multiple:
+            return stage_of(s) + ": " + got + " channels come in, no multiple of " + limit;
+        case Code::stage_slot:
+            return stage_of(s) + ": a slot must be 0 to " + limit + ", got " + got;
+        case Code::stage_bound:
+            return stage_of(s) + ": sums of output " + limit + " can reach " + got + ", beyond 32 bits";
+        case Code::isa_unknown:
+            return "LATENS_ISA names no instruction set: it must be avx512, avx2, neon or portable";
+        case Code::isa_missing:
+            return "this processor, or this build, lacks the instruction set that LATENS_ISA names";
+        case Code::run_size:
+            return "height and width must be 1 to " + limit + ", got " + got;
+        case Code::run_multiple:
+            return "height and width must be multiples of what the network divides them by: " + got +
+                   " does not divide by " + limit;
+        case Code::run_scales:
+            return "expected the factors of " + limit + " scales, got " + got;
+        case Code::run_scale_size:
+            return "scale " + at + ": expected " + limit + " factors, got " + got;
+        case Code::run_scale_value:
+            return "scale " + at + ": m must be 0 to 32767 and s -15 to 46, got " + got + " and " + limit;
+        case Code::run_depth:
+            return "samples must have 1 to 16 bits and 1 or 3 channels, got " + got + " and " + limit;
+        case Code::run_finished:
+            return "this picture is finished: no more rows can follow";
         case Code::index_range:
             return "position " + at + ": index " + got + " names no table (there are " + limit + ")";
         case Code::symbol_range:

@@ -33,6 +33,31 @@ enum class Code : std::uint8_t {
     layer_shuffle,
     layer_scaling,
     layer_weight,
+    // Networks: `at` is a stage, its kind and part, see `Network::build`
+    network_stages,
+    network_limits,
+    stage_place,
+    stage_size,
+    stage_inputs,
+    stage_outputs,
+    stage_kernel,
+    stage_shift,
+    stage_limits,
+    stage_gate,
+    stage_ratio,
+    stage_multiple,
+    stage_slot,
+    stage_bound,
+    // Running them
+    isa_unknown,
+    isa_missing,
+    run_size,
+    run_multiple,
+    run_scales,
+    run_scale_size,
+    run_scale_value,
+    run_depth,
+    run_finished,
     // Coding
     index_range,
     symbol_range,
@@ -55,7 +80,8 @@ struct Status {
 
     bool ok() const { return code == Code::ok; }
     bool concerns_tables() const { return code >= Code::table_count && code <= Code::pmf_zero; }
-    bool concerns_layers() const { return code >= Code::layer_size && code <= Code::layer_weight; }
+    bool concerns_layers() const { return code >= Code::layer_size && code <= Code::isa_missing; }
+    bool concerns_shapes() const { return code >= Code::run_size && code <= Code::run_finished; }
 };
 
 std::string describe(const Status& status);

@@ -1,6 +1,7 @@
 """The native coder, as the bindings expose it. Use :mod:`latens.entropy_coding`, which converts and checks."""
 
-from typing import TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +68,61 @@ class Winograd:
         scratch: NDArray[np.float32],
     ) -> None: ...
 
+_Factors: TypeAlias = Sequence[tuple[NDArray[np.int32], NDArray[np.int32]]]
+
+class Network:
+    """Stages of docs/pixels.md, checked and packed.
+
+    Each is a pair of kind and parameters: ``("product", {weight (out, k, k, in) int16, bias (out,) int32, shift
+    (out,) uint8, low, high, gate})``, ``("depthwise", {weight (C, 3, 3), bias, shift})``, ``("block", {pw_in,
+    dw, pw_out, ffn_in, ffn_out})`` with products (out, 1, 1, in), ``("shuffle", {r})``, ``("unshuffle", {r})``,
+    ``("scale", {channels, slot})``, ``("pixels", {weight (192, in), bias, shift})``, ``("input", {})``. A shuffle
+    that comes first has ``channels``, too. Values beyond ``limits``, of what comes in, count as these.
+
+    Raises:
+        ModelError: a network that docs/pixels.md does not allow; the message names the stage and part.
+    """
+
+    def __init__(self, stages: Sequence[tuple[str, Mapping[str, Any]]], limits: tuple[int, int]) -> None: ...
+    @property
+    def inputs(self) -> int:
+        """Channels that come in (3 for samples)."""
+    @property
+    def outputs(self) -> int:
+        """Channels that come out (3 for samples)."""
+    @property
+    def isa(self) -> str: ...
+    def bounds(self) -> list[NDArray[np.int64]]:
+        """Lowest and highest result of each channel, (C, 2) for each stage; of the sums, (192, 2), for pixels."""
+    def run(
+        self, x: NDArray[Any], factors: _Factors = (), samples: tuple[int, int] | None = None
+    ) -> NDArray[Any]:
+        """(H, W, C) int16, or samples of ``(depth, 1 or 3 channels)``: uint8 up to 8 bits, else uint16."""
+    def stream(
+        self, width: int, factors: _Factors = (), samples: tuple[int, int] | None = None
+    ) -> Stream: ...
+
+class Stream:
+    """A network on its way down a picture; its memory does not grow with the height."""
+
+    def push(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """Takes any number of rows; gives those that no later ones can change."""
+    def finish(self) -> NDArray[Any]:
+        """The rest."""
+
+def rescale(
+    x: NDArray[np.int16] | NDArray[np.int32], m: NDArray[np.int32], s: NDArray[np.int32], low: int, high: int
+) -> NDArray[np.int32]:
+    """``clamp(round(x * m, s), low, high)`` for x (P, C) and m, 0 to 32767, and s (C,)."""
+
+def rescale16(
+    x: NDArray[np.int16] | NDArray[np.int32], m: NDArray[np.int32], s: NDArray[np.int32]
+) -> NDArray[np.int16]:
+    """The same, limited to 16 bits."""
+
+def set_threads(count: int) -> None: ...
+def threads() -> int: ...
+def processor_quota(groups: str, mount: str) -> float: ...
 def quantize(
     pmf: NDArray[np.float32], lengths: NDArray[np.int32], precision: int, cdfs: NDArray[np.int32]
 ) -> None: ...

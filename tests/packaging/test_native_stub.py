@@ -17,22 +17,25 @@ def stubbed() -> Signatures:
     for node in ast.parse(STUB.read_text()).body:
         if isinstance(node, ast.ClassDef):
             for method in node.body:
+                if isinstance(method, ast.Expr):  # a docstring
+                    continue
                 assert isinstance(method, ast.FunctionDef)
                 found[f"{node.name}.{method.name}"] = [a.arg for a in method.args.args]
         elif isinstance(node, ast.FunctionDef):
             found[node.name] = [a.arg for a in node.args.args]
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             found[node.target.id] = None
-    found.pop("_Ints")  # an alias of the stub itself
-    return found
+    return {name: what for name, what in found.items() if not name.startswith("_")}  # without its own aliases
 
 
 def parameters(thing: object) -> list[str]:
     """By the signature that nanobind writes into the documentation."""
     signature = (thing.__doc__ or "").splitlines()[0]
     inside = signature[signature.index("(") + 1 : signature.rindex(")")]
-    flat = re.sub(r"\[[^\[\]]*\]", "", re.sub(r"\[[^\[\]]*\]", "", inside))  # types have commas of their own
-    return [part.split(":")[0].strip() for part in flat.split(",") if part.strip()]
+    changes = 1
+    while changes:  # types and defaults have commas of their own
+        inside, changes = re.subn(r"\[[^\[\]]*\]|\([^()]*\)", "", inside)
+    return [part.split(":")[0].strip() for part in inside.split(",") if part.strip()]
 
 
 def real() -> Signatures:
@@ -41,7 +44,9 @@ def real() -> Signatures:
         if name.startswith("_"):
             continue
         if isinstance(thing, type):
-            special = {"__init__", "__len__"} & vars(thing).keys()
+            special = {
+                m for m in ("__init__", "__len__") if type(vars(thing).get(m)).__module__ == "nanobind"
+            }
             for member in {m for m in vars(thing) if not m.startswith("_")} | special:
                 found[f"{name}.{member}"] = parameters(vars(thing)[member])
         else:
