@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 import tiny
 from latens import format as ltn
+from latens import io as lio
 from latens.cli import app
 
 Run = Callable[..., Any]
@@ -145,9 +146,39 @@ def test_notes_about_conversions_are_told(latens: Run, work: Path, model: Any) -
     assert "c.tif: converted from CMYK to sRGB" in result.err
     Image.fromarray(tiny.picture(9, 9)).save("e.png", icc_profile=_icc())
     assert latens("encode", "e.png", *model).code == 0
-    assert (
-        "e.ltn: ICC is left out: BMP cannot carry it" in latens("decode", "e.ltn", "-o", "e.bmp", *model).err
-    )
+    result = latens("decode", "e.ltn", "-o", "e.bmp", *model)
+    assert "e.ltn: not kept: ICC profile (written as BMP)\n" in result.err
+
+
+def test_what_is_lost_is_named_even_if_quiet(latens: Run, work: Path, model: Any) -> None:
+    text = PngImagePlugin.PngInfo()
+    text.add_text("parameters", "a cat")
+    Image.fromarray(tiny.picture(9, 9)).save("t.png", pnginfo=text, icc_profile=_icc(), dpi=(300, 300))
+    result = latens("encode", "t.png", "--quiet", *model)
+    assert result.err == "t.png: not kept: text (parameters)\n"
+    result = latens("decode", "t.ltn", "-o", "t.bmp", "--quiet", *model)
+    assert result.err == "t.ltn: not kept: ICC profile, density (written as BMP)\n"
+    result = latens("decode", "t.ltn", "-o", "out.png", "--quiet", *model)
+    assert result.err == ""
+    with Image.open("out.png") as image:
+        assert image.info["dpi"] == (299.9994, 299.9994)
+
+
+def test_deep_pictures_stay_deep(latens: Run, work: Path, model: Any) -> None:
+    """A PNG of 16 bits, with the code points of PQ, comes out as one; and info says so."""
+    ramp = np.linspace(20_000, 30_000, 1600).astype(np.uint16)
+    deep = lio.Image(np.broadcast_to(ramp[:, None], (64, 1600, 3)).copy(), colour=(9, 16, 0, 1))
+    lio.write_image(deep, "deep.png")
+    assert latens("encode", "deep.png", "-q", "100", *model).code == 0
+    shown = latens("info", "deep.ltn").out.decode()
+    assert re.search(r"Bits per sample +16\n", shown)
+    assert re.search(r"Colour +CICP 9/16/0/1\n", shown)
+    for name in ("back.png", "back.tif"):
+        result = latens("decode", "deep.ltn", "-o", name, *model)
+        assert "not kept" not in result.err
+        back = lio.read_image(name)
+        assert len(np.unique(back.pixels)) > 1000
+        assert back.colour == deep.colour or back.icc
 
 
 def _icc() -> bytes:
@@ -349,8 +380,6 @@ def test_hostile_ltn_files(fails: Fails, ltn_bytes: bytes, work: Path, model: An
         "bytes follow the END": ltn_bytes + b"x",
         "alpha: inflates to more": alpha_bomb[: alpha.offset] + bomb + alpha_bomb[alpha.offset + alpha.size :],
         "ICC profile: inflates to more": ltn_bytes[: alpha.offset] + icc + ltn_bytes[alpha.offset :],
-        "16 bits per sample": with_header(ltn_bytes, bit_depth=16),
-        "colour space": with_header(ltn_bytes, colour=ltn.Cicp(9, 16, 0, 1)),
         "tiles of 65536 pixels": with_header(ltn_bytes, tile_size=65536),
         "entropy model": with_header(ltn_bytes, entropy_id="00000000"),
         "--other-weights": with_header(ltn_bytes, weights_id="00000000"),

@@ -440,7 +440,8 @@ def test_the_first_picture_of_a_camera_file_is_taken() -> None:
     )
     image = read_image(data)
     assert image.pixels[0, 0, 0] > 240
-    assert image.notes == ("only the first of 2 pictures in this file is used",)
+    assert image.notes == ("not kept: further pictures",)
+    assert read_image(data, frame=1).pixels.max() < 10
 
 
 # ---- what is not an image
@@ -498,11 +499,11 @@ EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpa
         (b"", "empty"),
         (b"hello, world, this is text", "not an image"),
         (b"LTN\0" + bytes(50), "not an image"),
-        (EPS, "not an image"),
-        (b"%PDF-1.7\n", "not an image"),
+        (EPS, "PostScript: this kind is not supported; convert it"),
+        (b"%PDF-1.7\n", "PDF: this kind is not supported; convert it"),
         (saved(P.fromarray(COLOUR), "TGA"), "not an image"),
         (PHOTO[: len(PHOTO) // 2], "truncated"),
-        (PHOTO[:10], "Truncated"),
+        (PHOTO[:10], "not an image, or damaged"),
         (saved(P.fromarray(COLOUR), "PNG")[:-40], "truncated"),
         (b"GIF89a" + bytes(7), "0 x 0|damaged|not an image|cannot"),
     ],
@@ -638,19 +639,17 @@ def test_alpha_is_never_dropped(format: str, tmp_path: Path) -> None:
 def test_notes_tell_what_is_left_out() -> None:
     opaque = Image(COLOUR, None, SRGB_ICC, exif_with(1) + bytes(70_000), b"<x/>")
     buffer = io.BytesIO()
-    assert write_image(opaque, buffer, "jpeg") == ("not kept: EXIF (JPEG has no place for it)",)
+    assert write_image(opaque, buffer, "jpeg") == ("not kept: EXIF (written as JPEG)",)
     back = read_image(buffer.getvalue())
     assert back.icc == SRGB_ICC
     assert back.xmp == b"<x/>"
-    assert write_image(opaque, io.BytesIO(), "bmp") == (
-        "not kept: ICC profile, EXIF, XMP (BMP has no place for it)",
-    )
+    assert write_image(opaque, io.BytesIO(), "bmp") == ("not kept: ICC profile, EXIF, XMP (written as BMP)",)
 
 
 def test_damaged_exif_is_not_written() -> None:
     for format in ("png", "tiff", "jpeg"):
         assert write_image(Image(COLOUR, exif=b"nonsense"), io.BytesIO(), format) == (
-            f"not kept: damaged EXIF ({format.upper()} has no place for it)",
+            f"not kept: damaged EXIF (written as {format.upper()})",
         )
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from latens.cli import files
 from latens.cli.messages import on_terminal, reason, say
 from latens.errors import LatensError, OutputError
-from latens.io import remove_leftovers
+from latens.io import NOT_KEPT, remove_leftovers
 
 __all__ = ["EXIT_ERROR", "Done", "Interruption", "interruption", "run", "share"]
 
@@ -247,7 +247,10 @@ class _Report:
             self._before += result.before
             self._after += result.after
         for note in result.notes:
-            say(f"{job.source_name}: {note}", self._quiet)
+            # What is lost is told to people who want to hear nothing else; programs get it in their line.
+            say(
+                f"{job.source_name}: {note}", self._quiet and (self._as_json or not note.startswith(NOT_KEPT))
+            )
         say(f"{job.source_name} -> {job.target_name}: {result.text}", self._quiet)
         self._line(
             job,

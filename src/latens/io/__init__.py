@@ -9,11 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from latens.io._output import TemporaryOutput, atomic_write, check_output, remove_leftovers
-from latens.io._text import printable
+from latens.io._text import NOT_KEPT, printable
 
 if TYPE_CHECKING:
     from latens.io._image import READ_FORMATS, from_pil, read_image
-    from latens.io._picture import NOT_KEPT, Image
+    from latens.io._picture import Image
     from latens.io._video import VIDEO_FORMATS, RawVideo, VideoFrame, VideoInfo, VideoSink, VideoSource
     from latens.io._write import WRITE_FORMATS, to_pil, write_format, write_image
 

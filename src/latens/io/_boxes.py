@@ -60,18 +60,20 @@ class Properties(NamedTuple):
     """What an AVIF or HEIF file says of its main picture.
 
     colour: primaries, transfer, matrix, full range, or None. bits: per sample, 8 if nothing is said.
-    colour_at: offset of the colour's code points in the file. kinds: types of all items and properties.
+    colour_at: offset of the colour's code points in the file. aspect: width and height of a pixel. kinds: types of
+    all items and properties.
     """
 
     colour: tuple[int, int, int, int] | None
     bits: int
     colour_at: int
+    aspect: tuple[int, int] | None
     kinds: frozenset[bytes]
 
 
 def properties(file: BinaryIO) -> Properties:
     """Properties of the main picture. Damage gives what can be found."""
-    nothing = Properties(None, 8, 0, frozenset())
+    nothing = Properties(None, 8, 0, None, frozenset())
     meta = top_level(file, b"meta")
     if meta is None:
         return nothing
@@ -87,7 +89,7 @@ def properties(file: BinaryIO) -> Properties:
     chosen = list(range(len(found)))
     if b"pitm" in parts and b"ipma" in inner:
         chosen = _associated(inner[b"ipma"].content, _number(parts[b"pitm"].content)) or chosen
-    colour, bits, at = None, 8, 0
+    colour, bits, at, aspect = None, 8, 0, None
     for index in chosen:
         if index >= len(found):
             continue
@@ -101,7 +103,9 @@ def properties(file: BinaryIO) -> Properties:
             bits = max(bits, 12 if high and twelve else 10 if high else 8)
         elif kind == b"pixi" and len(content) >= 6:
             bits = max(bits, *content[5 : 5 + content[4]], 8)
-    return Properties(colour, bits, at, frozenset(kinds))
+        elif kind == b"pasp" and len(content) >= 8:
+            aspect = struct.unpack_from(">II", content)
+    return Properties(colour, bits, at, aspect, frozenset(kinds))
 
 
 def _number(content: bytes) -> int:
@@ -139,3 +143,74 @@ def _item_types(content: bytes) -> Iterator[bytes]:
         if box.kind == b"infe" and box.content[:1] in (b"\2", b"\3"):
             at = 8 if box.content[:1] == b"\2" else 10
             yield box.content[at : at + 4]
+
+
+# ---- JPEG 2000
+
+
+class Jp2(NamedTuple):
+    """What a JPEG 2000 file says of its samples.
+
+    size: width, height. bits: per sample of each component. signed: whether any is. space: code of the enumerated
+    colour space, 0 if there is none. icc: profile. palette: whether samples are indexes. alpha: number of the
+    component that is opacity, and whether colour is multiplied by it. kinds: types of boxes that are not read.
+    """
+
+    size: tuple[int, int]
+    bits: tuple[int, ...]
+    signed: bool
+    space: int
+    icc: bytes | None
+    palette: bool
+    alpha: tuple[int, bool] | None
+    density: tuple[float, float] | None
+    kinds: frozenset[bytes]
+
+
+def jp2(data: bytes) -> Jp2 | None:
+    """Facts of a JPEG 2000 file, with boxes or without; None for damage."""
+    space, icc, palette, alpha, density = 0, None, False, None, None
+    kinds = set()
+    codestream = data if data[:4] == b"\xff\x4f\xff\x51" else b""
+    for box in boxes(data) if not codestream else ():
+        kinds.add(box.kind)
+        if box.kind == b"jp2c" and not codestream:
+            codestream = box.content[:65536]
+        if box.kind != b"jp2h":
+            continue
+        for inner in boxes(box.content):
+            content = inner.content
+            if inner.kind == b"colr" and not space and icc is None and len(content) >= 3:
+                if content[0] == 1:
+                    space = int.from_bytes(content[3:7], "big")
+                elif content[0] in (2, 3):
+                    icc = content[3:]
+            elif inner.kind == b"pclr":
+                palette = True
+            elif inner.kind == b"cdef":
+                for at in range(2, len(content) - 5, 6):
+                    channel, kind, _ = struct.unpack_from(">HHH", content, at)
+                    if kind in (1, 2):
+                        alpha = (channel, kind == 2)
+            elif inner.kind == b"res ":
+                for resolution in boxes(content):
+                    if resolution.kind in (b"resc", b"resd") and len(resolution.content) >= 10:
+                        vn, vd, hn, hd, ve, he = struct.unpack_from(">HHHHbb", resolution.content)
+                        if vd and hd:
+                            density = (hn / hd * 10.0**he, vn / vd * 10.0**ve)
+    if len(codestream) < 42 or codestream[:4] != b"\xff\x4f\xff\x51":
+        return None
+    x1, y1, x0, y0 = struct.unpack_from(">4I", codestream, 8)
+    (count,) = struct.unpack_from(">H", codestream, 40)
+    depths = codestream[42 : 42 + 3 * count : 3]
+    steps = codestream[43 : 42 + 3 * count]
+    if (
+        not count
+        or len(depths) < count
+        or any(steps[k : k + 2] != b"\1\1" for k in range(0, 3 * count - 1, 3))
+    ):
+        # Components of different sizes are scaled by the decoder, or not at all.
+        kinds.add(b"subsampled")
+    bits = tuple((depth & 127) + 1 for depth in depths)
+    signed = any(depth & 128 for depth in depths)
+    return Jp2((x1 - x0, y1 - y0), bits, signed, space, icc, palette, alpha, density, frozenset(kinds))

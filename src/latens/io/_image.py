@@ -27,11 +27,24 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 import numpy.typing as npt
 from PIL import Image as PilImage
-from PIL import ImageCms, UnidentifiedImageError
+from PIL import ImageCms, ImageFile, UnidentifiedImageError
 
 from latens.errors import ImageError, LatensError, LimitError
-from latens.io._exif import describing, is_exif, reset_xmp_orientation, split_orientation
-from latens.io._picture import MAX_METADATA, MAX_PIXELS, MAX_SIDE, Image, Pixels, turn
+from latens.io import _boxes, _jpeg, _png, _tiff
+from latens.io._exif import xmp_orientation
+from latens.io._extras import EXTRA, load_extra, need_extra
+from latens.io._facts import Facts, bounded
+from latens.io._picture import (
+    MAX_METADATA,
+    MAX_PIXELS,
+    SRGB,
+    Image,
+    Pixels,
+    check_size,
+    to_8_bits,
+    to_16_bits,
+)
+from latens.io._pnm import read_deep_pnm
 from latens.io._text import printable
 
 READ_FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "PPM", "JPEG2000")
@@ -81,7 +94,9 @@ def read_image(source: Source, *, frame: int | None = None, max_pixels: int = MA
 def from_pil(image: PilImage.Image) -> Image:
     """A Pillow image as an `Image`, by the rules of this module.
 
-    Pillow has already cut 16-bit colour to 8 bits by then; `read_image` rounds it. An animation is refused as long as
+    The pixels are taken as they are: an orientation in EXIF or XMP is not applied, for whoever opened the image may
+    have turned or cropped it; it is reset, with a warning if the image looks as if it came straight from its file.
+    Pillow has already cut 16-bit colour to 8 bits; `read_image` keeps it. An animation is refused as long as
     nobody has chosen a picture with `seek`; of a copy Pillow knows no more that it was one. Raises ImageError.
     """
     try:
@@ -90,11 +105,33 @@ def from_pil(image: PilImage.Image) -> Image:
                 f"animated or with pages, {_frames(image)} pictures; choose one with seek(n) and copy()"
             )
         image.load()
-        return _convert(image, [], None, None)
+        return _convert(image, _seen(image))
     except LatensError:
         raise
     except Exception as error:
         raise ImageError(f"the image cannot be used: {printable(str(error))}") from error
+
+
+def _seen(image: PilImage.Image) -> Facts:
+    """What goes with a Pillow image that somebody has opened, and perhaps changed."""
+    facts = Facts()
+    _take_info(image, facts)
+    dpi = image.info.get("dpi")
+    if isinstance(dpi, tuple) and len(dpi) == 2:
+        facts.take_density(float(dpi[0]), float(dpi[1]), "inch")
+    if facts.icc is None and image.format == "PNG":
+        _png.take_gamma(image.info.get("gamma"), image.info.get("chromaticity"), facts, len(image.getbands()))
+    orientation = facts.orientation
+    if facts.xmp and facts.xmp_may_turn:
+        orientation = xmp_orientation(facts.xmp) or 1
+    if orientation != 1 and isinstance(image, ImageFile.ImageFile) and image.format not in ("TIFF", None):
+        warnings.warn(
+            f"orientation {orientation} of the Pillow image is not applied: it is coded as it is; "
+            "PIL.ImageOps.exif_transpose turns it, and so does latens.io.read_image",
+            stacklevel=4,
+        )
+    facts.orientation, facts.xmp_may_turn = 1, False
+    return facts
 
 
 def _source_name(source: Source) -> str:
@@ -114,17 +151,24 @@ def _open_source(source: Source, max_pixels: int) -> Iterator[BinaryIO]:
     if isinstance(source, bytes | bytearray | memoryview):
         source = io.BytesIO(source)
     if not source.seekable():
-        # 8 bytes per pixel are 16-bit RGBA, stored raw.
-        limit = 8 * max_pixels + 4 * MAX_METADATA
-        data = bytearray()
-        while piece := source.read(1 << 20):
-            data += piece
-            if len(data) > limit:
-                raise LimitError(f"more than {limit} bytes of input")
-        source = io.BytesIO(data)
+        source = io.BytesIO(_whole(source, max_pixels))
     if not source.seek(0, os.SEEK_END):
         raise ImageError("the file is empty")
     yield source
+
+
+def _whole(file: BinaryIO, max_pixels: int) -> bytes:
+    """All that is in a file, if that is not more than a picture can have."""
+    if file.seekable():
+        file.seek(0)
+    # 8 bytes per pixel are 16-bit RGBA, stored raw.
+    limit = 8 * max_pixels + 4 * MAX_METADATA
+    data = bytearray()
+    while piece := file.read(1 << 20):
+        data += piece
+        if len(data) > limit:
+            raise LimitError(f"more than {limit} bytes of input")
+    return bytes(data)
 
 
 _PILLOW_LOCK = threading.RLock()
@@ -146,52 +190,307 @@ def _pillow(max_pixels: int) -> Iterator[list[warnings.WarningMessage]]:
 
 
 def _read(file: BinaryIO, frame: int | None, max_pixels: int) -> Image:
-    def opened() -> PilImage.Image:
-        # libtiff moves the file descriptor behind Python's back; a seek to the end always resynchronises.
-        file.seek(0, os.SEEK_END)
-        file.seek(0)
-        image = PilImage.open(file, formats=READ_FORMATS)
+    file.seek(0)
+    kind = kind_of(file.read(_HEAD))
+    if kind is not None and kind not in READ_FORMATS:
+        raise ImageError(f"{kind}: this kind is not supported; convert it to PNG or TIFF")
+    facts = Facts()
+    if kind == "TIFF":
+        return _read_tiff(file, frame, max_pixels, facts)
+    if kind == "JPEG":
+        return _read_jpeg(file, frame, max_pixels)
+    if kind == "JPEG2000":
+        return _read_jpeg_2000(file, frame, max_pixels, facts)
+    if kind == "PPM" and (found := read_deep_pnm(file, max_pixels)):
+        _only_frame(frame, 1)
+        pixels, facts.bit_depth = found
+        return facts.finish(pixels, None)
+    with _opened(file, max_pixels) as image:
+        _select_frame(image, frame, facts)
         _check_size(image, max_pixels)
-        return image
-
-    with opened() as image:
-        notes: list[str] = []
-        _select_frame(image, frame, notes)
-        _check_size(image, max_pixels)
-        key_scale = _key_scale(image)
-        halves = _sixteen_bits(image, opened) if _frames(image) == 1 else None
+        if image.format == "AVIF":
+            return _read_avif(file, image, frame or 0, facts)
+        if image.format == "PNG":
+            return _read_png(file, image, max_pixels, facts)
         image.load()
-        return _convert(image, notes, halves, key_scale)
+        _take_info(image, facts)
+        return _convert(image, facts)
+
+
+@contextmanager
+def _opened(file: BinaryIO, max_pixels: int) -> Iterator[PilImage.Image]:
+    # libtiff moves the file descriptor behind Python's back; a seek to the end always resynchronises.
+    file.seek(0, os.SEEK_END)
+    file.seek(0)
+    with PilImage.open(file, formats=READ_FORMATS) as image:
+        _check_size(image, max_pixels)
+        yield image
 
 
 def _check_size(image: PilImage.Image, max_pixels: int) -> None:
-    width, height = image.size
-    if width > MAX_SIDE or height > MAX_SIDE:
-        raise LimitError(f"{width} x {height} pixels; a side can have at most {MAX_SIDE}")
-    if width * height > max_pixels:
-        raise LimitError(f"{width} x {height} pixels are above the limit of {max_pixels} (--max-pixels)")
-    if not width or not height:
-        raise ImageError(f"{width} x {height} pixels")
+    check_size(*image.size, max_pixels)
 
 
 def _frames(image: PilImage.Image) -> int:
     return int(getattr(image, "n_frames", 1))
 
 
-def _select_frame(image: PilImage.Image, frame: int | None, notes: list[str]) -> None:
+def _select_frame(image: PilImage.Image, frame: int | None, facts: Facts) -> None:
     count = _frames(image)
-    if frame is None:
-        if count > 1 and image.format == "MPO":
-            # Cameras append previews, gain maps or a second eye to what everybody takes for a plain JPEG.
-            notes.append(f"only the first of {count} pictures in this file is used")
-        elif count > 1:
-            raise ImageError(
-                f"animated or with pages, {count} pictures; choose one with frame=0 (latens encode --frame 0)"
-            )
-    elif not 0 <= frame < count:
-        raise ImageError(f"frame {frame} does not exist: the file has {count}, numbered from 0")
-    else:
+    if frame is None and count > 1:
+        raise ImageError(
+            f"animated or with pages, {count} pictures; choose one with frame=0 (latens encode --frame 0)"
+        )
+    if frame is not None:
+        _only_frame(frame, count)
         image.seek(frame)
+        if count > 1:
+            facts.lose("the other pictures of the animation")
+
+
+def _only_frame(frame: int | None, count: int) -> None:
+    if frame is not None and not 0 <= frame < count:
+        raise ImageError(f"frame {frame} does not exist: the file has {count}, numbered from 0")
+
+
+def kind_of(head: bytes) -> str | None:
+    """One of READ_FORMATS, the name of a kind that is not read, or None for what only Pillow may know."""
+    for kind, begins in _BEGINNINGS:
+        if head.startswith(begins):
+            return kind
+    if head[4:8] == b"ftyp":
+        brands = {head[8:12], *(head[k : k + 4] for k in range(16, min(head[3], len(head) - 3), 4))}
+        if brands & {b"avif", b"avis"}:
+            return "AVIF"
+        if brands & {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}:
+            return "HEIC (HEIF)"
+        if b"crx " in brands:
+            return "the raw data of a camera (CR3)"
+    return None
+
+
+_HEAD = 64
+_BEGINNINGS = (
+    ("PNG", b"\x89PNG\r\n\x1a\n"),
+    ("JPEG", b"\xff\xd8\xff"),
+    ("TIFF", b"II*\0"),
+    ("TIFF", b"MM\0*"),
+    ("TIFF", b"II+\0"),
+    ("TIFF", b"MM\0+"),
+    ("JPEG2000", b"\xff\x4f\xff\x51"),
+    ("JPEG2000", b"\0\0\0\x0cjP  \r\n\x87\n"),
+    ("PPM", b"P5"),
+    ("PPM", b"P6"),
+    ("JPEG XL", b"\xff\x0a"),
+    ("JPEG XL", b"\0\0\0\x0cJXL \r\n\x87\n"),
+    ("JPEG XR", b"II\xbc"),
+    ("JPEG-LS", b"\xff\xd8\xff\xf7"),
+    ("Photoshop document", b"8BPS"),
+    ("OpenEXR", b"v/1\x01"),
+    ("Radiance HDR", b"#?RADIANCE"),
+    ("the raw data of a camera", b"FUJIFILMCCD-RAW"),
+    ("the raw data of a camera", b"IIRO"),
+    ("the raw data of a camera", b"IIU\0"),
+    ("PDF", b"%PDF"),
+    ("PostScript", b"%!PS"),
+    ("DPX", b"SDPX"),
+    ("BPG", b"BPG\xfb"),
+    ("QOI", b"qoif"),
+)
+
+
+# ---- one kind of file after another
+
+
+def _read_tiff(file: BinaryIO, frame: int | None, max_pixels: int, facts: Facts) -> Image:
+    page = _tiff.choose(file, frame, facts)
+    _tiff.check(page, max_pixels)
+    _tiff.read_facts(file, page, facts)
+    if not _tiff.is_plain(page):
+        pixels, alpha, ink = _tiff.decode(file, page, facts)
+        if ink is not None:
+            facts.notes.append("converted from CMYK to sRGB")
+            pixels, facts.icc = np.asarray(_to_srgb(ink, facts.icc, facts.notes)), None
+        return facts.finish(pixels, alpha)
+    if facts.density is not None and facts.orientation in range(5, 9):
+        across, down, unit = facts.density
+        facts.density = (down, across, unit)
+    facts.orientation = 1  # Pillow turns
+    with _opened(file, max_pixels) as image:
+        image.seek(page.index)
+
+        def again() -> PilImage.Image:
+            second = PilImage.open(file, formats=("TIFF",))
+            second.seek(page.index)
+            return second
+
+        halves = _sixteen_bits(image, lambda: _rewound(file, again))
+        image.load()
+        return _convert(image, facts, halves)
+
+
+def _rewound(file: BinaryIO, again: Callable[[], PilImage.Image]) -> PilImage.Image:
+    file.seek(0, os.SEEK_END)
+    file.seek(0)
+    return again()
+
+
+def _read_jpeg(file: BinaryIO, frame: int | None, max_pixels: int) -> Image:
+    data = _whole(file, max_pixels)
+    found = _jpeg.marks(data)
+    facts = found.facts
+    _jpeg.check(found)
+    if found.frame and found.precision != 8:
+        check_size(*found.size, max_pixels)
+        _only_frame(frame, 1)
+        facts.bit_depth = 12
+        return facts.finish(_jpeg.read_deep(data, found), None)
+
+    def decoded(data: bytes) -> PilImage.Image:
+        with _opened(io.BytesIO(data), max_pixels) as image:
+            _only_frame(frame, _frames(image))
+            image.seek(frame or 0)
+            _check_size(image, max_pixels)
+            image.load()
+            return image
+
+    try:
+        image = decoded(data)
+    except OSError:
+        if not _jpeg.complete_but_for_its_end(data, found, lambda data: np.asarray(decoded(data))):
+            raise
+        facts.notes.append("only the end marker of the JPEG file is missing")
+        image = decoded(data + _jpeg.END)
+    return _convert(image, facts)
+
+
+def _read_jpeg_2000(file: BinaryIO, frame: int | None, max_pixels: int, facts: Facts) -> Image:
+    data = _whole(file, max_pixels)
+    _only_frame(frame, 1)
+    found = _boxes.jp2(data)
+    if found is None:
+        raise ImageError("damaged image: a JPEG 2000 file without a codestream")
+    check_size(*found.size, max_pixels)
+    if found.signed or len(set(found.bits)) != 1 or max(found.bits) > 16:
+        kind = "signed samples" if found.signed else f"{'/'.join(map(str, found.bits))} bits per sample"
+        raise ImageError(f"JPEG 2000 with {kind}: this kind is not supported; convert it to PNG or TIFF")
+    if found.space not in (0, 16, 17, 18) or len(found.bits) > 4:
+        raise ImageError(
+            f"JPEG 2000 of colour space {found.space} and {len(found.bits)} components: this kind is not supported; "
+            "convert it to PNG or TIFF"
+        )
+    facts.icc = found.icc
+    if found.density is not None:
+        facts.take_density(*found.density, "m")
+    if found.kinds & {b"uuid", b"xml "}:
+        facts.lose("metadata in boxes")
+    bits = found.bits[0]
+    premultiplied = found.alpha is not None and found.alpha[1]
+    if bits == 8 and not premultiplied:
+        with _opened(file, max_pixels) as image:
+            image.load()
+            if found.icc is None and isinstance(image.info.get("icc_profile"), bytes):
+                facts.icc = image.info["icc_profile"]
+            return _convert(image, facts)
+    if found.palette or premultiplied or found.space == 18 or b"subsampled" in found.kinds:
+        raise ImageError(
+            f"JPEG 2000 of {bits} bits per sample with a palette, chroma or multiplied alpha: this kind is not "
+            "supported; convert it to PNG or TIFF"
+        )
+    decoder = need_extra("imagecodecs", f"JPEG 2000 of {bits} bits per sample")
+    samples = decoder.jpeg2k_decode(data)
+    samples = samples[..., None] if samples.ndim == 2 else samples
+    width, height = found.size
+    if samples.shape != (height, width, len(found.bits)) or samples.dtype not in (np.uint8, np.uint16):
+        raise ImageError("damaged image: its samples do not fit to its header")
+    if samples.max(initial=0) >> bits:
+        raise ImageError(f"damaged image: samples of more than {bits} bits")
+    samples = to_16_bits(samples, bits)
+    if bits < 8:
+        samples = to_8_bits(samples)
+    else:
+        facts.bit_depth = bits
+    return facts.finish(*_split(samples))
+
+
+def _read_avif(file: BinaryIO, image: PilImage.Image, frame: int, facts: Facts) -> Image:
+    about = _boxes.properties(file)
+    if about.colour is not None and max(about.colour[:2]) < 256:
+        primaries, transfer = about.colour[:2]
+        # Where nothing is said, sRGB is meant.
+        facts.colour = (
+            SRGB[0] if primaries == 2 else primaries,
+            SRGB[1] if transfer == 2 else transfer,
+            0,
+            1,
+        )
+    facts.lose(*(name for kind, name in _AVIF_LOST.items() if kind in about.kinds))
+    if about.aspect is not None:
+        across, down = about.aspect
+        facts.take_density(down, across, "")
+    _take_info(image, facts)
+    facts.xmp_may_turn = False  # these files say it in a box of their own
+    if about.bits > 8:
+        decoder = load_extra("imagecodecs")
+        if decoder is not None:
+            file.seek(0)
+            samples = decoder.avif_decode(file.read(), index=frame if _frames(image) > 1 else None)
+            samples = samples[..., None] if samples.ndim == 2 else samples
+            if samples.shape[:2] != image.size[::-1] or samples.dtype != np.uint16:
+                raise ImageError("damaged image: its samples do not fit to its header")
+            if samples.max(initial=0) >> about.bits:
+                raise ImageError(f"damaged image: samples of more than {about.bits} bits")
+            facts.bit_depth = about.bits
+            return facts.finish(*_split(to_16_bits(samples, about.bits)))
+        facts.lose(f"{about.bits} bits per sample, 8 are ({EXTRA} keeps them)")
+    image.load()
+    return _convert(image, facts)
+
+
+_AVIF_LOST = {
+    b"tmap": "gain map",
+    b"mdcv": "mastering display",
+    b"clli": "content light level",
+    b"grpl": "groups of pictures",
+}
+
+
+def _read_png(file: BinaryIO, image: PilImage.Image, max_pixels: int, facts: Facts) -> Image:
+    key_scale = _key_scale(image)
+    chunks = dict(_png.chunks_before_pixels(file))
+    still = _frames(image) == 1
+
+    def again() -> PilImage.Image:
+        return PilImage.open(file, formats=("PNG",))
+
+    halves = None
+    if still:
+        halves = _sixteen_bits(image, lambda: _rewound(file, again))
+    elif chunks.get(b"IHDR", b"")[8:9] == b"\x10":
+        facts.lose("16 bits per sample, 8 are kept of animations")
+    file.seek(0, os.SEEK_END)
+    image.load()
+    _take_info(image, facts)
+    _png.take_colour(chunks, facts, 1 if image.mode in ("1", "L", "LA", "I;16") else 3)
+    _png.take_others(chunks, facts, image.info)
+    return _convert(image, facts, halves, key_scale)
+
+
+def _take_info(image: PilImage.Image, facts: Facts) -> None:
+    """What Pillow has found besides the samples."""
+    icc = _metadata(image, "icc_profile", "ICC profile")
+    exif, xmp = _metadata(image, "exif", "EXIF"), _metadata(image, "xmp", "XMP")
+    if icc:
+        facts.icc = icc
+    if exif:
+        facts.take_exif(exif)
+    if xmp:
+        facts.take_xmp(xmp)
+    dpi = image.info.get("dpi")
+    if isinstance(dpi, tuple) and len(dpi) == 2 and image.format in (None, "BMP"):
+        facts.take_density(float(dpi[0]), float(dpi[1]), "inch")
+    if image.info.get("comment") and image.format == "GIF":
+        facts.lose("comment")
 
 
 # ---- samples
@@ -249,42 +548,26 @@ def _retile(image: PilImage.Image, rawmode: str) -> None:
 
 def _convert(
     image: PilImage.Image,
-    notes: list[str],
-    halves: tuple[Pixels, Pixels] | None,
-    key_scale: int | None,
+    facts: Facts,
+    halves: tuple[Pixels, Pixels] | None = None,
+    key_scale: int | None = None,
 ) -> Image:
-    """Pixels, alpha and metadata of a loaded image."""
-    icc = _metadata(image, "icc_profile", "ICC profile")
-    exif = _exif(image, notes)
-    xmp = _metadata(image, "xmp", "XMP")
-    orientation = 1
-    if exif:
-        orientation, exif = split_orientation(exif)
-    if xmp:
-        xmp = reset_xmp_orientation(xmp)
-
+    """The image, of what Pillow has loaded."""
     if image.mode in ("CMYK", "LAB"):
-        notes.append(f"converted from {image.mode} to sRGB")
-        image, icc = _to_srgb(image, icc, notes), None
-    samples, key = _samples(image, halves, key_scale, notes)
-    pixels, alpha = samples, key
-    if samples.shape[2] in (2, 4):
-        pixels, alpha = samples[..., :-1], samples[..., -1]
-    if icc and not _icc_fits(icc, pixels.shape[2]):
-        notes.append("the ICC profile is damaged or of another kind than the pixels, and was left out")
-        icc = None
-    return Image(
-        turn(pixels, orientation),
-        None if alpha is None else turn(alpha, orientation),
-        icc,
-        exif,
-        xmp,
-        tuple(notes),
-    )
+        facts.notes.append(f"converted from {image.mode} to sRGB")
+        image, facts.icc = _to_srgb(image, facts.icc, facts.notes), None
+    samples, key = _samples(image, halves, key_scale)
+    pixels, alpha = _split(samples)
+    return facts.finish(pixels, key if alpha is None else alpha)
+
+
+def _split(samples: Pixels) -> tuple[Pixels, Pixels | None]:
+    """Colour and alpha."""
+    return (samples[..., :-1], samples[..., -1]) if samples.shape[2] in (2, 4) else (samples, None)
 
 
 def _samples(
-    image: PilImage.Image, halves: tuple[Pixels, Pixels] | None, key_scale: int | None, notes: list[str]
+    image: PilImage.Image, halves: tuple[Pixels, Pixels] | None, key_scale: int | None
 ) -> tuple[Pixels, Pixels | None]:
     """Height x width x 1 to 4 samples of 8 or 16 bits, and alpha made from a key colour, if there is one."""
     mode = image.mode
@@ -338,40 +621,8 @@ def _to_srgb(image: PilImage.Image, icc: bytes | None, notes: list[str]) -> PilI
     return cast(PilImage.Image, converted)  # None only when converting in place
 
 
-# ---- metadata
-
-
 def _metadata(image: PilImage.Image, key: str, name: str) -> bytes | None:
     data = image.info.get(key)
     if isinstance(data, str):
         data = data.encode()
-    if not isinstance(data, bytes) or not data:
-        return None
-    if len(data) > MAX_METADATA:
-        raise LimitError(f"{name}: {len(data)} bytes are above the limit of {MAX_METADATA}")
-    return data
-
-
-def _exif(image: PilImage.Image, notes: list[str]) -> bytes | None:
-    if image.format == "TIFF":
-        # The file itself is the EXIF structure. Pillow has applied the orientation.
-        try:
-            return describing(image.getexif())
-        except Exception:
-            notes.append("the EXIF data are damaged and were left out")
-            return None
-    exif = _metadata(image, "exif", "EXIF")
-    if exif is None:
-        return None
-    while exif.startswith(b"Exif\0\0"):
-        exif = exif[6:]
-    if not is_exif(exif):
-        notes.append("the EXIF data are damaged and were left out")
-        return None
-    return exif
-
-
-def _icc_fits(icc: bytes, channels: int) -> bool:
-    """Whether an ICC profile looks sound and describes pixels with so many channels."""
-    space = b"GRAY" if channels == 1 else b"RGB "
-    return len(icc) >= 128 and icc[36:40] == b"acsp" and icc[16:20] == space
+    return bounded(data, name) if isinstance(data, bytes) and data else None

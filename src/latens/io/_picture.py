@@ -8,14 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from latens.errors import ShapeError
+from latens.errors import ImageError, LimitError, ShapeError
 
 MAX_PIXELS = 1 << 28
 MAX_SIDE = 65535
 MAX_METADATA = 16 << 20
 SRGB = (1, 13, 0, 1)
-NOT_KEPT = "not kept: "
-"""How a note begins that names what is lost; such notes are shown even where others are not wanted."""
 
 Pixels = npt.NDArray[Any]  # uint8 or uint16
 Colour = tuple[int, int, int, int]
@@ -67,6 +65,16 @@ class Image:
             return self
         alpha = None if self.alpha is None else to_8_bits(self.alpha)
         return replace(self, pixels=to_8_bits(self.pixels), alpha=alpha, bit_depth=8)
+
+
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """LimitError for a picture that is too large, ImageError for one without pixels."""
+    if width > MAX_SIDE or height > MAX_SIDE:
+        raise LimitError(f"{width} x {height} pixels; a side can have at most {MAX_SIDE}")
+    if width * height > max_pixels:
+        raise LimitError(f"{width} x {height} pixels are above the limit of {max_pixels} (--max-pixels)")
+    if width <= 0 or height <= 0:
+        raise ImageError(f"{width} x {height} pixels")
 
 
 def to_8_bits(samples: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

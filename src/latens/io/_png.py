@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
-from typing import BinaryIO
+from collections.abc import Iterable, Iterator, Mapping
+from fractions import Fraction
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
+
+from latens.io._colour import (
+    PRIMARIES,
+    SRGB_TRANSFER,
+    Chromaticities,
+    primaries_code,
+    profile_of_gamma,
+    transfer_code,
+)
+from latens.io._facts import Facts
+from latens.io._text import printable
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _AHEAD = 1 << 16
@@ -83,3 +95,109 @@ def all_chunks(png: bytes) -> Iterator[tuple[bytes, bytes]]:
         size, kind = struct.unpack_from(">I4s", png, start)
         yield kind, png[start + 8 : start + 8 + size]
         start += size + 12
+
+
+# ---- what chunks say
+
+
+_GAMMA_UNIT = 100_000
+_LOST = {
+    b"bKGD": "background colour",
+    b"caBX": "content credentials",
+    b"cLLI": "content light level",
+    b"cLLi": "content light level",
+    b"mDCV": "mastering display",
+    b"mDCv": "mastering display",
+    b"oFFs": "offset",
+    b"pCAL": "calibration",
+    b"sCAL": "scale",
+    b"tIME": "time of last change",
+}
+_XMP_KEYS = ("XML:com.adobe.xmp", "xmp")
+
+
+def take_colour(chunks: dict[bytes, bytes], facts: Facts, channels: int) -> None:
+    """Colour, from the first of cICP, iCCP, sRGB, and gAMA with cHRM."""
+    codes = chunks.get(b"cICP")
+    if codes is not None and len(codes) == 4 and codes[2] == 0 and codes[3] < 2:
+        facts.colour = (codes[0], codes[1], 0, codes[3])
+        if facts.icc:
+            facts.lose("ICC profile (overridden by code points)")
+        facts.icc = None
+        return
+    if codes is not None:
+        facts.lose("damaged code points of colour")
+    if facts.icc or b"sRGB" in chunks or b"iCCP" in chunks:
+        return
+    gamma, primaries = chunks.get(b"gAMA"), chunks.get(b"cHRM")
+    take_gamma(
+        struct.unpack(">I", gamma)[0] / _GAMMA_UNIT if gamma is not None and len(gamma) == 4 else None,
+        [v / _GAMMA_UNIT for v in struct.unpack(">8I", primaries)]
+        if primaries is not None and len(primaries) == 32
+        else None,
+        facts,
+        channels,
+    )
+
+
+def take_gamma(gamma: object, chromaticity: object, facts: Facts, channels: int) -> None:
+    """Colour from an encoding exponent and primaries (white, red, green, blue): code points, or a profile."""
+    known: Chromaticities | None = None
+    if isinstance(chromaticity, list | tuple) and len(chromaticity) == 8:
+        x, y, *others = (float(v) for v in chromaticity)
+        known = cast(Chromaticities, (*others, x, y))
+    if not isinstance(gamma, int | float) or gamma <= 0:
+        gamma = None
+    if gamma is None and (known is None or channels < 3):
+        return
+    primaries = 1 if known is None or channels < 3 else primaries_code(known)
+    transfer = SRGB_TRANSFER if gamma is None else transfer_code(1 / gamma)
+    if primaries is not None and transfer is not None:
+        facts.colour = (primaries, transfer, 0, 1)
+        return
+    exponent = 2.2 if gamma is None else 1 / gamma
+    facts.icc = profile_of_gamma(known or PRIMARIES[1], exponent, channels)
+    if facts.icc is None:
+        facts.lose("gamma and chromaticities (without sense)")
+
+
+def take_others(chunks: dict[bytes, bytes], facts: Facts, info: Mapping[Any, Any]) -> None:
+    """Density, number of bits, and metadata in text; what is not kept gets its name.
+
+    chunks: those before the pixels. info: what Pillow found, text included.
+    """
+    density = chunks.get(b"pHYs")
+    if density is not None and len(density) == 9:
+        across, down, unit = struct.unpack(">IIB", density)
+        facts.take_density(Fraction(across), Fraction(down), "m" if unit == 1 else "")
+    bits = chunks.get(b"sBIT")
+    if bits and chunks.get(b"IHDR", b"")[8:9] == b"\x10" and 8 < max(bits) < 16:
+        facts.bit_depth = max(bits)
+    texts = {key: value for key, value in info.items() if isinstance(value, str) and key not in _XMP_KEYS}
+    for key in [key for key in texts if key.lower().startswith("raw profile type ")]:
+        kind, content = key.split()[-1].lower(), _raw_profile(texts.pop(key))
+        content = content and content.removeprefix(b"http://ns.adobe.com/xap/1.0/\0")
+        if content and facts.exif is None and (kind == "exif" or content.startswith(b"Exif\0\0")):
+            facts.take_exif(content)
+        elif content and facts.xmp is None and (kind == "xmp" or content.lstrip().startswith(b"<")):
+            facts.take_xmp(content)
+        elif content and facts.icc is None and kind in ("icc", "icm"):
+            facts.icc = content
+        else:
+            facts.lose(f"raw profile ({printable(kind)})")
+    if texts:
+        names = sorted(printable(str(key))[:40] for key in texts)
+        facts.lose(f"text ({', '.join(names[:8])}{', ...' if len(names) > 8 else ''})")
+    facts.lose(*(name for kind, name in _LOST.items() if kind in chunks))
+
+
+def _raw_profile(text: str) -> bytes | None:
+    """The content of what ImageMagick writes: a name, a length and hexadecimal digits."""
+    parts = text.split(maxsplit=2)
+    if len(parts) < 3 or not parts[1].isdigit():
+        return None
+    try:
+        data = bytes.fromhex(parts[2])
+    except ValueError:
+        return None
+    return data if len(data) == int(parts[1]) else None

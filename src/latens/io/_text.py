@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 
+NOT_KEPT = "not kept: "
+"""How a note begins that names what is lost; such notes are shown even where others are not wanted."""
+
 
 def printable(text: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> str:
     """`text` with every character that does not print as itself written as an escape.

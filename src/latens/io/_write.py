@@ -21,8 +21,8 @@ from latens.io._colour import profile_of_codes
 from latens.io._exif import describing, is_exif
 from latens.io._extras import load_extra
 from latens.io._output import atomic_write
-from latens.io._picture import NOT_KEPT, SRGB, Image, from_16_bits
-from latens.io._text import printable
+from latens.io._picture import SRGB, Image, from_16_bits
+from latens.io._text import NOT_KEPT, printable
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def write_image(
             raise OutputError(
                 f"{shown}: cannot be written: {printable(error.strerror or str(error))}"
             ) from error
-    return (f"{NOT_KEPT}{', '.join(lost)} ({_WRITERS[format].pillow} has no place for it)",) if lost else ()
+    return (f"{NOT_KEPT}{', '.join(lost)} (written as {_WRITERS[format].pillow})",) if lost else ()
 
 
 def _samples(image: Image) -> Any:
@@ -254,9 +254,8 @@ def _png_chunks(image: Image, lost: list[str]) -> list[bytes]:
 def _with_jfif_density(data: bytes, image: Image, lost: list[str]) -> bytes:
     assert image.density is not None
     unit = image.density[2]
-    kind, values = {"": (0, _per(image, "")), "inch": (1, None)}.get(unit, (2, None))
-    if values is None:
-        values = _per(image, "inch" if kind == 1 else "cm")
+    kind, per = {"": (0, ""), "inch": (1, "inch")}.get(unit, (2, "cm"))
+    values = _per(image, per)
     if not kind:
         ratio = (values[0] / values[1]).limit_denominator(255)
         values = (Fraction(ratio.numerator), Fraction(ratio.denominator))
@@ -331,9 +330,6 @@ def _deep_tiff(image: Image, lost: list[str]) -> bytes:
         lost.append("colour description")
     directory = _tiff_directory(image)
     tags: list[tuple[int, int, int, Any, bool]] = []
-    # The directories behind these two tags come last in the file, when it is known where that is.
-    behind = {tag: directory.get_ifd(tag) for tag in (0x8769, 0x8825) if tag in directory}
-    tags += [(tag, 4, 1, 0, True) for tag, content in behind.items() if content]
     for tag, value in directory.items():
         if tag == _XMP_TAG:
             tags.append((tag, 1, len(value), bytes(value), True))
@@ -360,16 +356,8 @@ def _deep_tiff(image: Image, lost: list[str]) -> bytes:
             extratags=[t for t in tags if t[0] not in (0x011A, 0x011B, 0x0128)],
             **_resolution(tags),
         )
-    data = bytearray(buffer.getvalue())
-    for tag, content in behind.items():
-        if content:
-            data += bytes(len(data) % 2)
-            inner = TiffImagePlugin.ImageFileDirectory_v2(ifh=b"II*\0\0\0\0\0")
-            for key, value in content.items():
-                inner[key] = value
-            _point_to(data, tag, len(data))
-            data += inner.tobytes(len(data))
-    return bytes(data)
+    inner = {tag: directory.get_ifd(tag) for tag in (0x8769, 0x8825) if tag in directory}
+    return _with_directories(buffer.getvalue(), {tag: tags for tag, tags in inner.items() if tags})
 
 
 def _resolution(tags: list[tuple[int, int, int, Any, bool]]) -> dict[str, Any]:
@@ -379,13 +367,25 @@ def _resolution(tags: list[tuple[int, int, int, Any, bool]]) -> dict[str, Any]:
     return {"resolution": (found[0x011A], found[0x011B]), "resolutionunit": found.get(0x0128, 2)}
 
 
-def _point_to(data: bytearray, tag: int, place: int) -> None:
-    """Set the value of a tag of one LONG in the first directory of a little-endian TIFF file."""
-    (start,) = struct.unpack_from("<I", data, 4)
-    (count,) = struct.unpack_from("<H", data, start)
-    for entry in range(start + 2, start + 2 + 12 * count, 12):
-        if struct.unpack_from("<H", data, entry) == (tag,):
-            struct.pack_into("<I", data, entry + 8, place)
+def _with_directories(data: bytes, inner: dict[int, Any]) -> bytes:
+    """A little-endian TIFF file with directories inside of its first, which tifffile does not write."""
+    if not inner:
+        return data
+    out = bytearray(data)
+    (start,) = struct.unpack_from("<I", out, 4)
+    (count,) = struct.unpack_from("<H", out, start)
+    entries = [bytes(out[at : at + 12]) for at in range(start + 2, start + 2 + 12 * count, 12)]
+    for tag, content in inner.items():
+        out += bytes(len(out) % 2)
+        directory = TiffImagePlugin.ImageFileDirectory_v2(ifh=b"II*\0\0\0\0\0")
+        for key, value in content.items():
+            directory[key] = value
+        entries.append(struct.pack("<HHII", tag, 4, 1, len(out)))
+        out += directory.tobytes(len(out))
+    out += bytes(len(out) % 2)
+    struct.pack_into("<I", out, 4, len(out))
+    entries.sort(key=lambda entry: entry[1::-1])
+    return bytes(out + struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4))
 
 
 def _deep_avif(image: Image, lost: list[str]) -> bytes | None:
