@@ -133,6 +133,30 @@ def test_quality_moves_lambda_and_gains_on_a_logarithmic_scale(network: LatensBa
     torch.testing.assert_close(between, ((network.log_gain[1] + network.log_gain[2]) / 2).exp())
 
 
+def test_another_range_of_lambda_keeps_what_belongs_to_a_lambda(network: LatensBase) -> None:
+    """At the knots of the new range everything is as at that lambda of the old one; beyond, gains go on as before."""
+    old = network.config
+    other = network.with_range(old.lambda_min / 3, old.lambda_max * 4)
+    assert (other.config.lambda_min, other.config.lambda_max) == (old.lambda_min / 3, old.lambda_max * 4)
+    knots = torch.linspace(0, 1, old.knots)
+    lmbda = other.lmbda(knots)
+    same = torch.log(lmbda / old.lambda_min) / math.log(old.lambda_max / old.lambda_min)
+    inside = (same >= 0) & (same <= 1)
+    assert 0 < inside.sum() < old.knots
+    y = torch.randn(int(inside.sum()), old.M, 4, 4)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            other.synthesise(y, knots[inside]), network.synthesise(y, same[inside]), rtol=1e-4, atol=1e-4
+        )
+        # The step of the quantiser keeps falling with the root of lambda.
+        slope = (network.log_gain[-1] - network.log_gain[-2]) * (old.knots - 1)
+        want = network.log_gain[-1] + slope * (same[-1] - 1)
+        torch.testing.assert_close(other.log_gain[-1], want, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(other.out_scale[-1], network.out_scale[-1])
+    with pytest.raises(ModelError):
+        network.with_range(0.2, 0.1)
+
+
 def test_first_means_need_nothing_and_second_means_only_the_first(network: LatensBase) -> None:
     torch.manual_seed(3)
     q = torch.tensor([0.4])

@@ -327,12 +327,14 @@ def test_what_cannot_be_trained(make: Make, monkeypatch: pytest.MonkeyPatch) -> 
         make(architecture="elic2022-official")
     with pytest.raises(TrainingError, match=r"does not take sizes \[1, 2, 3\]"):
         make(architecture="mbt2018-mean", sizes=(1, 2, 3), quality=1)
-    with pytest.raises(TrainingError, match="for mse only"):
+    with pytest.raises(TrainingError, match="no lambdas for ms-ssim at variable rate"):
         make(**small("mbt2018-mean-vbr", metric="ms-ssim"))
-    with pytest.raises(TrainingError, match="for mse only"):
-        make(metric="ms-ssim")
-    with pytest.raises(TrainingError, match="ms-ssim needs crops of more than 160 pixels, got 64"):
+    with pytest.raises(TrainingError, match="ms-ssim needs crops of 192 pixels or more, got 64"):
         make(**small("mbt2018-mean", metric="ms-ssim"))
+    with pytest.raises(TrainingError, match="ms-ssim needs crops of 192 pixels or more, got 128"):
+        make(metric="ms-ssim", crop=128)
+    with pytest.raises(TrainingError, match="ssimulacra2 needs crops of 256 pixels or more, got 192"):
+        make(metric="eye", crop=192)
     monkeypatch.setitem(registry.MODELS, "a-layer", nn.Conv2d)
     with pytest.raises(TrainingError, match="no compression model"):
         make(architecture="a-layer", sizes=(3, 3, 1), lmbda=1.0)

@@ -20,6 +20,7 @@ from PIL import Image
 
 import tiny
 from latens.errors import LatensError, ModelError, TrainingError
+from latens.losses import EYE, Mixture, ssimulacra2_distance
 from latens.train import TrainConfig, Trainer, load_average
 from latens.train.objectives import rate_and_distortion
 from latens.zoo import LoadedModel
@@ -431,7 +432,6 @@ def test_checkpoints_that_are_none(make: Make, tmp_path: Path, monkeypatch: pyte
         "no weights": {**sound, "model": {}}, "strange": {**sound, "optimiser": 5, "average": "x"},
         "claims": {**sound, "architecture": {**tiny.CONFIG.to_dict(), "N": 10**9}},
         "architecture": {**sound, "architecture": 7}, "step": {**sound, "step": "many"},
-        "lambda": {**sound, "architecture": {**tiny.CONFIG.to_dict(), "lambda_max": 5.0}},
     }  # fmt: skip
     paths = [other, tmp_path / "missing.pt", tmp_path]
     for name, content in bad.items():
@@ -569,3 +569,66 @@ def test_configurations_that_cannot_be_read(tmp_path: Path) -> None:
     for name in ("missing", "", "binary"):
         with pytest.raises(TrainingError, match="cannot be read"):
             TrainConfig.load(tmp_path / name)
+
+
+# ---- for the eye
+
+
+def test_what_is_trained_for_is_a_mixture(make: Make) -> None:
+    """The loss of a step, from the outputs of the network."""
+    for changes, weights in (
+        ({"metric": "eye"}, EYE),
+        ({"metric": "ms-ssim"}, {"ms-ssim": 1.0}),
+        ({"metric": "eye", "objective": {"mse": 0.5, "chroma": 2.0}}, {"mse": 0.5, "chroma": 2.0}),
+    ):
+        run = make("of-" + "-".join(weights), crop=256, amp=False, quality_power=0.5, **changes)
+        x, quality = run.crops(0), torch.tensor([0.25, 0.81])
+        torch.manual_seed(1)
+        loss = run.objective(x, quality, 0, False)[0]
+        torch.manual_seed(1)
+        out = run.model(x, quality.sqrt())
+        rate, _ = rate_and_distortion(out, x)
+        lmbda = run.model.lmbda(quality.sqrt())
+        want = (rate + lmbda * Mixture(weights)(out["x_hat"], x, lmbda)) / lmbda.sqrt()
+        assert loss.item() == pytest.approx(want.mean().item(), rel=1e-5)
+
+
+def test_training_for_the_eye_raises_the_score(make: Make) -> None:
+    run = make(metric="eye", crop=256, learning_rate=3e-4, warmup=1, amp=False)
+    x, quality = run.crops(0), torch.tensor([0.5, 0.7])
+
+    def distance() -> float:
+        with torch.no_grad():
+            return ssimulacra2_distance(run.model(x, quality)["x_hat"], x).mean().item()
+
+    before = distance()
+    for _ in range(10):
+        run.train_step(x)
+    assert distance() < before - 1
+
+
+@pytest.mark.parametrize("kind", ["weights", "checkpoint"])
+def test_a_branch_may_have_a_wider_range(make: Make, tiny_weights: Path, kind: str) -> None:
+    origin = tiny_weights
+    if kind == "checkpoint":
+        trunk = make("trunk")
+        trunk.train_step(trunk.crops(0))
+        trunk.save()
+        origin = trunk.folder / "checkpoint.pt"
+    wider = replace(tiny.CONFIG, lambda_min=0.0001, lambda_max=0.9)
+    branch = make("wider", branch_from=origin, model=wider)
+    assert branch.model.config == wider
+    assert (branch.step, len(branch.optimiser.state)) == (0, 0)
+    assert [remark for remark in branch.remarks if "becomes 0.0001 to 0.9" in remark]
+    branch.train_step(branch.crops(0))
+    branch.save()
+    assert make("wider", model=wider).step == 1
+    with pytest.raises(TrainingError, match="another architecture"):
+        make("other", branch_from=origin, model=replace(wider, M=48))
+
+
+def test_bad_mixtures_are_refused() -> None:
+    for text in ('{"mse": -1}', '{"beauty": 1}', '{"mse": 0}', "[1]", '{"mse": "1"}', '{"mse": NaN}'):
+        with pytest.raises(TrainingError, match="objective: expected weights of mse, chroma"):
+            TrainConfig.from_json(f'{{"objective": {text}}}')
+    assert TrainConfig().changed(['objective={"ssimulacra2":1}']).objective == {"ssimulacra2": 1}

@@ -63,7 +63,9 @@ def train(
         int | None,
         typer.Option("--quality", "-q", min=1, max=8, help="Sizes and lambda of a published architecture."),
     ] = None,
-    metric: Annotated[str | None, typer.Option("--metric", help="mse or ms-ssim.")] = None,
+    metric: Annotated[
+        str | None, typer.Option("--metric", help="What is trained for: mse, ms-ssim, or eye.")
+    ] = None,
     lmbda: Annotated[
         float | None, typer.Option("--lmbda", help="Weight of the distortion, if not that of the quality.")
     ] = None,
@@ -123,6 +125,8 @@ def train(
       latens update-model final/checkpoint.pt -o mine.safetensors --name mine-1
 
       latens train tuned/ --data photos/ --branch-from latens-base-6 --decay-steps 2000
+
+      latens train eye/ --data photos/ --branch-from latens-base-6 --metric eye --set optimiser=soap
 
       latens train mean-3/ --data photos/ -a mbt2018-mean -q 3 --steps 500000
 

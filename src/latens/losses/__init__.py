@@ -1,5 +1,23 @@
 """Training losses."""
 
+from latens.losses.distortions import (
+    DISTORTIONS,
+    EYE,
+    Mixture,
+    chroma_error,
+    squared_error,
+    ssimulacra2_distance,
+    structural_dissimilarity,
+)
 from latens.losses.rate_distortion import RateDistortionLoss
 
-__all__ = ["RateDistortionLoss"]
+__all__ = [
+    "DISTORTIONS",
+    "EYE",
+    "Mixture",
+    "RateDistortionLoss",
+    "chroma_error",
+    "squared_error",
+    "ssimulacra2_distance",
+    "structural_dissimilarity",
+]

@@ -6,7 +6,7 @@ Everything else may be computed in any precision on any device without endangeri
 """
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -293,6 +293,35 @@ class LatensBase(nn.Module):
     def inverse_gain(self, quality: Tensor) -> Tensor:
         """Factor from units of the quantiser to features: ``(B, M, 1, 1)``."""
         return torch.exp(self._at_quality(self.log_inverse_gain, quality))
+
+    @torch.no_grad()
+    def with_range(self, lambda_min: float, lambda_max: float) -> "LatensBase":
+        """The same networks over another range of lambda: what belongs to a lambda stays with it.
+
+        Beyond the range of today, gains go on as at its end, and everything else stays as it is there: something to
+        train on from, not a finished model.
+
+        Args:
+            lambda_min, lambda_max: as in :class:`LatensBaseConfig`.
+
+        Raises:
+            ModelError: no range.
+        """
+        old = self.config
+        other = LatensBase(replace(old, lambda_min=lambda_min, lambda_max=lambda_max))
+        last = old.knots - 1
+        wanted = torch.linspace(math.log(lambda_min), math.log(lambda_max), old.knots, dtype=torch.float64)
+        span = math.log(old.lambda_max / old.lambda_min)
+        place = (wanted - math.log(old.lambda_min)) / span * last
+        state = self.state_dict()
+        for name in ("log_gain", "log_inverse_gain", "z_offset", "out_scale", "prior.delta"):
+            table = state[name].float()
+            at = place if name in ("log_gain", "log_inverse_gain") else place.clamp(0, last)
+            low = at.floor().clamp(0, last - 1).long().to(table.device)
+            share = (at.to(table.device) - low).to(table.dtype).view(-1, *[1] * (table.dim() - 1))
+            state[name] = table[low] + (table[low + 1] - table[low]) * share
+        other.load_state_dict(state)
+        return other
 
     # -- the parts -----------------------------------------------------------------------------------------
 

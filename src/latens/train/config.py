@@ -11,6 +11,7 @@ from typing import Any
 
 from latens.errors import ModelError, TrainingError
 from latens.io import printable
+from latens.losses import DISTORTIONS, EYE, Mixture
 from latens.models.latens_base import LatensBaseConfig
 from latens.models.video import LatensVideoConfig
 from latens.models.video.google import FLOW_UNITS
@@ -23,7 +24,7 @@ VIDEO_ARCHITECTURE = "latens-video"
 FLOW_ARCHITECTURE = "ssf2020"
 
 _CHOICES = {
-    "metric": ("mse", "ms-ssim"),
+    "metric": ("mse", "ms-ssim", "eye"),
     "optimiser": ("adamw", "soap"),
     "schedule": ("linear", "cosine"),
     "flow_unit": FLOW_UNITS,
@@ -50,7 +51,10 @@ class TrainConfig:
             :data:`latens.registry.MODELS`.
         quality: of the zoo, 1 to 8: sizes of the networks and weight of the distortion; 0 for none.
         sizes: constructor arguments in place of those of ``quality``, such as ``(N, M)``.
-        metric: ``"mse"`` or ``"ms-ssim"``; the default model and those of variable rate know the first only.
+        metric: what the distortion is: ``"mse"``, ``"ms-ssim"``, or ``"eye"``, the mixture that the default model is
+            trained for, :data:`latens.losses.EYE`. Video knows the first, and scale-space flow the second, too.
+        objective: weights of distortions of :data:`latens.losses.DISTORTIONS`, in place of ``metric``'s: ``{"mse":
+            0.25, "ssimulacra2": 0.75}``. The weight of the whole is the lambda of squared error. Pictures only.
         lmbda: weight of the distortion in place of that of ``quality``; 0 for none.
         fixed_rate_steps: architectures of variable rate first train so many steps at their highest rate alone.
         batch, crop: crops per step, of all processes together, and their side in pixels (a multiple of 64).
@@ -68,6 +72,8 @@ class TrainConfig:
         hard_fraction: share of the decay, at its end, with g_a and h_a frozen and rounding in place of noise
             (default models only).
         ema: decay of the averaged weights, those that are evaluated and shipped.
+        quality_power: qualities of a batch are evenly spread over 0 to 1, to this power: below 1, high ones come up
+            more often (default model only).
         min_slope: a model of variable rate that gives less than so many dB for a bit per pixel at its highest
             rate has too narrow a latent, and its run ends at the next validation, but not within the first
             2,000 steps; 0 for never.
@@ -103,6 +109,7 @@ class TrainConfig:
     quality: int = 0
     sizes: tuple[int, ...] = ()
     metric: str = "mse"
+    objective: dict[str, float] = field(default_factory=dict)
     lmbda: float = 0.0
     fixed_rate_steps: int = 0
     batch: int = 8
@@ -121,6 +128,7 @@ class TrainConfig:
     steps: int = 0
     hard_fraction: float = 0.5
     ema: float = 0.9995
+    quality_power: float = 1.0
     min_slope: float = 3.0
     amp: bool = True
     compile: bool = False
@@ -148,7 +156,7 @@ class TrainConfig:
             value = getattr(self, name)
             fits = type(value) is int and smallest <= value < 1 << 32
             self._require(name, fits, f"at least {smallest}, whole")
-        for name in ("learning_rate", "clip", "checkpoint_seconds", "validate_seconds"):
+        for name in ("learning_rate", "clip", "checkpoint_seconds", "validate_seconds", "quality_power"):
             self._require(name, _is_number(getattr(self, name)) and getattr(self, name) > 0, "above 0")
         for name in ("lmbda", "min_slope"):
             self._require(name, _is_number(getattr(self, name)) and getattr(self, name) >= 0, "at least 0")
@@ -176,6 +184,9 @@ class TrainConfig:
             self._require(name, isinstance(getattr(self, name), bool), "true or false")
         for name, choices in _CHOICES.items():
             self._require(name, getattr(self, name) in choices, " or ".join(choices))
+        self._require(
+            "objective", _is_mixture(self.objective), f"weights of {', '.join(DISTORTIONS)}, at least 0"
+        )
         self._require("holdout", not (self.holdout and self.validation), "either this or validation")
 
     def _require(self, name: str, fits: bool, expected: str) -> None:
@@ -196,6 +207,12 @@ class TrainConfig:
         return cls(
             architecture=architecture, batch=16, learning_rate=1e-4, betas=(0.9, 0.999), schedule="cosine"
         )
+
+    @property
+    def mixture(self) -> Mixture | None:
+        """The distortion as a mixture in the unit of squared error; None if ``metric`` is a measure of its own."""
+        weights = self.objective or {"mse": {"mse": 1.0}, "eye": EYE}.get(self.metric)
+        return None if weights is None else Mixture(weights)
 
     @property
     def is_default_model(self) -> bool:
@@ -309,6 +326,17 @@ class TrainConfig:
             except (ValueError, RecursionError):
                 place[last] = text
         return TrainConfig.from_json(json.dumps(values))
+
+
+def _is_mixture(value: object) -> bool:
+    """Whether these are weights of known distortions; none at all are fine."""
+    return (
+        isinstance(value, dict)
+        and all(
+            name in DISTORTIONS and _is_number(weight) and 0 <= weight < 1e6 for name, weight in value.items()
+        )
+        and (not value or any(value.values()))
+    )
 
 
 def _is_number(value: object) -> bool:

@@ -261,15 +261,18 @@ class Trainer:
             self._take_weights(found.state_dict(), path)
             return
         if path.suffix == ".safetensors" and is_default:
-            network = load(path).network
-            if network.config != self.config.model:
+            network = load(path).base
+            if not _same_networks(network.config, self.config.model):
                 raise TrainingError(
                     f"{printable(path)}: weights of another architecture: {network.config}, "
                     f"expected {self.config.model}"
                 )
-            self._take_weights(network.state_dict(), path)
+            self._take_weights(self._in_range(network).state_dict(), path)
             return
         state = read_checkpoint(path) if path.suffix != ".safetensors" else {}
+        if is_default and self._has_other_range(state):
+            self._take_in_range(state, path)
+            return
         if is_default or "model" in state:
             self._take(state, path, branch=True)
             return
@@ -282,6 +285,39 @@ class Trainer:
             self.remarks.append(
                 f"flow counts in {self.config.flow_unit}; published weights want flow_unit=corrected"
             )
+
+    def _has_other_range(self, state: dict[str, Any]) -> bool:
+        """Whether a checkpoint is of the same networks, for another range of lambda."""
+        try:
+            found = LatensBaseConfig.from_dict(state["architecture"])
+        except (LatensError, KeyError, TypeError, AttributeError):
+            return False  # which is told where checkpoints are read
+        return found != self.config.model and _same_networks(found, self.config.model)
+
+    def _take_in_range(self, state: dict[str, Any], path: Path) -> None:
+        """Start from a checkpoint of another range of lambda: its weights, and nothing else."""
+        for key, model in (("model", self.model), ("average", self.average)):
+            network = LatensBase(LatensBaseConfig.from_dict(state["architecture"]))
+            try:
+                network.load_state_dict(state[key])
+                model.load_state_dict(self._in_range(network).state_dict())
+            except (LatensError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+                raise TrainingError(
+                    f"{printable(path)}: not a checkpoint of a training run, or damaged"
+                ) from error
+        self._require_finite_state(path)
+
+    def _in_range(self, network: LatensBase) -> LatensBase:
+        """A network with the range of lambda that is trained."""
+        wanted = self.config.model
+        if network.config == wanted:
+            return network
+        had = network.config
+        before, after = (f"{c.lambda_min:g} to {c.lambda_max:g}" for c in (had, wanted))
+        remark = f"lambda: {before} becomes {after}"
+        if remark not in self.remarks:
+            self.remarks.append(remark)
+        return network.with_range(wanted.lambda_min, wanted.lambda_max)
 
     def _take_weights(self, weights: dict[str, Tensor], path: Path) -> None:
         try:
@@ -629,6 +665,11 @@ class Trainer:
             rows = self.validate()
             self._record({"step": self.step, "validation": rows})
             self._check_slope(rows)
+
+
+def _same_networks(a: LatensBaseConfig, b: LatensBaseConfig) -> bool:
+    """Whether weights of one fit into the other, but for the range of lambda."""
+    return replace(a, lambda_min=b.lambda_min, lambda_max=b.lambda_max) == b
 
 
 def _beginning(clip: Clip) -> npt.NDArray[np.uint8]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, cast
 
@@ -25,7 +25,7 @@ from latens.convert.video import freeze_conditional, freeze_flow
 from latens.entropy_models import EntropyBottleneck
 from latens.errors import ModelError, TrainingError
 from latens.io import Image, VideoFrame, VideoInfo, printable
-from latens.metrics import ms_ssim
+from latens.losses import Mixture, squared_error, structural_dissimilarity
 from latens.models import CompressionModel
 from latens.models.latens_base import LatensBase, LatensBaseConfig
 from latens.models.vbr import ScaleHyperpriorVbr
@@ -45,7 +45,7 @@ _FLOW_GRID = 128
 _FLOW_SIZES = (128, 192)
 _RATES_PER_BATCH = 4
 _QUANTILES_EVERY = 25
-_LEAST_FOR_MS_SSIM = 160
+_LEAST_CROPS = {"ms-ssim": 192, "ssimulacra2": 256}
 
 
 def rate_and_distortion(out: dict[str, Any], x: Tensor) -> tuple[Tensor, Tensor]:
@@ -53,8 +53,7 @@ def rate_and_distortion(out: dict[str, Any], x: Tensor) -> tuple[Tensor, Tensor]
     pixels = x.shape[2] * x.shape[3]
     per_latent = [-torch.log2(p).flatten(1).sum(1) for p in out["likelihoods"].values()]
     bits = torch.stack(per_latent).sum(0)
-    mse = (out["x_hat"] - x).square().flatten(1).mean(1) * 255.0**2
-    return bits / pixels, mse
+    return bits / pixels, squared_error(out["x_hat"], x)
 
 
 def _figures(loss: Tensor, rate: Tensor, mse: Tensor) -> Tensor:
@@ -127,7 +126,9 @@ class DefaultObjective(Objective):
 
     def __init__(self, config: TrainConfig, device: torch.device) -> None:
         super().__init__(LatensBase(config.model).to(device))
-        self._amp = config.amp
+        self._amp, self._power = config.amp, config.quality_power
+        self._distortion = config.mixture or Mixture({"ms-ssim": 1.0})
+        _check_crop(config, self._distortion.weights)
         if config.compile:
             for part in (self.model.g_a, self.model.g_s, self.model.g_s_out):
                 part.compile()
@@ -148,11 +149,13 @@ class DefaultObjective(Objective):
             part.requires_grad_(not hard)
 
     def forward(self, x: Tensor, quality: Tensor, step: int, hard: bool) -> Tensor:
+        quality = quality**self._power
         out = self.model(x, quality, noise=not hard, autocast=self._amp)
         rate, mse = rate_and_distortion(out, x)
         lmbda = self.model.lmbda(quality)
+        distortion = self._distortion(out["x_hat"], x, lmbda)
         # Dividing by sqrt(lambda) makes a given relative saving of rate count alike at all qualities.
-        return _figures((rate + lmbda * mse) / lmbda.sqrt(), rate, mse)
+        return _figures((rate + lmbda * distortion) / lmbda.sqrt(), rate, mse)
 
     def files(self, model: nn.Module) -> Iterator[tuple[float, Callable[[Pixels], tuple[int, Pixels]]]]:
         network = cast(LatensBase, copy.deepcopy(model).cpu().eval())
@@ -237,14 +240,13 @@ class ZooObjective(Objective):
     def __init__(self, config: TrainConfig, device: torch.device) -> None:
         model = _zoo_model(config)
         super().__init__(_placed(model, device))
-        self._metric, self._lmbda = config.metric, _lmbda(config)
-        if config.metric == "ms-ssim" and self.variable_rate:
-            raise TrainingError(f"{config.architecture}: models of variable rate are trained for mse only")
-        if config.metric == "ms-ssim" and config.crop <= _LEAST_FOR_MS_SSIM:
+        self._distortion, self._lmbda = config.mixture, _lmbda(config)
+        if self._distortion is None and self.variable_rate:
             raise TrainingError(
-                f"ms-ssim needs crops of more than {_LEAST_FOR_MS_SSIM} pixels, got {config.crop}; "
-                "crop=192 is the smallest"
+                f"{config.architecture}: the field has no lambdas for ms-ssim at variable rate; with "
+                "'objective={\"ms-ssim\":1}' they are those of squared error"
             )
+        _check_crop(config, self._distortion.weights if self._distortion else {"ms-ssim": 1.0})
         self._bottlenecks = [m for m in self.model.modules() if isinstance(m, EntropyBottleneck)]
         for bottleneck in self._bottlenecks:
             bottleneck.quantiles.requires_grad_(False)
@@ -272,8 +274,13 @@ class ZooObjective(Objective):
     def _loss(self, out: dict[str, Any], x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Loss, bits per pixel and mean squared error, each per sample."""
         rate, mse = rate_and_distortion(out, x)
-        distortion = mse if self._metric == "mse" else 1 - ms_ssim(out["x_hat"].contiguous(), x.contiguous())
-        return rate + self._lmbda * distortion, rate, mse
+        return rate + self._lmbda * self._distorted(out["x_hat"], x, self._lmbda), rate, mse
+
+    def _distorted(self, x_hat: Tensor, x: Tensor, lmbda: float) -> Tensor:
+        """The distortion per sample, as ``lmbda`` weighs it."""
+        if self._distortion is None:
+            return structural_dissimilarity(x_hat, x)
+        return self._distortion(x_hat, x, torch.full((len(x),), lmbda, device=x.device))
 
     def files(self, model: nn.Module) -> Iterator[tuple[float, Callable[[Pixels], tuple[int, Pixels]]]]:
         coder = _with_tables(model)
@@ -294,16 +301,20 @@ class VbrObjective(ZooObjective):
     def forward(self, x: Tensor, quality: Tensor, step: int, hard: bool) -> Tensor:
         weights = self.model.lmbda
         if step < self._fixed_rate_steps:
-            rate, mse = rate_and_distortion(self.model(x, stage=1), x)
-            return _figures((rate + weights[-1] * mse) / math.sqrt(weights[-1]), rate, mse)
+            out = self.model(x, stage=1)
+            rate, mse = rate_and_distortion(out, x)
+            distortion = self._distorted(out["x_hat"], x, weights[-1])
+            return _figures((rate + weights[-1] * distortion) / math.sqrt(weights[-1]), rate, mse)
         losses, rates, distortions = [], [], []
         groups = min(_RATES_PER_BATCH, len(x))
         for part, levels in zip(x.tensor_split(groups), quality.tensor_split(groups), strict=True):
             # Drawn from those of the group, so that all levels come up alike.
             drawn = levels[int(torch.randint(len(levels), ()))]
             level = min(int(drawn * len(weights)), len(weights) - 1)
-            rate, mse = rate_and_distortion(self.model(part, stage=2, s=level), part)
-            losses.append((rate + weights[level] * mse) / math.sqrt(weights[level]))
+            out = self.model(part, stage=2, s=level)
+            rate, mse = rate_and_distortion(out, part)
+            distortion = self._distorted(out["x_hat"], part, weights[level])
+            losses.append((rate + weights[level] * distortion) / math.sqrt(weights[level]))
             rates.append(rate)
             distortions.append(mse)
         return _figures(torch.cat(losses), torch.cat(rates), torch.cat(distortions))
@@ -362,17 +373,24 @@ def make_objective(config: TrainConfig, device: torch.device) -> Objective:
         ModelError: an unknown architecture, or sizes that it does not take.
     """
     if config.is_default_model:
-        if config.metric != "mse":
-            raise TrainingError(f"{DEFAULT_ARCHITECTURE}: is trained for mse only, not {config.metric}")
         return DefaultObjective(config, device)
     if config.architecture == FLOW_ARCHITECTURE:
         return FlowObjective(config, device)
     if config.is_video:
-        if config.metric != "mse":
-            raise TrainingError(f"{VIDEO_ARCHITECTURE}: is trained for mse only, not {config.metric}")
+        if config.metric != "mse" or config.objective:
+            raise TrainingError(f"{VIDEO_ARCHITECTURE}: is trained for mse only")
         return VideoObjective(config, device)
     variable = issubclass(_model_class(config.architecture), ScaleHyperpriorVbr)
     return VbrObjective(config, device) if variable else ZooObjective(config, device)
+
+
+def _check_crop(config: TrainConfig, distortions: Iterable[str]) -> None:
+    """Refuse crops that a distortion is not defined for."""
+    for name in distortions:
+        least = _LEAST_CROPS.get(name, 0)
+        sides = [side for side in (config.crop, config.large_crop) if side]
+        if min(sides) < least:
+            raise TrainingError(f"{name} needs crops of {least} pixels or more, got {min(sides)}")
 
 
 def architecture_of(config: TrainConfig) -> dict[str, Any]:
@@ -471,7 +489,8 @@ def _lmbda(config: TrainConfig) -> float:
             f"{FLOW_ARCHITECTURE}: its qualities have no agreed lambda; give lmbda, such as 0.01"
         )
     # Not all architectures were published with weights; the table is the same for those that were.
-    table = zoo.entry("bmshj2018-hyperprior").lmbda[config.metric]
+    measure = "ms-ssim" if config.mixture is None else "mse"
+    table = zoo.entry("bmshj2018-hyperprior").lmbda[measure]
     if config.quality:
         return table[config.quality - 1]
     if issubclass(_model_class(config.architecture), ScaleHyperpriorVbr):
