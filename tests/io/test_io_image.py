@@ -503,7 +503,7 @@ EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpa
         (b"%PDF-1.7\n", "PDF: this kind is not supported; convert it"),
         (saved(P.fromarray(COLOUR), "TGA"), "not an image"),
         (PHOTO[: len(PHOTO) // 2], "truncated"),
-        (PHOTO[:10], "not an image, or damaged"),
+        (PHOTO[:10], "Truncated"),
         (saved(P.fromarray(COLOUR), "PNG")[:-40], "truncated"),
         (b"GIF89a" + bytes(7), "0 x 0|damaged|not an image|cannot"),
     ],

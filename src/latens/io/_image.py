@@ -128,7 +128,7 @@ def _seen(image: PilImage.Image) -> Facts:
         warnings.warn(
             f"orientation {orientation} of the Pillow image is not applied: it is coded as it is; "
             "PIL.ImageOps.exif_transpose turns it, and so does latens.io.read_image",
-            stacklevel=4,
+            stacklevel=5,
         )
     facts.orientation, facts.xmp_may_turn = 1, False
     return facts
@@ -284,7 +284,6 @@ _BEGINNINGS = (
     ("JPEG XL", b"\xff\x0a"),
     ("JPEG XL", b"\0\0\0\x0cJXL \r\n\x87\n"),
     ("JPEG XR", b"II\xbc"),
-    ("JPEG-LS", b"\xff\xd8\xff\xf7"),
     ("Photoshop document", b"8BPS"),
     ("OpenEXR", b"v/1\x01"),
     ("Radiance HDR", b"#?RADIANCE"),
@@ -354,13 +353,12 @@ def _read_jpeg(file: BinaryIO, frame: int | None, max_pixels: int) -> Image:
             image.load()
             return image
 
-    try:
-        image = decoded(data)
-    except OSError:
+    if found.frame and found.end is None:
         if not _jpeg.complete_but_for_its_end(data, found, lambda data: np.asarray(decoded(data))):
-            raise
+            raise ImageError("image file is truncated")
         facts.notes.append("only the end marker of the JPEG file is missing")
-        image = decoded(data + _jpeg.END)
+        data += _jpeg.END
+    image = decoded(data)
     return _convert(image, facts)
 
 

@@ -17,8 +17,9 @@ END = b"\xff\xd9"
 # A marker among entropy-coded data: neither a stuffed byte nor a restart.
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_FRAMES = frozenset([*range(0xC0, 0xD0), 0xF7]) - {0xC4, 0xC8, 0xCC}
 _LOSSLESS = (0xC3, 0xC7, 0xCB, 0xCF)
+_JPEG_LS = 0xF7
 _MAX_SEGMENTS = 20_000
 
 
@@ -132,6 +133,8 @@ def _behind(rest: bytes, facts: Facts) -> None:
 
 def check(found: Marks) -> None:
     """ImageError that names a kind of JPEG that is not read."""
+    if found.frame == _JPEG_LS:
+        raise ImageError("JPEG-LS: this kind is not supported; convert it to PNG or TIFF")
     if found.frame in _LOSSLESS:
         raise ImageError(
             f"lossless JPEG of {found.precision} bits per sample (from a camera or a scanner): this kind is not "
