@@ -152,7 +152,7 @@ def test_a_server_that_does_not_say_the_length(server):
 
 def test_the_wrong_file(server, cache):
     server.data = DATA[:-1] + b"?"
-    with pytest.raises(DownloadError, match=f"its name says {SHA256[:8]}"):
+    with pytest.raises(DownloadError, match=f"expected was {SHA256[:8]}"):
         fetch(server.url)
     assert left(cache) == []
 

@@ -34,7 +34,9 @@ from latens.cli.options import (
     Recursive,
     SkipExisting,
     Threads,
+    WeightsDir,
 )
+from latens.cli.weights import announce
 from latens.errors import FormatError, ImageError, LatensError, ModelError, OutputError, TargetError
 from latens.io import printable
 
@@ -280,6 +282,7 @@ def decode(
         str | None,
         typer.Option("--model", "-m", help="Weights file, if the file's model is not a released one."),
     ] = None,
+    weights_dir: WeightsDir = None,
     salvage: Annotated[
         bool, typer.Option("--salvage", help="Write what can be had of damaged files; exit code 3.")
     ] = False,
@@ -337,10 +340,11 @@ def decode(
 
         name = model or header.model
         with lock:
-            if name not in codecs:
-                codecs[name] = (
-                    ImageCodec(model, fast=fast) if model else ImageCodec.for_file(header, fast=fast)
-                )
+            if name not in codecs and model:
+                codecs[name] = ImageCodec(model, fast=fast)
+            elif name not in codecs:
+                announce(name, weights_dir, quiet or as_json)
+                codecs[name] = ImageCodec.for_file(header, weights_dir=weights_dir, fast=fast)
             return codecs[name]
 
     def work(job: files.Job) -> batch.Done:
@@ -483,7 +487,11 @@ def models(
 
     if as_json:
         released = (*cards(), *cards("video"))
-        rows = [asdict(row) for row in listing()] if published else [asdict(card) for card in released]
+        rows = (
+            [asdict(row) for row in listing()]
+            if published
+            else [asdict(card) | {"url": card.url} for card in released]
+        )
         files.show(json.dumps(rows, indent=1))
         return
     if published:
@@ -503,6 +511,7 @@ def models(
             ("papers", "; ".join(card.papers)),
             ("licence", card.licence),
             ("SHA-256", card.sha256),
+            ("address", card.url + (" (in this package)" if card.path.is_file() else "")),
         ):
             lines.append(f"  {label:<14} {text}")
     files.show("\n".join(lines))

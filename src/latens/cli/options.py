@@ -4,7 +4,18 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["Force", "Jobs", "Json", "Lines", "OtherWeights", "Quiet", "Recursive", "SkipExisting", "Threads"]
+__all__ = [
+    "Force",
+    "Jobs",
+    "Json",
+    "Lines",
+    "OtherWeights",
+    "Quiet",
+    "Recursive",
+    "SkipExisting",
+    "Threads",
+    "WeightsDir",
+]
 
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace existing files.")]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable.")]
@@ -14,6 +25,10 @@ OtherWeights = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; all cores by default.")]
+WeightsDir = Annotated[
+    str | None,
+    typer.Option("--weights-dir", help="Folder with sets of weights that are not in the package."),
+]
 Recursive = Annotated[
     bool, typer.Option("--recursive", "-r", help="Take all files of folders; the output keeps their tree.")
 ]

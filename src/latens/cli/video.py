@@ -16,7 +16,8 @@ import typer
 from latens import format as ltn
 from latens.cli import files
 from latens.cli.messages import on_terminal, say
-from latens.cli.options import Force, Json, OtherWeights, Quiet, Threads
+from latens.cli.options import Force, Json, OtherWeights, Quiet, Threads, WeightsDir
+from latens.cli.weights import announce
 from latens.errors import FormatError, ImageError, ModelError, OutputError, VideoError
 from latens.io import TemporaryOutput, check_output, printable
 
@@ -145,6 +146,7 @@ def decode(
         typer.Option("--output", "-o", help=".y4m, .mkv, .mp4, .mov, .yuv, a folder/ of PNGs, or '-' (y4m)."),
     ] = None,
     model: Model = None,
+    weights_dir: WeightsDir = None,
     quality: Quality = None,
     start: Annotated[
         float | None, typer.Option("--start", min=0, help="From the key frame at or before this second.")
@@ -180,7 +182,7 @@ def decode(
     with _source(file) as stream, files.named(file):
         wait = None if follow is None else _patience(follow)
         reader = ltn.VideoReader(stream, limits, on_error="conceal" if salvage else "raise", wait=wait)
-        codec = _codec(model, quality, flow_unit, fast, threads, reader.header.model)
+        codec = _codec(model, quality, flow_unit, fast, threads, reader.header.model, weights_dir, quiet)
         if start is not None:
             if not stream.seekable():
                 raise FormatError("--start needs a file that can be seeked in, not a pipe")
@@ -446,20 +448,14 @@ def _codec(
     fast: bool,
     threads: int | None,
     needed: str | None = None,
+    weights_dir: str | None = None,
+    quiet: bool = False,
 ) -> VideoCodec:
     """The codec for what was asked for; ``needed`` is the model that a file names."""
-    from latens.zoo import DEFAULT_VIDEO_MODEL, cards
+    from latens.zoo import DEFAULT_VIDEO_MODEL
 
     if model is None and needed is not None and needed.startswith("ssf2020-"):
         model = needed[: len("ssf2020-1")] if needed[8:9].isdigit() else needed
-    if model is None:
-        released = {card.id for card in cards("video")}
-        model = DEFAULT_VIDEO_MODEL if needed is None else needed
-        if model not in released:
-            raise ModelError(
-                f"the file names {printable(model)}, which is not part of this release "
-                f"({', '.join(sorted(released))}); give the weights that it was made with (--model), or update Latens"
-            )
     if model == "ssf2020":
         if quality is None or quality not in range(1, 10):
             raise ModelError("ssf2020 needs a quality: -q 1 (smallest) to -q 9 (best)")
@@ -472,9 +468,14 @@ def _codec(
         torch.set_num_threads(threads)
         set_threads(threads)
     from latens.codec.video import VideoCodec
-    from latens.zoo.video_weights import load_video
+    from latens.zoo.video_weights import load_released_video, load_video
 
-    codec = VideoCodec(load_video(model, flow_unit=flow_unit), fast=fast)
+    if model is None and needed is not None:
+        announce(needed, weights_dir, quiet)
+        loaded = load_released_video(needed, weights_dir)
+    else:
+        loaded = load_video(model or DEFAULT_VIDEO_MODEL, flow_unit=flow_unit)
+    codec = VideoCodec(loaded, fast=fast)
     if quality is not None and not codec.qualities:
         raise ModelError(
             "these weights have one quality; -q chooses among those of --model ssf2020, or is left out"

@@ -58,13 +58,23 @@ class ImageCodec:
         self._model = FileModel(self.model, fast)
 
     @classmethod
-    def for_file(cls, header: ltn.Header, *, fast: bool = False) -> ImageCodec:
+    def for_file(
+        cls, header: ltn.Header, *, weights_dir: str | os.PathLike[str] | None = None, fast: bool = False
+    ) -> ImageCodec:
         """The codec for the released model that a file names.
 
+        Args:
+            header: of the file.
+            weights_dir: folder with weights that are not in the package; see :func:`latens.zoo.obtain.obtain`.
+            fast: as for the class.
+
         Raises:
-            UnknownModelError: this release does not have the model.
+            UnknownModelError, UnavailableError: neither this release nor the folder has the model.
+            DownloadError: its weights cannot be fetched.
         """
-        return cls(load_released(header.model), fast=fast)
+        return cls(
+            load_released(header.model, None if weights_dir is None else os.fspath(weights_dir)), fast=fast
+        )
 
     # -- encoding ------------------------------------------------------------------------------------------
 

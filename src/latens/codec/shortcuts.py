@@ -89,6 +89,7 @@ def decode(
     data: Data,
     *,
     model: str | os.PathLike[str] | None = None,
+    weights_dir: str | os.PathLike[str] | None = None,
     max_pixels: int | None = None,
     other_weights: bool = False,
     fast: bool = False,
@@ -101,6 +102,7 @@ def decode(
     Args:
         data: the bytes of the file.
         model: path of a weights file, if the file's model is not a released one.
+        weights_dir: folder with weights that are not in the package, in place of ``LATENS_WEIGHTS_DIR``.
         max_pixels: limit on width times height; 2^28 by default.
         other_weights: accept other weights for the pixels than the file was made with.
         fast: run g_s in bfloat16.
@@ -109,14 +111,17 @@ def decode(
         ShapeError: something else than bytes.
         FormatError: the data are damaged or not a ``.ltn`` file.
         LimitError: the image is larger than the limit.
-        WrongWeightsError, UnknownModelError, ModelError: the model that the file needs is not at hand.
+        WrongWeightsError, UnknownModelError, ModelError, DownloadError: the model that the file needs is not at hand.
     """
     if not isinstance(data, Data):
         raise ShapeError(
             f"expected the bytes of a .ltn file, got {type(data).__name__}; latens.open(name) reads a file"
         )
     container = ltn.read(data, _limits(max_pixels))
-    codec = ImageCodec(model, fast=fast) if model else ImageCodec.for_file(container.header, fast=fast)
+    if model:
+        codec = ImageCodec(model, fast=fast)
+    else:
+        codec = ImageCodec.for_file(container.header, weights_dir=weights_dir, fast=fast)
     return to_pil(codec.decode(container, other_weights=other_weights)[0])
 
 
@@ -124,6 +129,7 @@ def open(
     path: str | os.PathLike[str],
     *,
     model: str | os.PathLike[str] | None = None,
+    weights_dir: str | os.PathLike[str] | None = None,
     max_pixels: int | None = None,
     other_weights: bool = False,
     fast: bool = False,
@@ -142,7 +148,14 @@ def open(
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise FormatError(f"cannot be read ({printable(reason)})") from error
-        return decode(data, model=model, max_pixels=max_pixels, other_weights=other_weights, fast=fast)
+        return decode(
+            data,
+            model=model,
+            weights_dir=weights_dir,
+            max_pixels=max_pixels,
+            other_weights=other_weights,
+            fast=fast,
+        )
     except LatensError as error:
         raise type(error)(f"{printable(path)}: {error}") from error
 

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from latens.errors import UnknownModelError
+from latens.errors import ModelError, UnavailableError, UnknownModelError
+from latens.io import printable
 
-__all__ = ["DEFAULT_MODEL", "DEFAULT_VIDEO_MODEL", "ModelCard", "card", "cards", "register_card"]
+__all__ = [
+    "DEFAULT_MODEL",
+    "DEFAULT_VIDEO_MODEL",
+    "WEIGHTS_URL",
+    "ModelCard",
+    "card",
+    "cards",
+    "register_card",
+    "unreleased",
+]
 
 DEFAULT_MODEL = "latens-base-6"
 DEFAULT_VIDEO_MODEL = "latens-video-5"
+
+WEIGHTS_URL = "https://github.com/latens/latens/releases/download/weights"
+"""Where every release puts its weights, for ever; tools/check_weights.py must find them there before it goes out."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +36,7 @@ class ModelCard:
     Attributes:
         id: the name that files carry.
         summary: one sentence.
-        file: weights inside the package.
+        file: weights inside the package, if this release has them there.
         sha256: of that file.
         licence: of the weights (SPDX).
         papers: what the architecture builds on.
@@ -52,8 +66,14 @@ class ModelCard:
         """Where the weights are."""
         return Path(str(resources.files("latens.zoo").joinpath("data", self.file)))
 
+    @property
+    def url(self) -> str:
+        """Where the weights can be had when they are not in the package. Its name ends in digits of their hash."""
+        return f"{WEIGHTS_URL}/{self.id}-{self.sha256[:8]}.safetensors"
+
 
 _CARDS: dict[str, ModelCard] = {}
+_UNRELEASED: dict[str, str] = {}
 
 
 def register_card(make: Callable[[], ModelCard]) -> Callable[[], ModelCard]:
@@ -69,6 +89,11 @@ def register_card(make: Callable[[], ModelCard]) -> Callable[[], ModelCard]:
     return make
 
 
+def unreleased(sets: Mapping[str, str]) -> None:
+    """Name sets of weights from before the first release, by their SHA-256: they are known, but nobody keeps them."""
+    _UNRELEASED.update(sets)
+
+
 def cards(media: str = "image") -> tuple[ModelCard, ...]:
     """All cards of models of images, or of ``"video"``, sorted by identifier."""
     return tuple(_CARDS[key] for key in sorted(_CARDS) if _CARDS[key].media == media)
@@ -79,12 +104,35 @@ def card(model: str) -> ModelCard:
 
     Raises:
         UnknownModelError: no such model in this release.
+        UnavailableError: a set of weights from before the first release.
     """
-    try:
-        return _CARDS[model]
-    except KeyError:
-        known = ", ".join(sorted(_CARDS))
-        raise UnknownModelError(
-            f"unknown model {model!r}; this release knows {known}. A newer release may know more; "
-            "for weights of your own, give the path of the file (--model)"
-        ) from None
+    if model not in _CARDS:
+        raise _unknown(model)
+    return _CARDS[model]
+
+
+def digest(model: str) -> str | None:
+    """The SHA-256 of a set of weights, 64 hex digits, if it is known."""
+    return _CARDS[model].sha256 if model in _CARDS else _UNRELEASED.get(model)
+
+
+_SET = re.compile(r"(latens-[a-z]+-)([1-9][0-9]{0,5})")
+_FOLDER = "--weights-dir (or LATENS_WEIGHTS_DIR) takes a folder that has"
+
+
+def _unknown(model: str) -> ModelError:
+    """Why there is no card, and what to do about it."""
+    shown = printable(model)[:80]
+    if model in _UNRELEASED:
+        return UnavailableError(
+            f"{shown} is a set of weights from before the first release, which nobody keeps: use the version of Latens "
+            f"that made the file; {_FOLDER} {model}.safetensors (SHA-256 {_UNRELEASED[model]})"
+        )
+    known = f"unknown model {shown!r}; this release knows {', '.join(sorted(_CARDS))}"
+    if (found := _SET.fullmatch(model)) is not None:
+        numbers = [int(other[2]) for key in _CARDS if (other := _SET.fullmatch(key)) and other[1] == found[1]]
+        if numbers and int(found[2]) > max(numbers):
+            return UnknownModelError(f"{known}. It is newer than this release: update Latens")
+    return UnknownModelError(
+        f"{known}. If these are weights of your own, give the file with --model; {_FOLDER} {shown}.safetensors"
+    )

@@ -62,7 +62,7 @@ def cache_folder() -> Path:
     return Path(base) / "latens"
 
 
-def fetch(url: str, *, progress: bool = True, max_bytes: int = MAX_BYTES) -> Path:
+def fetch(url: str, *, sha256: str | None = None, progress: bool = True, max_bytes: int = MAX_BYTES) -> Path:
     """The file at ``url``: from the cache, or downloaded.
 
     A file that was put into the cache by hand is fine, too.
@@ -70,6 +70,7 @@ def fetch(url: str, *, progress: bool = True, max_bytes: int = MAX_BYTES) -> Pat
     Args:
         url: HTTPS (HTTP from this machine only). The name ends in ``-`` and at least eight hex digits of the
             file's SHA-256, before its suffixes.
+        sha256: all 64 of them, if they are known.
         progress: show a progress bar on standard error, if that is a terminal.
         max_bytes: refuse a larger file.
 
@@ -84,6 +85,7 @@ def fetch(url: str, *, progress: bool = True, max_bytes: int = MAX_BYTES) -> Pat
         raise DownloadError(
             f"{printable(url)}: the name does not end in the digits of a hash, so that nothing could be checked"
         )
+    digits = found[1] if sha256 is None else sha256
     folder = cache_folder() / "models"
     target = folder / name
     try:
@@ -92,8 +94,8 @@ def fetch(url: str, *, progress: bool = True, max_bytes: int = MAX_BYTES) -> Pat
             with _lock(folder / f"{name}.lock"):
                 # Another process may have been faster.
                 if not target.is_file():
-                    _download(url, target, found[1], progress, max_bytes)
-        _check_hash(target, target, found[1])
+                    _download(url, target, digits, progress, max_bytes)
+        _check_hash(target, target, digits)
     except LatensError:
         raise
     except OSError as error:
@@ -125,8 +127,8 @@ def _check_hash(path: Path, target: Path, digits: str) -> None:
         raise DownloadError(f"{printable(note)}: damaged; delete it and {printable(target)}") from error
     if not found.startswith(digits):
         raise DownloadError(
-            f"{printable(target)}: its SHA-256 begins with {found[: len(digits)]}, but its name says {digits}; it "
-            "is damaged or not the published file, delete it"
+            f"{printable(target)}: its SHA-256 begins with {found[: len(digits)]}, expected was {digits}; it is "
+            "damaged or not the published file, delete it"
         )
     if found != noted:
         raise DownloadError(

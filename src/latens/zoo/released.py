@@ -1,6 +1,21 @@
 """The models of this release."""
 
-from latens.zoo.cards import ModelCard, register_card
+from latens.zoo.cards import ModelCard, register_card, unreleased
+
+# A card stays when its weights leave the package: from then on they are fetched. These were never part of a release.
+unreleased(
+    {
+        "latens-base-1": "bdf01f52bbdc60a20e4b4b252c6f299c90150be0d31bdcc7fb18f71d1a7b3c24",
+        "latens-base-2": "53cedadf77eeceb3f2a9d82195d00cea8f7f507cb11d69a8846c9c765f7ce774",
+        "latens-base-3": "e0df03d4596c3bad6e2ccd65b9ff1c90c34572fec374548388676bd23680209f",
+        "latens-base-4": "1875ad8606a9addac84d4a644c437d524f2ea0e1d4aeca63d807ed0dd323f9a1",
+        "latens-base-5": "5c634420a7531ceffd329231c66377acd30e948e339cac3f034317111c25f033",
+        "latens-video-1": "437d2833af52924ec9f6b9997dd8f5ee40e710c42a1224c1f47d229220b03f3b",
+        "latens-video-2": "a74394f7da8914ed29efa0d085c46864228b5101acb3abb25e63dc20217c1aa1",
+        "latens-video-3": "c32fe774cc8ebb1437692d4e93e5e483730301d3b2ed38e0960b24d364ba2bf2",
+        "latens-video-4": "49fc3e28816e03b030cdf1f9322ba8ddd4d109161c44abe9f0654b1f6bc50f3c",
+    }
+)
 
 
 @register_card

@@ -18,7 +18,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from latens.convert.video import freeze_conditional, freeze_flow
-from latens.errors import ModelError, TableError, UnknownModelError
+from latens.errors import ModelError, TableError, UnknownModelError, WrongWeightsError
 from latens.io import atomic_write, check_output, printable
 from latens.models.video import LatensVideo, LatensVideoConfig
 from latens.models.video.google import FLOW_UNITS, ScaleSpaceFlow
@@ -31,7 +31,7 @@ from latens.zoo.weights import LoadedModel, canonical, integers, load_released, 
 from latens.zoo.weights import frozen as frozen_image
 from latens.zoo.weights import parse as parse_image
 
-__all__ = ["LoadedVideoModel", "load_video", "save_video"]
+__all__ = ["LoadedVideoModel", "load_released_video", "load_video", "save_video"]
 
 _FORMAT = "latens-weights-1"
 _ARCHITECTURE = "ScaleSpaceFlow"
@@ -39,6 +39,7 @@ _CONDITIONAL = "latens-video"
 _MAX_BYTES = 1 << 30
 _SUFFIX = ".safetensors"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_SET = re.compile(r"latens-video-\d+")
 _PUBLISHED = re.compile(r"ssf2020-([1-9])")
 _MAX_LEVELS = 8  # frames are multiples of 128
 
@@ -164,10 +165,12 @@ def load_video(model: str | os.PathLike[str], *, flow_unit: str | None = None) -
         ModelError: the file is damaged, of another architecture, or a checkpoint without tables.
     """
     name = os.fspath(model)
-    if not isinstance(model, os.PathLike) and name in {known.id for known in cards("video")}:
+    if not isinstance(model, os.PathLike) and (
+        _SET.fullmatch(name) or name in {known.id for known in cards("video")}
+    ):
         if flow_unit is not None:
             raise ModelError(f"{name} has no flow; leave flow_unit out")
-        return _load_released(name)
+        return load_released_video(name)
     if not isinstance(model, os.PathLike) and (match := _PUBLISHED.fullmatch(name)):
         from latens.zoo.download import fetch
 
@@ -186,8 +189,22 @@ def load_video(model: str | os.PathLike[str], *, flow_unit: str | None = None) -
 
 
 @lru_cache(maxsize=2)
-def _load_released(name: str) -> LoadedVideoModel:
-    return _parse(released_bytes(name, "video"), name)
+def load_released_video(model: str, weights_dir: str | None = None) -> LoadedVideoModel:
+    """Load a released video model by its identifier, which is never taken for a path: it may come from a file.
+
+    Args:
+        model: the identifier.
+        weights_dir: folder with weights that are not in the package; see :func:`latens.zoo.obtain.obtain`.
+
+    Raises:
+        UnknownModelError, UnavailableError: neither this release nor the folder has the model.
+        WrongWeightsError: its file is not the one that was released.
+        DownloadError: it cannot be fetched.
+    """
+    loaded = _parse(released_bytes(model, "video", weights_dir), model, weights_dir)
+    if loaded.id != model:
+        raise WrongWeightsError(f"the weights of {model} call themselves {loaded.id}")
+    return loaded
 
 
 @lru_cache(maxsize=2)
@@ -235,7 +252,7 @@ def _metadata(data: bytes) -> dict[str, str]:
     return found if isinstance(found, dict) else {}
 
 
-def _parse(data: bytes, shown: str) -> LoadedVideoModel:
+def _parse(data: bytes, shown: str, weights_dir: str | None = None) -> LoadedVideoModel:
     try:
         tensors = load_tensors(data)
     except (SafetensorError, ValueError, KeyError) as error:
@@ -243,7 +260,7 @@ def _parse(data: bytes, shown: str) -> LoadedVideoModel:
     metadata = _metadata(data)
     name = metadata.get("name", "")
     if metadata.get("architecture") == _CONDITIONAL and _NAME.fullmatch(str(name)):
-        return _parse_conditional(data, tensors, metadata, shown)
+        return _parse_conditional(data, tensors, metadata, shown, weights_dir)
     if metadata.get("architecture") != _ARCHITECTURE or not _NAME.fullmatch(str(name)):
         raise ModelError(
             f"{shown}: of architecture {printable(str(metadata.get('architecture')))[:80]}; expected {_ARCHITECTURE} "
@@ -280,11 +297,15 @@ def _split(tensors: dict[str, Tensor], shown: str) -> tuple[dict[str, Tensor], d
 
 
 def _parse_conditional(
-    data: bytes, tensors: dict[str, Tensor], metadata: dict[str, str], shown: str
+    data: bytes,
+    tensors: dict[str, Tensor],
+    metadata: dict[str, str],
+    shown: str,
+    weights_dir: str | None,
 ) -> LoadedVideoModel:
     embedded = tensors.pop("image", None)
     if embedded is None:
-        image = load_released(str(metadata.get("image")))
+        image = load_released(str(metadata.get("image")), weights_dir)
         if image.weights_id != metadata.get("image_sha256"):
             raise ModelError(f"{shown}: made for other weights of {image.id} than those of this release")
     elif embedded.dtype != torch.uint8:

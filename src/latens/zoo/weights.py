@@ -26,7 +26,8 @@ from latens.models import CompressionModel
 from latens.models.latens_base import LatensBase, LatensBaseConfig
 from latens.runtime import ExactEntropy
 from latens.zoo.architectures import entries, functions
-from latens.zoo.cards import DEFAULT_MODEL, card, cards
+from latens.zoo.cards import DEFAULT_MODEL, cards
+from latens.zoo.obtain import obtain
 
 __all__ = [
     "LoadedModel",
@@ -204,30 +205,27 @@ def load(model: str | os.PathLike[str] = DEFAULT_MODEL) -> LoadedModel:
 
 
 @lru_cache(maxsize=4)
-def load_released(model: str) -> LoadedModel:
+def load_released(model: str, weights_dir: str | None = None) -> LoadedModel:
     """Load a released model by its identifier, which is never taken for a path: it may come from a file.
 
+    Args:
+        model: the identifier.
+        weights_dir: folder with weights that are not in the package; see :func:`latens.zoo.obtain.obtain`.
+
     Raises:
-        UnknownModelError: this release does not have the model.
+        UnknownModelError, UnavailableError: neither this release nor the folder has the model.
         WrongWeightsError: its file is not the one that was released.
+        DownloadError: it cannot be fetched.
     """
-    loaded = parse(released_bytes(model, "image"), model)
+    loaded = parse(released_bytes(model, "image", weights_dir), model)
     if loaded.id != model:
         raise WrongWeightsError(f"the weights of {model} call themselves {loaded.id}; install Latens again")
     return loaded
 
 
-def released_bytes(model: str, media: str) -> bytes:
-    """The weights file of a released model, checked."""
-    released = card(model)
-    if released.media != media:
-        raise UnknownModelError(f"{model} is a model of {released.media}, not of {media}")
-    data = _read(released.path)
-    if hashlib.sha256(data).hexdigest() != released.sha256:
-        raise WrongWeightsError(
-            f"the weights of {model} are not those that were released; install Latens again"
-        )
-    return data
+def released_bytes(model: str, media: str, weights_dir: str | None = None) -> bytes:
+    """The weights file of a released model, checked; see :func:`latens.zoo.obtain.obtain`."""
+    return obtain(model, media, weights_dir)
 
 
 def _published(name: str) -> tuple[str, int | None, str] | None:
