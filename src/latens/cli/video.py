@@ -24,7 +24,7 @@ from latens.io import TemporaryOutput, check_output, printable
 if TYPE_CHECKING:
     from latens.codec.video import VideoCodec
     from latens.evaluate.video import VideoResult
-    from latens.io import RawVideo
+    from latens.io import RawVideo, VideoSink, VideoSource
 
 app = typer.Typer(
     name="video",
@@ -116,8 +116,6 @@ def encode(
     from latens.io import VideoSource
 
     with files.named(clip), VideoSource(clip, layout) as source:
-        for note in source.info.notes:
-            say(f"{files.shown(clip)}: {note}", quiet)
         given = source.frames() if frames is None else _first(source.frames(), frames)
         total = frames if frames is not None else source.info.frames
         with _written(target, clip, force) as file, _Progress("Encoding", total, quiet) as progress:
@@ -129,6 +127,7 @@ def encode(
                 if target == files.STANDARD:
                     file.flush()
                 progress.advance()
+    _say_notes(files.shown(clip), source, quiet)
     size = counted.bytes
     bpp = 8 * size / (count * source.info.width * source.info.height)
     say(
@@ -227,8 +226,7 @@ def _decode_to(
                 sink.add(found.frame, found.rgb8)
                 count += 1
                 progress.advance()
-        for note in sink.notes:
-            say(f"{_shown(target)}: {note}", quiet)
+        _say_notes(_shown(target), sink, quiet)
     return count, progress.rate
 
 
@@ -431,6 +429,14 @@ def freeze(
 
 def _shown(target: str) -> str:
     return "standard output" if target == files.STANDARD else printable(target)
+
+
+def _say_notes(name: str, file: VideoSource | VideoSink, quiet: bool) -> None:
+    """What was converted; and what is not kept, which nobody who wants quiet may miss."""
+    for note in file.notes:
+        say(f"{name}: {note}", quiet)
+    if file.not_kept:
+        say(f"{name}: not kept: {', '.join(file.not_kept)}")
 
 
 def _first(items: Iterator[Any], count: int) -> Iterator[Any]:

@@ -27,6 +27,7 @@ _WEIGHTS = {
     7: (0.212, 0.087),
     9: (0.2627, 0.0593),
 }
+_IDENTITY = 0  # the planes are G, B, R
 _SUBSAMPLING = {"4:2:0": (2, 2), "4:2:2": (1, 2), "4:4:4": (1, 1)}  # down, across
 
 
@@ -53,13 +54,16 @@ def rgb_from_planes(
         planes: ``(h, w)`` each, uint8 or uint16.
         chroma: ``"4:2:0"``, ``"4:2:2"`` or ``"4:4:4"``.
         bit_depth: of the samples.
-        colour: code points: primaries, transfer, matrix, full range.
+        colour: code points: primaries, transfer, matrix, full range. Of matrix 0 the planes are G, B, R.
 
     Raises:
         VersionError: an unknown matrix.
     """
-    red, blue = _weights(colour[2])
     offset, span, middle, chroma_span = _ranges(bit_depth, colour[3])
+    if colour[2] == _IDENTITY:
+        g, b, r = (torch.from_numpy(np.ascontiguousarray(p).astype(np.float32))[None, None] for p in planes)
+        return torch.cat((r, g, b), 1).sub_(offset).div_(span)
+    red, blue = _weights(colour[2])
     y, u, v = (torch.from_numpy(np.ascontiguousarray(p).astype(np.float32))[None, None] for p in planes)
     height, width = y.shape[2:]
     y = (y - offset) / span
@@ -83,9 +87,12 @@ def planes_from_rgb(
     Raises:
         VersionError: an unknown matrix.
     """
-    red, blue = _weights(colour[2])
     offset, span, middle, chroma_span = _ranges(bit_depth, colour[3])
     r, g, b = rgb[:, :1], rgb[:, 1:2], rgb[:, 2:]
+    if colour[2] == _IDENTITY:
+        first, second, third = (_samples(plane[0, 0], offset, span, bit_depth) for plane in (g, b, r))
+        return first, second, third
+    red, blue = _weights(colour[2])
     y = red * r + (1 - red - blue) * g + blue * b
     both = torch.cat(((b - y) / (2 * (1 - blue)), (r - y) / (2 * (1 - red))), 1)
     down, across = _SUBSAMPLING[chroma]
@@ -93,12 +100,12 @@ def planes_from_rgb(
         height, width = both.shape[2:]
         both = F.pad(both, (0, width % across, 0, height % down), mode="replicate")
         both = F.avg_pool2d(both, (down, across))
+    u, v = (_samples(plane, middle, chroma_span, bit_depth) for plane in both[0])
+    return _samples(y[0, 0], offset, span, bit_depth), u, v
+
+
+def _samples(values: Tensor, zero: float, scale: float, bit_depth: int) -> npt.NDArray[Any]:
     dtype = torch.uint8 if bit_depth == 8 else torch.int32
     most = (1 << bit_depth) - 1
-
-    def samples(values: Tensor, zero: float, scale: float) -> npt.NDArray[Any]:
-        found = values.mul(scale).add_(zero).round_().clamp_(0, most).to(dtype).numpy()
-        return found if bit_depth == 8 else found.astype(np.uint16)
-
-    u, v = both[0, 0], both[0, 1]
-    return samples(y[0, 0], offset, span), samples(u, middle, chroma_span), samples(v, middle, chroma_span)
+    found = values.mul(scale).add_(zero).round_().clamp_(0, most).to(dtype).numpy()
+    return found if bit_depth == 8 else found.astype(np.uint16)

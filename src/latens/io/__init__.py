@@ -14,7 +14,9 @@ from latens.io._text import NOT_KEPT, printable
 if TYPE_CHECKING:
     from latens.io._image import READ_FORMATS, from_pil, read_image
     from latens.io._picture import Image
-    from latens.io._video import VIDEO_FORMATS, RawVideo, VideoFrame, VideoInfo, VideoSink, VideoSource
+    from latens.io._video import Light, Mastering, RawVideo, VideoFrame, VideoInfo
+    from latens.io._video_in import VIDEO_FORMATS, VideoSource
+    from latens.io._video_out import VideoSink
     from latens.io._write import WRITE_FORMATS, to_pil, write_format, write_image
 
 __all__ = [
@@ -23,6 +25,8 @@ __all__ = [
     "VIDEO_FORMATS",
     "WRITE_FORMATS",
     "Image",
+    "Light",
+    "Mastering",
     "RawVideo",
     "TemporaryOutput",
     "VideoFrame",
@@ -44,7 +48,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    for module in ("_picture", "_image", "_write", "_video"):
+    for module in ("_picture", "_image", "_write", "_video", "_video_in", "_video_out"):
         home = import_module(f"latens.io.{module}")
         if hasattr(home, name):
             return getattr(home, name)
