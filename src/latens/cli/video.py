@@ -19,7 +19,7 @@ from latens.cli.messages import on_terminal, say
 from latens.cli.options import Force, Json, OtherWeights, Quiet, Threads, WeightsDir
 from latens.cli.weights import announce
 from latens.errors import FormatError, ImageError, ModelError, OutputError, VideoError
-from latens.io import TemporaryOutput, check_output, printable
+from latens.io import NOT_KEPT, TemporaryOutput, check_output, printable
 
 if TYPE_CHECKING:
     from latens.codec.video import VideoCodec
@@ -436,7 +436,7 @@ def _say_notes(name: str, file: VideoSource | VideoSink, quiet: bool) -> None:
     for note in file.notes:
         say(f"{name}: {note}", quiet)
     if file.not_kept:
-        say(f"{name}: not kept: {', '.join(file.not_kept)}")
+        say(f"{name}: {NOT_KEPT}{', '.join(file.not_kept)}")
 
 
 def _first(items: Iterator[Any], count: int) -> Iterator[Any]:
