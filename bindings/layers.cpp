@@ -1,4 +1,4 @@
-// Layers in exact integers, and the threads that run them.
+// Layers in exact integers.
 #include "layers.hpp"
 
 #include <nanobind/stl/vector.h>
@@ -12,13 +12,6 @@
 
 namespace bindings {
 namespace {
-
-struct Crew {
-    latens::Crew core;
-    std::atomic<bool> flag{false};
-
-    explicit Crew(unsigned size) : core(size) {}
-};
 
 struct Layers {
     std::shared_ptr<const latens::Layers> core;
@@ -57,43 +50,40 @@ struct Layers {
         return found;
     }
 
-    void sums(In<std::int32_t, 2> in, const std::vector<In<std::int64_t, 2>>& added, Out<std::int64_t> out,
-              Crew& crew) const {
-        const Busy busy(crew.flag);
+    void sums(In<std::int32_t, 2> in, const std::vector<In<std::int64_t, 2>>& added,
+              Out<std::int64_t> out) const {
         const std::size_t positions = in.shape(0);
         same_size(in.shape(1), core->inputs());
         same_size(core->pointwise(), true);
         const auto given = rows(added, positions);
         same_size(out.size(), positions * core->outputs(core->count() - 1));
         run([&]() -> latens::Status {
-            core->run(in.data(), positions, given.data(), out.data(), crew.core);
+            core->run(in.data(), positions, given.data(), out.data());
             return {};
         });
     }
 
     // Results `(scaling * height, scaling * width, channels)`.
     void plane(In<std::int32_t, 3> in, const std::vector<In<std::int64_t, 2>>& added, std::size_t channels,
-               std::size_t scaling, std::size_t size, std::int64_t* sums, std::int32_t* activations,
-               Crew& crew) const {
-        const Busy busy(crew.flag);
+               std::size_t scaling, std::size_t size, std::int64_t* sums, std::int32_t* activations) const {
         same_size(in.shape(2), core->inputs());
         const auto given = rows(added, 1);
         same_size(size, in.shape(0) * in.shape(1) * scaling * scaling * channels);
         run([&]() -> latens::Status {
-            core->run(in.data(), in.shape(0), in.shape(1), given.data(), sums, activations, crew.core);
+            core->run(in.data(), in.shape(0), in.shape(1), given.data(), sums, activations);
             return {};
         });
     }
 
     void plane_sums(In<std::int32_t, 3> in, const std::vector<In<std::int64_t, 2>>& added,
-                    Out<std::int64_t> out, Crew& crew) const {
+                    Out<std::int64_t> out) const {
         plane(in, added, core->outputs(core->count() - 1), core->scaling_of_sums(), out.size(), out.data(),
-              nullptr, crew);
+              nullptr);
     }
 
     void plane_activations(In<std::int32_t, 3> in, const std::vector<In<std::int64_t, 2>>& added,
-                           Out<std::int32_t> out, Crew& crew) const {
-        plane(in, added, core->channels(), core->scaling(), out.size(), nullptr, out.data(), crew);
+                           Out<std::int32_t> out) const {
+        plane(in, added, core->channels(), core->scaling(), out.size(), nullptr, out.data());
     }
 };
 
@@ -113,16 +103,14 @@ void count_exceeded(In<std::int64_t, 2> sums, std::size_t first, In<std::int64_t
 }  // namespace
 
 void add_layers(nb::module_& m) {
-    nb::class_<Crew>(m, "Crew").def(nb::init<unsigned>(), "size"_a);
     nb::class_<Layers>(m, "Layers")
         .def(nb::init<const std::vector<In<std::int16_t, 4>>&, In<std::int64_t, 2>>(),
              "weights"_a.noconvert(), "forms"_a.noconvert())
-        .def("sums", &Layers::sums, "inputs"_a.noconvert(), "added"_a.noconvert(), "out"_a.noconvert(),
-             "crew"_a)
+        .def("sums", &Layers::sums, "inputs"_a.noconvert(), "added"_a.noconvert(), "out"_a.noconvert())
         .def("plane_sums", &Layers::plane_sums, "inputs"_a.noconvert(), "added"_a.noconvert(),
-             "out"_a.noconvert(), "crew"_a)
+             "out"_a.noconvert())
         .def("plane_activations", &Layers::plane_activations, "inputs"_a.noconvert(), "added"_a.noconvert(),
-             "out"_a.noconvert(), "crew"_a);
+             "out"_a.noconvert());
     m.def("count_exceeded", &count_exceeded, "sums"_a.noconvert(), "first"_a, "thresholds"_a.noconvert(),
           "out"_a.noconvert());
 }

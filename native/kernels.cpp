@@ -1,8 +1,6 @@
 #include "kernels.hpp"
 
-#include <cstdlib>
-#include <cstring>
-
+#include "isa.hpp"
 #include "kernels_plain.hpp"
 
 namespace latens {
@@ -93,7 +91,6 @@ const Kernels* portable_kernels() {
 }
 
 Status choose_kernels(const Kernels*& result) {
-    const char* const wanted = std::getenv("LATENS_ISA");
     using Set = const Kernels* (*)();
     struct Named {
         const char* name;
@@ -103,14 +100,14 @@ Status choose_kernels(const Kernels*& result) {
                              {"avx2", avx2_kernels},
                              {"neon", neon_kernels},
                              {"portable", portable_kernels}};
-    const bool any = wanted == nullptr || *wanted == '\0';
+    Status status{Code::isa_unknown, 0, 0, 0};
     for (const Named& named : all) {
-        if (!any && std::strcmp(wanted, named.name) != 0) continue;
+        if (!isa_allowed(named.name)) continue;
         result = named.set();
         if (result != nullptr) return {};
-        if (!any) return {Code::isa_missing, 0, 0, 0};
+        status.code = Code::isa_missing;
     }
-    return {Code::isa_unknown, 0, 0, 0};
+    return status;
 }
 
 }  // namespace latens

@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <limits>
+
+#include "isa.hpp"
+#include "pool.hpp"
 
 #if defined(__GNUC__) && defined(__x86_64__) && !defined(LATENS_PORTABLE)
 #define LATENS_X86 1
@@ -145,10 +147,11 @@ using Kernels = std::vector<Kernel>;
 
 Kernels choose_kernels() {
 #ifdef LATENS_X86
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vnni"))
+    if (isa_allowed("avx512") && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vnni"))
         return {add_products_vnni<1>, add_products_vnni<2>, add_products_vnni<3>, add_products_vnni<4>,
                 add_products_vnni<5>, add_products_vnni<6>, add_products_vnni<7>, add_products_vnni<8>};
-    if (__builtin_cpu_supports("avx2")) return {add_products_avx2<1>, add_products_avx2<2>};
+    if (isa_allowed("avx2") && __builtin_cpu_supports("avx2"))
+        return {add_products_avx2<1>, add_products_avx2<2>};
 #endif
     return {add_products<1>, add_products<2>};
 }
@@ -183,19 +186,10 @@ constexpr std::size_t even(std::size_t n) {
     return n + n % 2;
 }
 
-// Calls `work(item, part)` for each item, on threads that are worth it.
-template <class Work>
-void share(Crew& crew, std::size_t parts, std::size_t items, const Work& work) {
-    std::atomic<std::size_t> next{0};
-    crew.run(static_cast<unsigned>(parts), [&](unsigned part) {
-        for (std::size_t item; (item = next.fetch_add(1, std::memory_order_relaxed)) < items;)
-            work(item, part);
-    });
-}
-
-std::size_t parts_for(const Crew& crew, std::size_t products, std::size_t items) {
-    return std::max<std::size_t>(
-        1, std::min({std::size_t{crew.size()}, products / products_for_a_thread, items}));
+// As many threads as are worth it.
+unsigned threads_for(std::size_t products, std::size_t items) {
+    return static_cast<unsigned>(std::max<std::size_t>(
+        1, std::min({std::size_t{threads()}, products / products_for_a_thread, items})));
 }
 
 }  // namespace
@@ -432,26 +426,27 @@ void Layers::run_some(const std::int32_t* in, std::size_t first, std::size_t pos
     }
 }
 
-void Layers::run(const std::int32_t* in, std::size_t positions, const Added* added, std::int64_t* sums,
-                 Crew& crew) const {
-    const std::size_t parts = parts_for(crew, positions * products_, positions);
+void Layers::run(const std::int32_t* in, std::size_t positions, const Added* added,
+                 std::int64_t* sums) const {
+    const unsigned parts = threads_for(positions * products_, positions);
     // Two pieces or more for each part, so that one that comes late does fewer; each reads all weights.
     const std::size_t of_part = (positions + parts - 1) / parts;
     const std::size_t pieces = std::max((of_part + positions_together - 1) / positions_together,
                                         std::min<std::size_t>(2, (of_part + 3) / 4));
     const std::size_t together =
         std::max<std::size_t>(1, (of_part + pieces - 1) / std::max<std::size_t>(1, pieces));
-    // All memory is taken here, where a failure can be told.
+    // All memory is taken here, where a failure can be told. It stays, for steps come one after the other.
+    static thread_local std::vector<std::vector<std::byte>> memory(threads_max);
     std::vector<Work> works;
-    for (std::size_t part = 0; part < parts; ++part) works.emplace_back(*this, together, crew.memory(part));
-    share(crew, parts, (positions + together - 1) / together, [&](std::size_t item, std::size_t part) {
+    for (unsigned part = 0; part < parts; ++part) works.emplace_back(*this, together, memory[part]);
+    share((positions + together - 1) / together, parts, [&](std::size_t item, unsigned part) {
         const std::size_t first = item * together;
         run_some(in, first, std::min(together, positions - first), added, sums, works[part]);
     });
 }
 
 void Layers::run_layer(std::size_t number, const Plane& in, const Added& added, Plane* next,
-                       std::int64_t* sums, std::int32_t* activations, Crew& crew) const {
+                       std::int64_t* sums, std::int32_t* activations) const {
     const Packed& layer = layers_[number];
     const std::size_t pitch = layer.blocks * outputs_at_once, phases = layer.phases.size();
     const std::size_t items = in.height * phases;
@@ -466,9 +461,9 @@ void Layers::run_layer(std::size_t number, const Plane& in, const Added& added, 
     }
     std::size_t products = 0;
     for (const Phase& phase : layer.phases) products += in.height * in.width * phase.weight.size();
-    const std::size_t parts = parts_for(crew, products, items);
+    const unsigned parts = threads_for(products, items);
     std::vector<std::int64_t> memory(parts * positions_together * pitch);
-    share(crew, parts, items, [&](std::size_t item, std::size_t part) {
+    share(items, parts, [&](std::size_t item, unsigned part) {
         const Phase& phase = layer.phases[item % phases];
         const std::size_t y = item / phases;
         std::int64_t* grown = &memory[part * positions_together * pitch];
@@ -499,7 +494,7 @@ void Layers::run_layer(std::size_t number, const Plane& in, const Added& added, 
 }
 
 void Layers::run(const std::int32_t* in, std::size_t height, std::size_t width, const Added* added,
-                 std::int64_t* sums, std::int32_t* activations, Crew& crew) const {
+                 std::int64_t* sums, std::int32_t* activations) const {
     Plane plane(height, width, inputs(), layers_.front().border);
     for (std::size_t y = 0; y < height; ++y)
         for (std::size_t x = 0; x < width; ++x) {
@@ -512,10 +507,10 @@ void Layers::run(const std::int32_t* in, std::size_t height, std::size_t width, 
         const std::size_t scaling = layer.up * layer.shuffle;
         Plane next(plane.height * scaling, plane.width * scaling, layer.channels(),
                    layers_[number + 1].border);
-        run_layer(number, plane, added[number], &next, nullptr, nullptr, crew);
+        run_layer(number, plane, added[number], &next, nullptr, nullptr);
         plane = std::move(next);
     }
-    run_layer(layers_.size() - 1, plane, added[layers_.size() - 1], nullptr, sums, activations, crew);
+    run_layer(layers_.size() - 1, plane, added[layers_.size() - 1], nullptr, sums, activations);
 }
 
 void count_exceeded(const std::int64_t* sums, std::size_t positions, std::size_t row, std::size_t first,

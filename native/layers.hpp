@@ -7,7 +7,6 @@
 #include <memory>
 #include <vector>
 
-#include "crew.hpp"
 #include "status.hpp"
 
 namespace latens {
@@ -59,13 +58,12 @@ class Layers {
 
     // Sums of the last layer, (positions, outputs), for layers that are pointwise. `in` (positions, inputs)
     // goes up to 2^20 and `added`, one for each layer, up to 2^53; what is beyond counts as that.
-    void run(const std::int32_t* in, std::size_t positions, const Added* added, std::int64_t* sums,
-             Crew& crew) const;
+    void run(const std::int32_t* in, std::size_t positions, const Added* added, std::int64_t* sums) const;
 
     // The same for a plane (height, width, inputs) with zeros around it, for all layers. Either the `sums` of
     // the last layer or its `activations` are wanted, the other is null. Each `added` is one row.
     void run(const std::int32_t* in, std::size_t height, std::size_t width, const Added* added,
-             std::int64_t* sums, std::int32_t* activations, Crew& crew) const;
+             std::int64_t* sums, std::int32_t* activations) const;
 
   private:
     // Pairs of inputs, side by side in a row of a window, whose products with 16 outputs, one block, add up
@@ -104,7 +102,7 @@ class Layers {
     void run_some(const std::int32_t* in, std::size_t start, std::size_t positions, const Added* added,
                   std::int64_t* sums, const Work& work) const;
     void run_layer(std::size_t number, const Plane& in, const Added& added, Plane* next, std::int64_t* sums,
-                   std::int32_t* activations, Crew& crew) const;
+                   std::int32_t* activations) const;
 
     std::vector<Packed> layers_;
     std::size_t widest_inputs_ = 0;

@@ -13,6 +13,8 @@
 #include <sstream>
 #include <vector>
 
+#include "fork.hpp"
+
 #if defined(__EMSCRIPTEN__) && !defined(__EMSCRIPTEN_PTHREADS__)
 #define LATENS_ALONE 1
 #else
@@ -22,7 +24,6 @@
 #endif
 
 #if defined(__unix__) || defined(__APPLE__)
-#include <pthread.h>
 #include <signal.h>
 #endif
 #if defined(__linux__)
@@ -72,7 +73,7 @@ unsigned threads() {
 }
 
 void set_threads(unsigned count) {
-    wanted = std::clamp(count, 1u, threads_max);
+    wanted = std::min(count, threads_max);
 }
 
 double processor_quota(const std::string& groups, const std::string& mount) {
@@ -159,6 +160,8 @@ struct Job {
 // Never destroyed: its threads sleep on until the process ends.
 class Pool {
   public:
+    const unsigned forks_before = forks();
+
     void run(Job& job) {
         const unsigned most = threads();
         {
@@ -245,14 +248,11 @@ class Pool {
 
 std::atomic<Pool*> shared_pool{nullptr};
 
+// A child of fork() has none of its parent's threads, and their lock as it was: it makes a pool of its own.
 Pool& pool() {
     Pool* now = shared_pool.load(std::memory_order_acquire);
-    if (now != nullptr) return *now;
-#if defined(__unix__) || defined(__APPLE__)
-    // A child has none of its parent's threads, and their lock as it was: it makes a pool of its own.
-    [[maybe_unused]] static const int registered =
-        pthread_atfork(nullptr, nullptr, [] { shared_pool.store(nullptr, std::memory_order_relaxed); });
-#endif
+    if (now != nullptr && now->forks_before == forks()) return *now;
+    expect_forks();
     auto* made = new Pool;
     if (shared_pool.compare_exchange_strong(now, made, std::memory_order_acq_rel)) return *made;
     delete made;

@@ -13,8 +13,8 @@ inline constexpr unsigned threads_max = 64;
 // many as this process may use processors, by its affinity and its control groups' quota.
 unsigned threads();
 
-// From 1; more than `threads_max` are as many. Counts from the next piece of work on, and in children of
-// this process.
+// More than `threads_max` are as many; 0 is what was there before any call. Counts from the next piece of
+// work on, and in children of this process.
 void set_threads(unsigned count);
 
 // Calls `work(part, slot)` for each part from 0 on, in any order, on the caller's thread and on others that

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "fuzz.hpp"
+#include "pool.hpp"
 
 namespace {
 
@@ -106,11 +107,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         require(status.concerns_layers() && !latens::describe(status).empty(), "an error without a message");
         return 0;
     }
-    static latens::Crew alone(1), several(3);
     std::vector<std::int64_t> sums(given.positions * given.layers.back().outputs);
-    for (latens::Crew* crew : {&alone, &several}) {
+    for (const unsigned threads : {1u, 3u}) {
+        latens::set_threads(threads);
         std::fill(sums.begin(), sums.end(), -1);
-        layers->run(given.in.data(), given.positions, given.added.data(), sums.data(), *crew);
+        layers->run(given.in.data(), given.positions, given.added.data(), sums.data());
         require(sums == given.sums(), "sums differ");
     }
     return 0;

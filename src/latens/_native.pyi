@@ -34,9 +34,6 @@ class LaneDecoder:
     def decode(self, indexes: _Ints, tables: Tables, out: NDArray[np.int16], skip_below: int) -> None: ...
     def finish(self) -> None: ...
 
-class Crew:
-    def __init__(self, size: int) -> None: ...
-
 class Layers:
     def __init__(self, weights: list[NDArray[np.int16]], forms: NDArray[np.int64]) -> None: ...
     def sums(
@@ -44,13 +41,12 @@ class Layers:
         inputs: NDArray[np.int32],
         added: list[NDArray[np.int64]],
         out: NDArray[np.int64],
-        crew: Crew,
     ) -> None: ...
     def plane_sums(
-        self, inputs: NDArray[np.int32], added: list[NDArray[np.int64]], out: NDArray[np.int64], crew: Crew
+        self, inputs: NDArray[np.int32], added: list[NDArray[np.int64]], out: NDArray[np.int64]
     ) -> None: ...
     def plane_activations(
-        self, inputs: NDArray[np.int32], added: list[NDArray[np.int64]], out: NDArray[np.int32], crew: Crew
+        self, inputs: NDArray[np.int32], added: list[NDArray[np.int64]], out: NDArray[np.int32]
     ) -> None: ...
 
 def count_exceeded(

@@ -15,7 +15,7 @@ from torch import nn
 
 from latens import _native
 from latens.errors import ModelError, ShapeError
-from latens.runtime import IntegerChain, IntegerLayer, Thresholds
+from latens.runtime import IntegerChain, IntegerLayer, Thresholds, set_threads
 from latens.runtime.layers import Pointwise, reference_activate, reference_sums
 
 Int32 = npt.NDArray[np.int32]
@@ -127,13 +127,13 @@ def planes_of(result: npt.NDArray[np.integer]) -> Int64:
 @settings(max_examples=120)
 def test_chain_equals_python_integers(case: tuple[IntegerChain, Int64], threads: int) -> None:
     chain, a = case
-    crew = _native.Crew(threads)
+    set_threads(threads)
     sums, activations = (np.array(planes, np.int64) for planes in oracle(chain.layers, a))
     reference = reference_sums(chain.layers, a)
     np.testing.assert_array_equal(reference, sums)
     np.testing.assert_array_equal(reference_activate(reference, chain.layers[-1]), activations)
-    np.testing.assert_array_equal(planes_of(chain.sums(given_to(a), crew)), sums)
-    np.testing.assert_array_equal(planes_of(chain.activations(given_to(a), crew)), activations)
+    np.testing.assert_array_equal(planes_of(chain.sums(given_to(a))), sums)
+    np.testing.assert_array_equal(planes_of(chain.activations(given_to(a))), activations)
     assert activations.shape == (chain.outputs, *(chain.scaling * side for side in a.shape[1:]))
     assert a.shape[0] == chain.inputs
     assert np.abs(sums).max() <= chain.bounds()[-1] < LIMIT
@@ -164,10 +164,10 @@ def test_large_layers(k: int, form: dict[str, int], size: tuple[int, int]) -> No
     for layers in ([layer], [layer, last]):
         chain = IntegerChain(layers)
         for threads in (1, 3):
-            crew = _native.Crew(threads)
+            set_threads(threads)
             want = reference_sums(layers, a)
-            np.testing.assert_array_equal(planes_of(chain.sums(given_to(a), crew)), want)
-            got = planes_of(chain.activations(given_to(a), crew))
+            np.testing.assert_array_equal(planes_of(chain.sums(given_to(a))), want)
+            got = planes_of(chain.activations(given_to(a)))
             np.testing.assert_array_equal(got, reference_activate(want, layers[-1]))
 
 
@@ -179,10 +179,9 @@ def test_what_is_out_of_range_counts_as_its_ends() -> None:
 
 def test_planes_that_do_not_fit_are_refused() -> None:
     chain = IntegerChain([IntegerLayer(np.ones((2, 3, 1, 1), np.int64), np.zeros(2, np.int64))])
-    crew = _native.Crew(1)
     plane, row = np.zeros((4, 5, 3), np.int32), np.zeros((1, 2), np.int64)
     good = chain._native
-    good.plane_sums(plane, [row], np.zeros((4, 5, 2), np.int64), crew)
+    good.plane_sums(plane, [row], np.zeros((4, 5, 2), np.int64))
     for inputs, added, out in (
         (plane[:, :, :2].copy(), [row], np.zeros((4, 5, 2), np.int64)),
         (plane, [], np.zeros((4, 5, 2), np.int64)),
@@ -192,12 +191,12 @@ def test_planes_that_do_not_fit_are_refused() -> None:
         (plane, [row], np.zeros((5, 5, 2), np.int64)),
     ):
         with pytest.raises(ShapeError):
-            good.plane_sums(inputs, added, out, crew)
+            good.plane_sums(inputs, added, out)
     with pytest.raises(ShapeError):
-        good.plane_activations(plane, [row], np.zeros((4, 5, 3), np.int32), crew)
+        good.plane_activations(plane, [row], np.zeros((4, 5, 3), np.int32))
     around = IntegerChain([IntegerLayer(np.ones((2, 3, 3, 3), np.int64), np.zeros(2, np.int64))])._native
     with pytest.raises(ShapeError):
-        around.sums(plane[0], [row], np.zeros((5, 2), np.int64), crew)
+        around.sums(plane[0], [row], np.zeros((5, 2), np.int64))
 
 
 @pytest.mark.parametrize(("k", "up"), [(3, 2), (3, 3), (5, 2), (5, 3), (5, 4), (5, 5), (7, 2), (9, 8)])
@@ -264,9 +263,9 @@ def test_layers_at_single_positions_are_those_of_int64(
         sums = a @ layer.weight[:, :, 0, 0].T + (added[number] if each else layer.bias)
         a = reference_activate(sums.T[:, :, None], layer)[:, :, 0].T
     rows = [added[i] if each else layer.bias[None] for i, layer in enumerate(layers)]
-    crew = _native.Crew(threads_used)
+    set_threads(threads_used)
     for _ in range(2):
-        np.testing.assert_array_equal(Pointwise(layers).sums(inputs.astype(np.int32), rows, crew), sums)
+        np.testing.assert_array_equal(Pointwise(layers).sums(inputs.astype(np.int32), rows), sums)
 
 
 def test_layers_at_single_positions_take_a_part_of_the_weights_and_many_positions() -> None:
@@ -281,7 +280,7 @@ def test_layers_at_single_positions_take_a_part_of_the_weights_and_many_position
     want = hidden @ second.weight[:, :, 0, 0].T
     zeros = [np.zeros((1, 600), np.int64)] * 2
     layers = Pointwise([first, second], {0: matrix})
-    np.testing.assert_array_equal(layers.sums(a.astype(np.int32), zeros, _native.Crew(2)), want)
+    np.testing.assert_array_equal(layers.sums(a.astype(np.int32), zeros), want)
 
 
 @pytest.mark.parametrize(
@@ -305,7 +304,7 @@ def test_layers_at_single_positions_refuse_what_is_not_exact(
 
 
 def test_layers_at_single_positions_refuse_arrays_that_do_not_fit() -> None:
-    layers, crew = Pointwise([plain_form(weight=np.ones((2, 3, 1, 1)))]), _native.Crew(1)
+    layers = Pointwise([plain_form(weight=np.ones((2, 3, 1, 1)))])
     rows = np.zeros((1, 2), np.int64)
     for inputs, added in (
         (np.zeros((4, 2), np.int32), [rows]),
@@ -314,7 +313,7 @@ def test_layers_at_single_positions_refuse_arrays_that_do_not_fit() -> None:
         (np.zeros((4, 3), np.int32), [np.zeros((1, 3), np.int64)]),
     ):
         with pytest.raises(ShapeError):
-            layers.sums(inputs, added, crew)
+            layers.sums(inputs, added)
 
 
 # ---- the bound

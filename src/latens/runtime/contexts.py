@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from latens import _native
 from latens.runtime.layers import Int32, IntegerChain, IntegerLayer, Pointwise, reference_activate
 from latens.runtime.parts import Group, Int64
 
@@ -48,7 +47,6 @@ class Parameters:
         networks: its parameter networks; None where the hyper-synthesis gives the sums itself.
         context: added to the sums of the spatial context.
         sides: of the hyper-synthesis, ``(H W, C)`` each.
-        threads: for the networks.
     """
 
     def __init__(
@@ -57,9 +55,8 @@ class Parameters:
         networks: Networks | None,
         context: Int64 | None,
         sides: list[npt.NDArray[Any]],
-        threads: _native.Crew,
     ) -> None:
-        self.group, self.sides, self.networks, self.threads = group, sides, networks, threads
+        self.group, self.sides, self.networks = group, sides, networks
         if networks is None:
             return
         # What does not depend on the order of positions is multiplied once, for all of them.
@@ -71,7 +68,7 @@ class Parameters:
     def add(self, part: str, values: Int32) -> None:
         """Take note of a part of the inputs ``(H W, C)``, known at all positions."""
         if self.networks is not None:
-            self.start = self.networks.parts[part].sums(values, [self.start], self.threads)
+            self.start = self.networks.parts[part].sums(values, [self.start])
 
     def sort(self, order: Int64) -> None:
         """From here on, rows are numbers in an order of positions."""
@@ -90,12 +87,10 @@ class Parameters:
         start = self.start[rows]
         if seen is not None and networks.contextual is not None:
             biases = [self.bias, start, *networks.biases[1:]]
-            sums = networks.contextual.sums(seen, biases, self.threads)
+            sums = networks.contextual.sums(seen, biases)
         elif networks.others is not None:
             hidden = reference_activate(start.T[:, :, None], networks.first)[:, :, 0].T
-            sums = networks.others.sums(
-                np.ascontiguousarray(hidden, np.int32), networks.biases[1:], self.threads
-            )
+            sums = networks.others.sums(np.ascontiguousarray(hidden, np.int32), networks.biases[1:])
         else:
             sums = start
         return sums, sums

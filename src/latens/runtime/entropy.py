@@ -37,7 +37,6 @@ from latens.runtime.parts import (
     Pass,
 )
 from latens.runtime.storage import Store, of_group, of_layers, of_level, of_tables
-from latens.runtime.threads import crew
 
 __all__ = ["LATENT_BITS", "QUALITY_MAX", "ExactEntropy"]
 
@@ -305,23 +304,20 @@ class ExactEntropy:
         Returns:
             Symbols, indexes and values (units of 2^-8), each ``(H, W, C_y)``.
         """
-        level, threads = self._level(knot), crew()
+        level = self._level(knot)
         inputs = self._z_values(z, knot)
         direct = all(group.parameters is None for group in self.groups)
-        sides = [
-            chain.sums(inputs, threads) if direct else chain.activations(inputs, threads)
-            for chain in self.hyper
-        ]
+        sides = [chain.sums(inputs) if direct else chain.activations(inputs) for chain in self.hyper]
         height, width = sides[0].shape[:2]
         shape = (height, width, self.y_channels)
         results = tuple(np.zeros((height * width, shape[2]), kind) for kind in (np.int16, np.uint8, np.int32))
         values = results[2]
         flat: list[npt.NDArray[Any]] = [side.reshape(height * width, -1) for side in sides]
         for k, (group, span) in enumerate(zip(self.groups, self._spans, strict=True)):
-            parameters = Parameters(group, self._networks[k], level.context, flat, threads)
+            parameters = Parameters(group, self._networks[k], level.context, flat)
             if group.channel is not None:
                 earlier = np.concatenate([values[:, self._spans[e]] for e in group.earlier], axis=1)
-                channel = group.channel.activations(earlier.reshape(height, width, -1), threads)
+                channel = group.channel.activations(earlier.reshape(height, width, -1))
                 parameters.add("channel", channel.reshape(height * width, -1))
             found = self._code_group(k, parameters, level, (height, width), code)
             for target, coded in zip(results, found, strict=True):

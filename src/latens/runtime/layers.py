@@ -25,7 +25,6 @@ import numpy.typing as npt
 
 from latens import _native
 from latens.errors import ModelError
-from latens.runtime.threads import crew
 
 __all__ = [
     "ACTIVATION_MAX",
@@ -194,25 +193,24 @@ class IntegerChain:
         """For each layer, the largest magnitude that its sums can reach."""
         return [layer.bound() for layer in self.layers]
 
-    def sums(self, a: Int32, threads: _native.Crew | None = None) -> Int64:
+    def sums(self, a: Int32) -> Int64:
         """The last layer's sums.
 
         Args:
             a: ``(H, W, C)`` int32 in +-2^20. Outside is zero.
-            threads: see :func:`latens.runtime.threads.crew`; by default, some of its own.
 
         Returns:
             ``(r H, r W, out)`` int64, r the product of all scalings (a last PixelShuffle excepted).
         """
         last = self.layers[-1]
         out = np.empty(self._size(a, self.scaling // last.shuffle, len(last.bias)), np.int64)
-        self._native.plane_sums(np.ascontiguousarray(a), self._biases, out, threads or crew())
+        self._native.plane_sums(np.ascontiguousarray(a), self._biases, out)
         return out
 
-    def activations(self, a: Int32, threads: _native.Crew | None = None) -> Int32:
+    def activations(self, a: Int32) -> Int32:
         """The last layer's activations: as :meth:`sums`, then rescaled, clamped, activated and shuffled."""
         out = np.empty(self._size(a, self.scaling, self.outputs), np.int32)
-        self._native.plane_activations(np.ascontiguousarray(a), self._biases, out, threads or crew())
+        self._native.plane_activations(np.ascontiguousarray(a), self._biases, out)
         return out
 
     @staticmethod
@@ -242,20 +240,19 @@ class Pointwise:
     def __reduce__(self) -> tuple[Any, ...]:
         return Pointwise, self._arguments
 
-    def sums(self, inputs: Int32, added: Sequence[Int64], threads: _native.Crew) -> Int64:
+    def sums(self, inputs: Int32, added: Sequence[Int64]) -> Int64:
         """Sums of the last layer.
 
         Args:
             inputs: ``(P, in)`` int32, in +-2^20.
             added: for each layer what its products are added to, int64 within +-2^53: biases ``(1, out)``, or
                 ``(P, out)`` if they differ between positions.
-            threads: see :func:`latens.runtime.threads.crew`.
 
         Returns:
             ``(P, out)`` int64.
         """
         out = np.empty((len(inputs), self._outputs), np.int64)
-        self._native.sums(inputs, list(added), out, threads)
+        self._native.sums(inputs, list(added), out)
         return out
 
 

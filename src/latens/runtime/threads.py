@@ -1,30 +1,21 @@
-"""Threads of the integer networks."""
+"""Threads of the native core: one set for the whole process, asleep while there is nothing to do."""
 
 from __future__ import annotations
 
-import os
-
 from latens import _native
 
-__all__ = ["crew", "set_threads", "threads"]
-
-_chosen: int | None = None
+__all__ = ["set_threads", "threads"]
 
 
 def set_threads(count: int | None) -> None:
-    """Use at most ``count`` threads from now on; None for as many as there are processors to run on."""
-    global _chosen
-    _chosen = count
+    """Use at most ``count`` threads from now on, 64 at most.
+
+    None for as many as the environment's LATENS_THREADS says or, without it, as there are processors that this process
+    may use: by its affinity, and by the quota of its container.
+    """
+    _native.set_threads(count or 0)
 
 
 def threads() -> int:
-    """The number of threads that a :func:`crew` has."""
-    if _chosen is not None:
-        return _chosen
-    # Not on all systems: which processors this process may run on.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def crew() -> _native.Crew:
-    """Threads that wait for work as long as they exist: for one tile, say. One caller at a time."""
-    return _native.Crew(threads())
+    """How many threads may work at a time, that of the caller among them."""
+    return _native.threads()
