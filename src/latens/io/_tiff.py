@@ -40,6 +40,10 @@ _DEFLATE = (8, 32946)
 # What tifffile reads by itself, and with imagecodecs; and what Pillow reads.
 _ALONE = (1, 32773, *_DEFLATE)
 _WITH_CODECS = (*_ALONE, 2, 3, 4, 5, 7, 34925, 50000)
+_PILLOW = (*_WITH_CODECS, 6, 32771)
+# What luma and chroma are made of, and what their black and white are, where the file does not say it.
+_LUMA = (0.299, 0.587, 0.114)
+_BLACK_AND_WHITE = (0.0, 255.0, 128.0, 255.0, 128.0, 255.0)
 _LOST = {
     33723: "IPTC",
     34377: "Photoshop data (IPTC)",
@@ -155,7 +159,11 @@ def choose(file: BinaryIO, frame: int | None, facts: Facts) -> Page:
 def _directories(file: BinaryIO) -> list[Page]:
     file.seek(0)
     head = file.read(16)
-    head = head if head[2:4] in (b"\0\x2b", b"\x2b\0") else head[:8]
+    if head[:4] == b"MM\0\x2b":
+        raise ImageError(
+            "BigTIFF with its most significant bytes first: this kind is not supported; save it as TIFF"
+        )
+    head = head if head[2:4] == b"\x2b\0" else head[:8]
     directory = TiffImagePlugin.ImageFileDirectory_v2(head)
     pages: list[Page] = []
     seen: set[int] = set()
@@ -265,6 +273,11 @@ def check(page: Page, max_pixels: int) -> None:
         raise ImageError(f"damaged image: {page.samples} samples per pixel")
     if len(page.many(258, (1,))) not in (1, page.samples):
         raise ImageError("damaged image: its tags contradict each other")
+    if photometric == 6 and page.compression not in (6, 7):
+        for tag, usual in ((529, _LUMA), (532, _BLACK_AND_WHITE)):
+            found = page.tags.get(tag, usual)
+            if not isinstance(found, tuple) or [round(float(v), 3) for v in found] != list(usual):
+                raise ImageError("TIFF with YCbCr of an unusual kind: it is not supported; convert it to RGB")
     if page.one(32997, 1) != 1:
         raise ImageError("TIFF with volumes: this kind is not supported")
 
@@ -272,7 +285,7 @@ def check(page: Page, max_pixels: int) -> None:
 def is_plain(page: Page) -> bool:
     """Whether Pillow gives the samples as they are meant."""
     bits, extra, photometric = page.bits, page.extra, page.photometric
-    if page.compression not in TiffImagePlugin.COMPRESSION_INFO or page.one(266, 1) != 1:
+    if page.compression not in _PILLOW or page.one(266, 1) != 1:
         return False
     if page.one(284, 1) != 1:
         return (photometric, bits, extra) == (2, 8, ())
@@ -376,7 +389,9 @@ def _segments(file: BinaryIO, page: Page) -> npt.NDArray[Any]:
 
     compression = page.compression
     if compression not in _WITH_CODECS:
-        raise ImageError(f"TIFF compression {compression} of this kind of samples is not supported")
+        raise ImageError(
+            f"TIFF with compression {compression}: this kind is not supported; save it with another, such as deflate"
+        )
     if compression not in _ALONE or page.bits not in (1, 8, 16):
         what = f"TIFF of {page.bits} bits per sample, compression {compression}"
         need_extra("imagecodecs", what)
