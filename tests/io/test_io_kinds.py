@@ -480,6 +480,11 @@ def test_density_is_kept_and_turned() -> None:
         buffer = io.BytesIO()
         assert write_image(aspect, buffer, format) == ()
         assert read_image(buffer.getvalue()).density == ((2, 1), (1, 1), "")
+    # What no file of this kind can hold.
+    for format, deep in (("png", False), ("jpeg", False), ("tiff", False), ("tiff", True)):
+        huge = Image(DEEP if deep else PHOTO, density=((1 << 34, 1), (1, 1 << 34), "inch"))
+        (note,) = write_image(huge, io.BytesIO(), format)
+        assert note == f"not kept: density (written as {format.upper()})"
     assert to_pil(image).info["dpi"] == pytest.approx((150.01, 300), abs=0.01)
     assert from_pil(to_pil(read_image(jpeg(dpi=(300, 150))))).density == ((300, 1), (150, 1), "inch")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
@@ -70,14 +69,10 @@ class Facts:
             without = _DIRECTORY.sub(b"", without)
         self.xmp = without
 
-    def take_density(self, across: Fraction | float, down: Fraction | float, unit: str) -> None:
+    def take_density(self, across: float, down: float, unit: str) -> None:
         """Samples per unit; nonsense is left out."""
-        try:
-            both = [Fraction(value).limit_denominator(10**6) for value in (across, down)]
-        except (ValueError, OverflowError, ZeroDivisionError):
-            return
-        if all(0 < value < 1 << 32 for value in both) and (unit or both[0] != both[1]):
-            self.density = (both[0].as_integer_ratio(), both[1].as_integer_ratio(), unit)
+        if all(0 < value < 1 << 32 for value in (across, down)) and (unit or across != down):
+            self.density = (_ratio(across), _ratio(down), unit)
 
     def finish(self, pixels: npt.NDArray[np.generic], alpha: npt.NDArray[np.generic] | None) -> Image:
         """The image: turned, with what fits to it."""
@@ -104,6 +99,14 @@ class Facts:
             density,
             self.bit_depth,
         )
+
+
+def _ratio(value: float) -> tuple[int, int]:
+    if isinstance(value, int):
+        return value, 1
+    from fractions import Fraction  # takes time to load, which most files need not spend
+
+    return Fraction(value).limit_denominator(10**6).as_integer_ratio()
 
 
 def bounded(data: bytes, name: str) -> bytes:

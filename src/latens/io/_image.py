@@ -27,10 +27,10 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 import numpy.typing as npt
 from PIL import Image as PilImage
-from PIL import ImageCms, ImageFile, UnidentifiedImageError
+from PIL import ImageFile, UnidentifiedImageError
 
 from latens.errors import ImageError, LatensError, LimitError
-from latens.io import _boxes, _jpeg, _png, _tiff
+from latens.io import _boxes, _jpeg, _png
 from latens.io._exif import xmp_orientation
 from latens.io._extras import EXTRA, load_extra, need_extra
 from latens.io._facts import Facts, bounded
@@ -302,6 +302,8 @@ _BEGINNINGS = (
 
 
 def _read_tiff(file: BinaryIO, frame: int | None, max_pixels: int, facts: Facts) -> Image:
+    from latens.io import _tiff  # takes time to load
+
     page = _tiff.choose(file, frame, facts)
     _tiff.check(page, max_pixels)
     _tiff.read_facts(file, page, facts)
@@ -604,6 +606,8 @@ def _key_alpha(matches: npt.NDArray[np.bool_]) -> Pixels:
 
 
 def _to_srgb(image: PilImage.Image, icc: bytes | None, notes: list[str]) -> PilImage.Image:
+    from PIL import ImageCms
+
     srgb = ImageCms.createProfile("sRGB")
     if image.mode == "LAB":
         source: Any = ImageCms.createProfile("LAB")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from fractions import Fraction
 from typing import Any
 
 from latens.errors import ImageError
@@ -97,7 +96,7 @@ def _segment(marker: int, content: bytes, facts: Facts, profile: dict[int, bytes
         across, down = int.from_bytes(content[8:10], "big"), int.from_bytes(content[10:12], "big")
         unit = {0: "", 1: "inch", 2: "cm"}.get(content[7])
         if unit is not None:
-            facts.take_density(Fraction(across), Fraction(down), unit)
+            facts.take_density(across, down, unit)
         if len(content) >= 14 and content[12] and content[13]:
             facts.lose("thumbnail")
     elif marker == 0xE0 and content.startswith(b"JFXX\0"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from fractions import Fraction
 from typing import Any, BinaryIO, cast
 
 import numpy as np
@@ -169,7 +168,7 @@ def take_others(chunks: dict[bytes, bytes], facts: Facts, info: Mapping[Any, Any
     density = chunks.get(b"pHYs")
     if density is not None and len(density) == 9:
         across, down, unit = struct.unpack(">IIB", density)
-        facts.take_density(Fraction(across), Fraction(down), "m" if unit == 1 else "")
+        facts.take_density(across, down, "m" if unit == 1 else "")
     bits = chunks.get(b"sBIT")
     if bits and chunks.get(b"IHDR", b"")[8:9] == b"\x10" and 8 < max(bits) < 16:
         facts.bit_depth = max(bits)

@@ -7,13 +7,12 @@ import os
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
 
 import numpy as np
 from PIL import Image as PilImage
-from PIL import PngImagePlugin, TiffImagePlugin
+from PIL import PngImagePlugin
 
 from latens.errors import ImageError, OutputError
 from latens.io import _boxes, _png
@@ -23,6 +22,9 @@ from latens.io._extras import load_extra
 from latens.io._output import atomic_write
 from latens.io._picture import SRGB, Image, from_16_bits
 from latens.io._text import NOT_KEPT, printable
+
+if TYPE_CHECKING:
+    from fractions import Fraction
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ WRITE_FORMATS = tuple(_WRITERS)
 """Names of the formats that are written. All are lossless but jpeg and avif (quality 95, 4:4:4)."""
 _JPEG_SEGMENT = 65000
 _XMP_TAG = 700
-_UNITS_PER_METRE = {"m": Fraction(1), "cm": Fraction(100), "inch": Fraction(10000, 254)}
+_PER_METRE = {"m": (1, 1), "cm": (100, 1), "inch": (10000, 254)}
 
 
 def write_format(path: str | os.PathLike[str]) -> str:
@@ -145,9 +147,11 @@ def _profile(image: Image) -> bytes | None:
 
 def _per(image: Image, unit: str) -> tuple[Fraction, Fraction]:
     """Samples per unit across and down."""
+    from fractions import Fraction  # takes time to load, which most calls need not spend
+
     assert image.density is not None
     across, down, stored = image.density
-    factor = _UNITS_PER_METRE[stored] / _UNITS_PER_METRE[unit] if stored else Fraction(1)
+    factor = Fraction(*_PER_METRE[stored]) / Fraction(*_PER_METRE[unit]) if stored else Fraction(1)
     return Fraction(*across) * factor, Fraction(*down) * factor
 
 
@@ -219,7 +223,7 @@ def _save_options(image: Image, writer: _Writer, lost: list[str]) -> dict[str, A
     if image.density is not None and "density" not in writer.carries:
         lost.append("density")
     if writer.pillow == "TIFF":
-        options["exif"] = _tiff_directory(image)
+        options["exif"] = _tiff_directory(image, lost)
     return options
 
 
@@ -258,8 +262,9 @@ def _with_jfif_density(data: bytes, image: Image, lost: list[str]) -> bytes:
     values = _per(image, per)
     if not kind:
         ratio = (values[0] / values[1]).limit_denominator(255)
-        values = (Fraction(ratio.numerator), Fraction(ratio.denominator))
-    numbers = [round(value) for value in values]
+        numbers = [ratio.numerator, ratio.denominator]
+    else:
+        numbers = [round(value) for value in values]
     if data[6:11] != b"JFIF\0" or not all(0 < number < 1 << 16 for number in numbers):
         lost.append("density")
         return data
@@ -275,8 +280,10 @@ def _with_nclx(data: bytes, image: Image, lost: list[str]) -> bytes:
     return data[:at] + struct.pack(">HH", *image.colour[:2]) + data[at + 4 :]
 
 
-def _tiff_directory(image: Image) -> PilImage.Exif:
+def _tiff_directory(image: Image, lost: list[str]) -> PilImage.Exif:
     """EXIF, XMP and density as a TIFF file carries them: in its own directory, other tags of which must stay."""
+    from PIL import TiffImagePlugin
+
     result = PilImage.Exif()
     if image.exif and is_exif(image.exif):
         found = PilImage.Exif()
@@ -284,16 +291,26 @@ def _tiff_directory(image: Image) -> PilImage.Exif:
         result.load(describing(found) or b"")
     if image.xmp:
         result[_XMP_TAG] = image.xmp
-    if image.density is not None:
-        across, down, unit = image.density
-        if unit == "m":
-            across, down = ((value / 100).as_integer_ratio() for value in _per(image, "m"))
-        for tag, value in ((0x011A, across), (0x011B, down)):
-            # Rationals of TIFF have 32 bits.
-            fraction = Fraction(*value).limit_denominator(10**6)
-            result[tag] = TiffImagePlugin.IFDRational(fraction.numerator, fraction.denominator)
-        result[0x0128] = {"": 1, "inch": 2}.get(unit, 3)
+    density = _tiff_density(image)
+    if density is not None:
+        for tag, value in zip((0x011A, 0x011B), density[:2], strict=True):
+            result[tag] = TiffImagePlugin.IFDRational(*value)
+        result[0x0128] = density[2]
+    elif image.density is not None:
+        lost.append("density")
     return result
+
+
+def _tiff_density(image: Image) -> tuple[tuple[int, int], tuple[int, int], int] | None:
+    """Density as TIFF has it, in fractions of 32 bits, and the code of its unit; None for one that has no place."""
+    if image.density is None:
+        return None
+    unit = image.density[2]
+    code, per = {"": (1, ""), "inch": (2, "inch")}.get(unit, (3, "cm"))
+    values = [value.limit_denominator(1000).as_integer_ratio() for value in _per(image, per)]
+    if not all(0 < part < 1 << 32 for value in values for part in value):
+        return None
+    return values[0], values[1], code
 
 
 # ---- more than 8 bits
@@ -328,18 +345,14 @@ def _deep_tiff(image: Image, lost: list[str]) -> bytes:
         lost.append("damaged EXIF")
     if image.colour != SRGB and _profile(image) is None:
         lost.append("colour description")
-    directory = _tiff_directory(image)
+    directory = _tiff_directory(image, lost)
     tags: list[tuple[int, int, int, Any, bool]] = []
     for tag, value in directory.items():
         if tag == _XMP_TAG:
             tags.append((tag, 1, len(value), bytes(value), True))
         elif isinstance(value, str):
             tags.append((tag, 2, 0, value.encode("utf-8", "replace") + b"\0", True))
-        elif tag in (0x011A, 0x011B) and float(value) > 0:
-            ratio = Fraction(float(value)).limit_denominator(10**6)
-            tags.append((tag, 5, 1, (ratio.numerator, ratio.denominator), True))
-        elif tag == 0x0128:
-            tags.append((tag, 3, 1, int(value), True))
+    density = _tiff_density(image)
     samples = _samples(image)
     buffer = io.BytesIO()
     with tifffile.TiffWriter(buffer) as file:
@@ -353,24 +366,20 @@ def _deep_tiff(image: Image, lost: list[str]) -> bytes:
             metadata=None,
             software=False,
             iccprofile=_profile(image),
-            extratags=[t for t in tags if t[0] not in (0x011A, 0x011B, 0x0128)],
-            **_resolution(tags),
+            extratags=tags,
+            resolution=None if density is None else density[:2],
+            resolutionunit=None if density is None else density[2],
         )
     inner = {tag: directory.get_ifd(tag) for tag in (0x8769, 0x8825) if tag in directory}
     return _with_directories(buffer.getvalue(), {tag: tags for tag, tags in inner.items() if tags})
-
-
-def _resolution(tags: list[tuple[int, int, int, Any, bool]]) -> dict[str, Any]:
-    found = {tag: value for tag, _, _, value, _ in tags}
-    if 0x011A not in found or 0x011B not in found:
-        return {}
-    return {"resolution": (found[0x011A], found[0x011B]), "resolutionunit": found.get(0x0128, 2)}
 
 
 def _with_directories(data: bytes, inner: dict[int, Any]) -> bytes:
     """A little-endian TIFF file with directories inside of its first, which tifffile does not write."""
     if not inner:
         return data
+    from PIL import TiffImagePlugin
+
     out = bytearray(data)
     (start,) = struct.unpack_from("<I", out, 4)
     (count,) = struct.unpack_from("<H", out, start)
