@@ -12,7 +12,7 @@ import tiny
 from latens import metrics
 from latens.errors import ShapeError
 from latens.evaluate import measure
-from latens.evaluate.quality import _lpips
+from latens.evaluate.quality import MEASURES, _network, absent
 
 
 def test_psnr_is_that_of_its_definition() -> None:
@@ -35,7 +35,7 @@ def test_ms_ssim_is_that_of_the_differentiable_one(size: tuple[int, int]) -> Non
         x, y = (torch.from_numpy(p).permute(2, 0, 1)[None].double() / 255 for p in (original, decoded))
         expected = float(metrics.ms_ssim(x, y))
         assert measure(original, decoded, ("ms_ssim",))["ms_ssim"] == pytest.approx(expected, abs=2e-6)
-    assert measure(original, original, ("ms_ssim",)) == {"ms_ssim": 1.0}
+    assert measure(original, original, ("ms_ssim",)) == {"ms_ssim": pytest.approx(1.0, abs=1e-6)}
 
 
 def test_ms_ssim_of_opposites_is_nothing() -> None:
@@ -74,15 +74,81 @@ def test_lpips_is_measured_where_package_and_weights_are(
     (tmp_path / "package" / "lpips.py").write_text(LPIPS)
     weights = tmp_path / "torch" / "hub" / "checkpoints" / "alexnet-owt-7be5be79.pth"
     try:
-        _lpips.cache_clear()
+        _network.cache_clear()
         monkeypatch.syspath_prepend(tmp_path / "package")
         importlib.invalidate_caches()
-        assert measure(a, b, ("lpips",)) == {}, "no weights: left out, and nothing is downloaded"
+        missing: dict[str, str] = {}
+        assert measure(a, b, ("lpips",), missing) == {}, "no weights: nothing is downloaded"
+        assert "alexnet-*.pth, are not in" in missing["lpips"]
+        assert absent(("lpips", "psnr_y")) == missing
         weights.parent.mkdir(parents=True)
         weights.write_bytes(b"")
-        _lpips.cache_clear()
+        _network.cache_clear()
         expected = 2 * np.abs(a.astype(float) - b).mean() / 255
         assert measure(a, b, ("lpips",))["lpips"] == pytest.approx(expected, rel=1e-5)
     finally:
-        _lpips.cache_clear()
+        _network.cache_clear()
         sys.modules.pop("lpips", None)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("raise ImportError('no such symbol')", "broken: no such symbol"),
+        ("class cvvdp:\n    def __init__(self, **_): raise RuntimeError('half of it')", "broken: half of it"),
+        (
+            "class cvvdp:\n    def __init__(self, **_): pass\n    def predict(self, *_, **__): raise ValueError('odd')",
+            "fails: odd",
+        ),
+    ],
+)
+def test_a_package_that_is_broken_is_named_and_costs_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, reason: str
+) -> None:
+    a, b = tiny.picture(40, 48), tiny.picture(40, 48, seed=1)
+    (tmp_path / "pycvvdp.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.invalidate_caches()
+    try:
+        _network.cache_clear()
+        missing: dict[str, str] = {}
+        found = measure(a, b, ("cvvdp", "psnr_rgb", "ssimulacra2", "ms_ssim"), missing)
+        assert sorted(found) == ["psnr_rgb", "ssimulacra2"]
+        assert reason in missing["cvvdp"]
+        assert "less than 161 pixels" in missing["ms_ssim"]
+    finally:
+        _network.cache_clear()
+        sys.modules.pop("pycvvdp", None)
+
+
+def test_butteraugli_is_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in that prints the mean absolute difference of the two files it is given."""
+    a, b = tiny.picture(40, 48), tiny.picture(40, 48, seed=1)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    missing: dict[str, str] = {}
+    assert measure(a, b, ("butteraugli",), missing) == {}
+    assert "not installed" in missing["butteraugli"]
+    program = tmp_path / "butteraugli_main"
+    program.write_text(
+        f"#!{sys.executable}\nimport sys, numpy as np\nfrom PIL import Image\n"
+        "x, y = (np.asarray(Image.open(path)).astype(float) for path in sys.argv[1:])\n"
+        "print('12.5\\n3-norm: %f' % abs(x - y).mean())\n"
+    )
+    program.chmod(0o755)
+    expected = np.abs(a.astype(float) - b).mean()
+    assert measure(a, b, ("butteraugli",))["butteraugli"] == pytest.approx(expected, abs=1e-5)
+    program.write_text("#!/bin/sh\necho broken library >&2\nexit 1\n")
+    assert measure(a, b, ("butteraugli",), missing) == {}
+    assert "broken library" in missing["butteraugli"]
+
+
+def test_which_way_is_better_is_known() -> None:
+    picture = tiny.picture(176, 180)
+    rng = np.random.default_rng(0)
+    near, far = (
+        np.clip(picture + rng.normal(0, sigma, picture.shape), 0, 255).astype(np.uint8) for sigma in (3, 20)
+    )
+    for name, about in MEASURES.items():
+        if not about.absent():
+            values = [about.value(picture, other) for other in (near, far)]
+            assert (values[0] > values[1]) == about.rising, name  # type: ignore[operator]

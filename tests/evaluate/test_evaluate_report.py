@@ -28,7 +28,13 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.fromarray(tiny.picture(200, 180, seed=1)).save(folder / "plain.png")
     settings = {"jpeg": (10.0, 30.0, 60.0, 90.0), "webp": (5.0, 30.0, 60.0, 90.0)}
     wanted = Plan(
-        folder, ("jpeg", "webp", EVIL), settings, {}, ("psnr_rgb", "ms_ssim"), match=(1.0,), repeats=1
+        folder,
+        ("jpeg", "webp", EVIL),
+        settings,
+        {},
+        ("psnr_rgb", "ms_ssim", "ssimulacra2"),
+        match=(1.0,),
+        repeats=1,
     )
     bench(wanted, place / "r.json")
     return place / "r.json"
@@ -86,7 +92,7 @@ def test_shown_numbers_are_those_of_the_results(
     rows = {row.get_attribute("data-codec"): row for row in page.query_selector_all("#bd-table tbody tr")}
     assert set(rows) == {"jpeg", "webp"}
     shown = number(rows["webp"].query_selector("td:nth-child(2)").inner_text())
-    assert shown == pytest.approx(made["bd"]["psnr_rgb"]["jpeg"]["webp"]["bd_rate"], abs=0.051)
+    assert shown == pytest.approx(made["bd"]["ssimulacra2"]["jpeg"]["webp"]["bd_rate"], abs=0.051)
     # Another metric, another anchor.
     before = page.inner_html("#rd")
     page.select_option("#metric", "ms_ssim")
@@ -112,7 +118,7 @@ def test_shown_numbers_are_those_of_the_results(
     assert sorted(sizes) == sorted(p["bytes"] for p in points)
     first = [number(page.inner_text(f"#points tbody tr:first-child td:nth-child({i})")) for i in (3, 4, 5)]
     least = min(points, key=lambda p: p["bpp"])
-    assert first == pytest.approx([least["bytes"], least["bpp"], least["psnr_rgb"]], abs=0.0051)
+    assert first == pytest.approx([least["bytes"], least["bpp"], least["ssimulacra2"]], abs=0.0051)
 
 
 def test_the_viewer_compares(measured: Path, tmp_path: Path, opened: Callable[..., Any]) -> None:
@@ -241,3 +247,27 @@ def test_pages_that_cannot_be_made_are_refused(measured: Path, tmp_path: Path) -
     with pytest.raises(ResultsError, match="no points"):
         report([tmp_path / "empty.json"], tmp_path / "e.html")
     assert not (tmp_path / "e.html").exists()
+
+
+def test_measures_that_fall_and_those_that_are_missing(tmp_path: Path) -> None:
+    """Less Butteraugli is better: a curve that needs half the bits has a BD-rate of -50 %."""
+    results = Results(
+        runs=[{}],
+        images={"a": {"width": 10, "height": 10}},
+        codecs={"one": {}, "half": {}},
+        absent={"cvvdp": "Python package cvvdp is not installed"},
+    )
+    for codec, share in (("one", 1.0), ("half", 0.5)):
+        for i in range(5):
+            rate = share * 2.0**i / 8
+            point = {"codec": codec, "image": "a", "setting": i, "bytes": 1, "bpp": rate, "run": 0}
+            results.points.append({**point, "butteraugli": 5.0 - i, "ms_ssim": 0.9 + 0.02 * i})
+    results.save(tmp_path / "r.json")
+    made = report([tmp_path / "r.json"], tmp_path / "report.html")
+    row = made["bd"]["butteraugli"]["one"]["half"]
+    assert row["bd_rate"] == pytest.approx(-50, abs=1e-3)
+    assert row["range"] == [1.0, 5.0]
+    assert row["bd_quality"] == pytest.approx(-1, abs=1e-3)
+    assert made["absent"] == {"cvvdp": "Python package cvvdp is not installed"}
+    assert made["metrics"] == ["ms_ssim", "butteraugli", "ms_ssim_db"]
+    assert not made["about"]["butteraugli"]["rising"]

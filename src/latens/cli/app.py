@@ -138,7 +138,7 @@ def encode(
             "--target-size",
             parser=_bytes,
             metavar="BYTES",
-            help="At most so many bytes, and at most 2 % less; 20k, 1.5M and 64KiB are sizes, too.",
+            help="At most so many bytes, and at most 1 % less; 20k, 1.5M and 64KiB are sizes, too.",
         ),
     ] = None,
     target_bpp: Annotated[
@@ -146,6 +146,10 @@ def encode(
     ] = None,
     target_psnr: Annotated[
         float | None, typer.Option("--target-psnr", help="So many dB, within 0.05.")
+    ] = None,
+    target_ssimulacra2: Annotated[
+        float | None,
+        typer.Option("--target-ssimulacra2", help="This score (70 is high quality), within 0.3."),
     ] = None,
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Released model, or path of a weights file.")
@@ -194,8 +198,11 @@ def encode(
 
       latens encode -r photos/ -o small/ --skip-existing
     """
-    if sum(option is not None for option in (quality, target_size, target_bpp, target_psnr)) > 1:
-        raise TargetError("give one of --quality, --target-size, --target-bpp and --target-psnr, not several")
+    targets = (target_size, target_bpp, target_psnr, target_ssimulacra2)
+    if sum(option is not None for option in (quality, *targets)) > 1:
+        raise TargetError(
+            "give one of --quality, --target-size, --target-bpp, --target-psnr and --target-ssimulacra2, not several"
+        )
     _check_suffix(inputs, output)
     plan = files.plan(
         inputs, output, ".ltn", force,
@@ -230,10 +237,12 @@ def encode(
             size, pixels = target_bpp * width * height / 8, width * height
         coder = made()
         with files.named(job.source):
-            if size is None and target_psnr is None:
+            if all(target is None for target in targets):
                 data = coder.encode(image, quality, effort=effort)
             else:
-                data = coder.encode_to(image, Target(size, target_psnr, pixels), effort=effort)
+                data = coder.encode_to(
+                    image, Target(size, target_psnr, pixels, target_ssimulacra2), effort=effort
+                )
         files.write(job, data, force, plan.inputs)
         bpp = 8 * len(data) / (width * height)
         text = f"{len(data):,} bytes, {bpp:.3f} bits per pixel"

@@ -31,7 +31,12 @@ Codecs = Annotated[
         "a model of 'latens models' (also --published), or a weights file; options follow as name:key=value.",
     ),
 ]
-Metric = Annotated[str, typer.Option("--metric", help="psnr_rgb, psnr_y, ms_ssim or lpips.")]
+Metric = Annotated[
+    str,
+    typer.Option(
+        "--metric", help="ssimulacra2, ms_ssim, butteraugli, cvvdp, psnr_rgb, psnr_y, lpips or dists."
+    ),
+]
 EncoderPath = Annotated[
     str | None, typer.Option("--encoder-path", help="Encoder of bpg, hm or vtm; the script of tfci.")
 ]
@@ -45,6 +50,16 @@ def _numbers(text: str, option: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(",") if part)
     except ValueError:
         raise CodecError(f"{option} {printable(text)}: expected numbers, separated by commas") from None
+
+
+def _metrics(text: str) -> tuple[str, ...]:
+    from latens.evaluate.quality import METRICS
+
+    names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    unknown = [name for name in names if name not in METRICS]
+    if unknown or not names:
+        raise ResultsError(f"--metrics {printable(text)}: expected some of {', '.join(METRICS)}")
+    return names
 
 
 def _programs(
@@ -70,7 +85,7 @@ def bench(
     ] = None,
     metrics: Annotated[
         str, typer.Option("--metrics", help="What to measure, comma-separated.")
-    ] = "psnr_rgb,psnr_y,ms_ssim,lpips",
+    ] = "ssimulacra2,ms_ssim,butteraugli,cvvdp,psnr_rgb,psnr_y,lpips,dists",
     match: Annotated[
         str,
         typer.Option(
@@ -127,7 +142,7 @@ def bench(
         codecs=specs,
         settings=settings,
         options=_programs(specs, encoder_path, decoder_path, config),
-        metrics=tuple(part for part in metrics.split(",") if part),
+        metrics=_metrics(metrics),
         match=_numbers(match, "--match"),
         repeats=repeats,
         threads=threads,
@@ -141,6 +156,8 @@ def bench(
         say(f"skipped: {spec}: {reason}", quiet)
     for name, reason in results.unreadable.items():
         say(f"not read: {name}: {reason}", quiet)
+    for metric, reason in results.absent.items():
+        say(f"not measured: {metric}: {reason}", quiet)
     alike: dict[str, list[str]] = {}
     for failure in results.failures:
         place = f"{failure['image']} at {failure['setting']:g}"
@@ -262,7 +279,7 @@ def evaluate(
 ) -> None:
     """Evaluate a model on a folder of images.
 
-    Rates are those of real files, headers included; PSNR and MS-SSIM those of the decoded 8-bit image. Images count as
+    Rates are those of real files, headers included; measures those of the decoded 8-bit image. Images count as
     RGB, grey ones too; transparency and metadata are left out. The JSON has CompressAI's layout, with more in further
     keys. Exit code 3 if an image could not be read.
 
@@ -313,6 +330,8 @@ def evaluate(
         to_standard_output(text.encode(errors="backslashreplace"))
     for name, reason in found.unreadable.items():
         say(f"not read: {name}: {reason}")
+    for metric, reason in found.absent.items():
+        say(f"not measured: {metric}: {reason}")
     if found.unreadable:
         raise typer.Exit(EXIT_PARTLY)
 
@@ -322,9 +341,11 @@ def _eval_table(
 ) -> str:
     columns = (
         ("bpp", "bpp", 4, 1),
+        ("SSIMUL2", "ssimulacra2", 2, 1),
+        ("MS-SSIM", "ms_ssim", 5, 1),
+        ("Buttera", "butteraugli", 3, 1),
         ("PSNR dB", "psnr_rgb", 3, 1),
         ("luma dB", "psnr_y", 3, 1),
-        ("MS-SSIM", "ms_ssim", 5, 1),
         ("enc ms", "encode_s", 1, 1000),
         ("dec ms", "decode_s", 1, 1000),
     )
@@ -346,7 +367,7 @@ def plot(
         list[Path], typer.Argument(help="Results of bench or eval, CompressAI's JSON, or published curves.")
     ],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Picture to write.")] = None,
-    metric: Metric = "psnr_rgb",
+    metric: Metric = "ssimulacra2",
     title: Annotated[str, typer.Option("--title", "-t", help="Above the plot.")] = "",
     backend: Annotated[
         str, typer.Option("--backend", help="matplotlib (.png, .svg, .pdf) or plotly (.html).")
@@ -371,7 +392,7 @@ def plot(
 
       latens plot results.json published.json --only latens --only VTM --log -o curves.svg
 
-      latens plot results.json --metric ms_ssim --backend plotly -o curves.html
+      latens plot results.json --metric psnr_rgb --backend plotly -o curves.html
     """
     from latens.evaluate.plot import plot as draw
 
@@ -413,7 +434,9 @@ def find(
     image: Annotated[Path, typer.Argument(help="The image.")],
     target: Annotated[float, typer.Option("--target", "-t", help="Value to come close to.")],
     codec: Annotated[str, typer.Option("--codec", "-c", help="As for 'latens bench'.")] = "latens",
-    metric: Annotated[str, typer.Option("--metric", help="bpp, bytes, psnr, psnr_y or ms-ssim.")] = "psnr",
+    metric: Annotated[
+        str, typer.Option("--metric", help="bpp, bytes, ssimulacra2, ms-ssim, butteraugli, psnr or psnr_y.")
+    ] = "psnr",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Keep the coded file.")] = None,
     decoded: Annotated[Path | None, typer.Option("--decoded", help="Keep the decoded image (.png).")] = None,
     threads: ThreadsOfCodecs = 1,
@@ -427,11 +450,12 @@ def find(
 
     Examples:
 
-      latens find photo.png --codec avif --metric psnr --target 34
+      latens find photo.png --codec avif --metric ssimulacra2 --target 70
 
       latens find photo.png --codec latens --metric bpp --target 0.5 -o photo.ltn
     """
     from latens.evaluate import find_closest, make_codec, measure, read_rgb
+    from latens.evaluate.quality import MEASURES
     from latens.io import Image, write_image
 
     for path in (output, decoded):
@@ -448,20 +472,25 @@ def find(
         atomic_write(output, found.data, force=force, inputs=[image])
     if decoded is not None:
         write_image(Image(result), decoded, force=force, inputs=[image])
+    also = (metric,) if metric in MEASURES else ()
     row: dict[str, Any] = {
         "codec": codec,
         codec_.dial.name: found.setting,
         "bytes": len(found.data),
         "bpp": 8 * len(found.data) / (width * height),
-        **measure(pixels, result, ("psnr_rgb", "psnr_y", "ms_ssim")),
+        **measure(
+            pixels, result, tuple(dict.fromkeys(("ssimulacra2", "ms_ssim", "psnr_rgb", "psnr_y", *also)))
+        ),
     }
     if as_json:
         text = json.dumps(row, indent=1)
     else:
         text = f"{printable(codec)} {codec_.dial.name} {found.setting:g}: {row['bytes']:,} bytes, {row['bpp']:.4f} bpp"
-        db, ssim = row["psnr_rgb"], row.get("ms_ssim")
+        db = row.pop("psnr_rgb")
         text += ", lossless" if db is None else f", {db:.3f} dB"
-        text += "" if ssim is None else f", MS-SSIM {ssim:.5f}"
+        for key, about in MEASURES.items():
+            if key != "psnr_y" and row.get(key) is not None:
+                text += f", {about.label} {row[key]:.{about.digits}f}"
     show(text)
 
 

@@ -28,6 +28,8 @@ from latens.errors import (
     WrongWeightsError,
 )
 from latens.io import Image
+from latens.metrics import ssimulacra2
+from latens.metrics.perceptual import LEAST_SIDE
 from latens.zoo import DEFAULT_MODEL, LoadedModel, load
 from latens.zoo.weights import load_released
 
@@ -106,13 +108,13 @@ class ImageCodec:
             return self._write(image, header, features, steps)
 
     def encode_to(self, image: Image, target: Target, *, effort: int = 1) -> bytes:
-        """The ``.ltn`` file of an image that has a wanted size or PSNR.
+        """The ``.ltn`` file of an image that has a wanted size, score or PSNR.
 
         g_a runs once, the rest once for each of about five qualities that are tried.
 
         Args:
             image: as for :meth:`encode`.
-            target: bytes or PSNR (dB, over all samples).
+            target: bytes, SSIMULACRA2 or PSNR (dB, over all samples). Both are of colour and grey; alpha has no part.
             effort: as for :meth:`encode`, and spent on each of the qualities.
 
         Raises:
@@ -122,8 +124,11 @@ class ImageCodec:
         """
         if self._model.rates is not None:
             raise TargetError(f"{self.model.id} has no continuous quality to search; use a model that has")
+        if target.ssimulacra2 is not None and min(image.pixels.shape[:2]) < LEAST_SIDE:
+            raise TargetError(f"SSIMULACRA2 is not defined for sides of less than {LEAST_SIDE} pixels")
         steps = self._steps(effort)
         header = self._header(image, 0)
+        original = _seen(image.pixels) if target.ssimulacra2 is not None else image.pixels
         with self._inference():
             features = [self._features(image.pixels, rect) for rect in header.tiles()]
 
@@ -132,7 +137,9 @@ class ImageCodec:
                 if target.bytes is not None:
                     return float(len(data)), data
                 decoded, _ = self.decode(ltn.read(data, ltn.Limits(max_pixels=image.pixels.size)))
-                return _psnr(decoded.pixels, image.pixels), data
+                if target.psnr is not None:
+                    return _psnr(decoded.pixels, image.pixels), data
+                return ssimulacra2(original, _seen(decoded.pixels)), data
 
             return search(measure, LEVELS, target)
 
@@ -343,6 +350,12 @@ def _unit(samples: Samples) -> Tensor:
 def _stored(header: ltn.Header) -> str:
     """How samples of alpha are stored, for NumPy."""
     return f"<u{header.sample_bytes}"
+
+
+def _seen(pixels: Samples) -> Samples:
+    """RGB samples as measures take them."""
+    colour = np.broadcast_to(pixels, (*pixels.shape[:2], 3))
+    return colour if pixels.dtype == np.uint8 else colour / np.float32(np.iinfo(pixels.dtype).max)
 
 
 def _psnr(a: Samples, b: Samples) -> float:

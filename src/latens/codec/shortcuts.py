@@ -27,6 +27,7 @@ def encode(
     *,
     target_size: float | None = None,
     target_psnr: float | None = None,
+    target_ssimulacra2: float | None = None,
     model: str | os.PathLike[str] = DEFAULT_MODEL,
     fast: bool = False,
     effort: int = 1,
@@ -39,8 +40,9 @@ def encode(
             orientation says. Pillow images and arrays are coded as they are, for who opened the image may have
             turned it.
         quality: 0 (smallest) to 100 (best), 50 by default; any real number between. Not for a model of a single rate.
-        target_size: bytes that the file may have, in place of a quality; it has at most 2 % less.
+        target_size: bytes that the file may have, in place of a quality; it has at most 1 % less.
         target_psnr: dB over all samples, in place of a quality; met within 0.05.
+        target_ssimulacra2: score of colours as seen, up to 100, in place of a quality; met within 0.3.
         model: a released model, or the path of a weights file.
         fast: run g_a, h_a and g_s in bfloat16.
         effort: 1 to 5; above 1, latents are improved by gradient steps for seconds to minutes, for smaller files
@@ -55,11 +57,12 @@ def encode(
         TargetError: no quality gives the target, or several were given.
         UnknownModelError, ModelError: the model cannot be used.
     """
-    if sum(wish is not None for wish in (quality, target_size, target_psnr)) > 1:
-        raise TargetError("give one of quality, target_size and target_psnr, not several")
+    wishes = (target_size, target_psnr, target_ssimulacra2)
+    if sum(wish is not None for wish in (quality, *wishes)) > 1:
+        raise TargetError("give one of quality, target_size, target_psnr and target_ssimulacra2, not several")
     target = None
-    if target_size is not None or target_psnr is not None:
-        target = Target(target_size, target_psnr)
+    if any(wish is not None for wish in wishes):
+        target = Target(target_size, target_psnr, ssimulacra2=target_ssimulacra2)
     picture = _picture(image)
     codec = ImageCodec(model, fast=fast)
     if target is not None:
@@ -167,6 +170,7 @@ def save(
     *,
     target_size: float | None = None,
     target_psnr: float | None = None,
+    target_ssimulacra2: float | None = None,
     model: str | os.PathLike[str] = DEFAULT_MODEL,
     fast: bool = False,
     effort: int = 1,
@@ -193,6 +197,7 @@ def save(
         quality,
         target_size=target_size,
         target_psnr=target_psnr,
+        target_ssimulacra2=target_ssimulacra2,
         model=model,
         fast=fast,
         effort=effort,

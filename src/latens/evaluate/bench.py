@@ -224,6 +224,7 @@ class _Store:
         if kind == "failure":
             failures.append({**about, **content})
         else:
+            self._results.absent |= content.pop("absent", {})
             self._results.points.append({**about, **content, "run": self._run})
         self._results.failures = failures
         if time.monotonic() - self._saved > _SAVE_SECONDS:
@@ -431,13 +432,15 @@ def code(
 def _measure(codec: Codec, pixels: Pixels, setting: float, plan: Plan) -> dict[str, Any]:
     """A point: what encoding and decoding at a setting gives."""
     data, decoded, encode_s, decode_s = code(codec, pixels, setting, plan.repeats)
-    measures = measure(pixels, decoded, plan.metrics)
+    absent: dict[str, str] = {}
+    measures = measure(pixels, decoded, plan.metrics, absent)
     return {
         "bytes": len(data),
         "bpp": round(8 * len(data) / (pixels.shape[0] * pixels.shape[1]), 7),
         **{key: value if value is None else round(value, 6) for key, value in measures.items()},
         "encode_s": encode_s,
         "decode_s": decode_s,
+        "absent": absent,
         "data": data,
     }
 

@@ -12,13 +12,11 @@ from latens.errors import CodecError, DatasetError, LatensError
 from latens.evaluate.bench import code
 from latens.evaluate.codecs import Codec
 from latens.evaluate.codecs.learned import ZooCodec
-from latens.evaluate.quality import find_images, measure, read_rgb
+from latens.evaluate.quality import METRICS, find_images, measure, read_rgb
 from latens.evaluate.results import compressai_results, machine, versions
 from latens.io import printable
 
 __all__ = ["Evaluation", "evaluate"]
-
-_METRICS = ("psnr_rgb", "psnr_y", "ms_ssim", "lpips")
 
 
 @dataclass(frozen=True)
@@ -30,12 +28,14 @@ class Evaluation:
         images: by name, for each setting ``bpp``, ``bytes``, the measures, and ``encode_s`` and ``decode_s``, the
             medians of the times in seconds.
         unreadable: images that could not be read, with the reason.
+        absent: measures that could not be had, of some images at least, with the reason.
         description: what was done.
     """
 
     settings: tuple[float, ...]
     images: Mapping[str, Sequence[Mapping[str, Any]]]
     unreadable: Mapping[str, str]
+    absent: Mapping[str, str]
     description: str
 
     def means(self) -> list[dict[str, float]]:
@@ -54,6 +54,7 @@ class Evaluation:
             {image: list(rows) for image, rows in self.images.items()} if per_image else list(self.images)
         )
         content["unreadable"] = dict(self.unreadable)
+        content["absent"] = dict(self.absent)
         content["machine"] = machine()
         content["versions"] = versions()
         return content
@@ -92,6 +93,7 @@ def evaluate(
     paths = find_images(folder)
     images: dict[str, list[dict[str, Any]]] = {path.name: [] for path in paths}
     unreadable: dict[str, str] = {}
+    absent: dict[str, str] = {}
     # Settings in the outer loop: a model for each of them is loaded only once.
     for number, setting in enumerate(settings):
         for place, path in enumerate(paths):
@@ -117,10 +119,10 @@ def evaluate(
                     "encode_s": median(encode_s),
                     "decode_s": median(decode_s),
                 }
-            images[path.name].append(row | measure(pixels, decoded, _METRICS))
+            images[path.name].append(row | measure(pixels, decoded, METRICS, absent))
     for name in unreadable:
         del images[name]
     if not images:
         raise DatasetError(f"{printable(folder)}: none of its images can be read")
     description = "Estimated by the entropy model" if estimate else "Real files"
-    return Evaluation(tuple(settings), images, unreadable, f"{description}. {codec.version()}")
+    return Evaluation(tuple(settings), images, unreadable, absent, f"{description}. {codec.version()}")

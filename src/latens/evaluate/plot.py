@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from latens.errors import OutputError, ResultsError
+from latens.evaluate.quality import MEASURES
 from latens.evaluate.results import Curve
 from latens.io import check_output, printable
 
 __all__ = ["BACKENDS", "LABELS", "plot"]
 
 BACKENDS = ("matplotlib", "plotly")
-LABELS = {"psnr_rgb": "PSNR RGB [dB]", "psnr_y": "PSNR luma [dB]", "ms_ssim": "MS-SSIM", "lpips": "LPIPS"}
+LABELS = {key: f"{m.label} [{m.unit}]" if m.unit else m.label for key, m in MEASURES.items()}
 _COLOURS = (
     "#2257c9", "#d9480f", "#0b8457", "#9c36b5", "#b7860b", "#0b8fa8", "#c2255c", "#5c6470", "#6741d9", "#5f8700",
 )  # fmt: skip

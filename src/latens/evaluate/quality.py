@@ -5,31 +5,34 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import math
+import re
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image as PilImage
 
-from latens.errors import DatasetError, ShapeError
+from latens.errors import CodecError, DatasetError, ShapeError
 from latens.evaluate.colour import LUMA
 from latens.io import printable, read_image
+from latens.metrics import ssimulacra2
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["METRICS", "find_images", "measure", "read_rgb"]
+__all__ = ["MEASURES", "METRICS", "Measure", "absent", "find_images", "measure", "read_rgb"]
 
 Pixels = npt.NDArray[np.uint8]
 
-METRICS = ("psnr_rgb", "psnr_y", "ms_ssim", "lpips")
-"""What can be measured. The higher the better, but for LPIPS."""
-
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".ppm", ".jp2", ".gif")
-LEAST_SIDE = 161
-"""MS-SSIM is not defined for images that are smaller."""
+_PROGRAM_SECONDS = 120.0
 
 
 def find_images(folder: Path) -> list[Path]:
@@ -64,18 +67,23 @@ def _db(error: float) -> float | None:
     return 10.0 * math.log10(255.0**2 / error) if error > 0.0 else None
 
 
-def measure(original: Pixels, decoded: Pixels, metrics: Iterable[str] = METRICS) -> dict[str, float | None]:
+def measure(
+    original: Pixels,
+    decoded: Pixels,
+    metrics: Iterable[str] = ("psnr_rgb", "psnr_y", "ms_ssim"),
+    absent: dict[str, str] | None = None,
+) -> dict[str, float | None]:
     """All measures that are asked for and can be had.
 
     Args:
         original: uint8 ``(height, width, 3)``.
         decoded: likewise.
-        metrics: of :data:`METRICS`. MS-SSIM is left out of images of less than 161 pixels on a side, LPIPS
-            where its network is not installed.
+        metrics: of :data:`METRICS`.
+        absent: takes, by metric, why one could not be had: its package or program is not installed or fails, or the
+            image is too small for it.
 
     Returns:
-        PSNR in dB (``psnr_rgb``: one error over all samples of the three channels; ``psnr_y``: of BT.709 luma,
-        not rounded), None if equal; MS-SSIM over RGB; LPIPS (AlexNet).
+        By metric, the value; None for an error that has no finite PSNR, as there is none.
 
     Raises:
         ShapeError: the images are not of one size.
@@ -85,20 +93,41 @@ def measure(original: Pixels, decoded: Pixels, metrics: Iterable[str] = METRICS)
             f"expected uint8 of {original.shape} from the decoder, got {decoded.dtype} of {decoded.shape}"
         )
     found: dict[str, float | None] = {}
-    covariance: npt.NDArray[np.float64] | None = None
+    missing = {} if absent is None else absent
     for metric in metrics:
-        if metric in ("psnr_rgb", "psnr_y"):
-            if covariance is None:
-                # Both errors follow from how those of the channels go together. Integers in float64: exact.
-                difference = np.subtract(original, decoded, dtype=np.float64).reshape(-1, 3)
-                covariance = difference.T @ difference / len(difference)
-            both = np.trace(covariance) / 3 if metric == "psnr_rgb" else LUMA @ covariance @ LUMA
-            found[metric] = _db(float(both))
-        elif metric == "ms_ssim" and min(original.shape[:2]) >= LEAST_SIDE:
-            found[metric] = _ms_ssim(original, decoded)
-        elif metric == "lpips" and (network := _lpips()) is not None:
-            found[metric] = float(network(_tensor(original) * 2 - 1, _tensor(decoded) * 2 - 1))
+        about = MEASURES[metric]
+        if min(original.shape[:2]) < about.least_side:
+            missing[metric] = f"not defined for images of less than {about.least_side} pixels on a side"
+        elif reason := about.absent():
+            missing[metric] = reason
+        else:
+            try:
+                found[metric] = about.value(original, decoded)
+            except (
+                Exception
+            ) as error:  # whatever a package or program of others raises must not cost the rest
+                missing[metric] = f"fails: {printable(str(error))[:200] or type(error).__name__}"
     return found
+
+
+def absent(metrics: Iterable[str] = ()) -> dict[str, str]:
+    """Which measures cannot be had here at all, all of them by default, and why."""
+    wanted = metrics or MEASURES
+    return {metric: reason for metric in wanted if (reason := MEASURES[metric].absent())}
+
+
+def _covariance(original: Pixels, decoded: Pixels) -> npt.NDArray[np.float64]:
+    """How errors of the channels go together; both kinds of PSNR follow from it. Integers in float64: exact."""
+    difference = np.subtract(original, decoded, dtype=np.float64).reshape(-1, 3)
+    return difference.T @ difference / len(difference)
+
+
+def _psnr_rgb(original: Pixels, decoded: Pixels) -> float | None:
+    return _db(float(np.trace(_covariance(original, decoded))) / 3)
+
+
+def _psnr_y(original: Pixels, decoded: Pixels) -> float | None:
+    return _db(float(LUMA @ _covariance(original, decoded) @ LUMA))
 
 
 _STRIP = 32
@@ -121,7 +150,7 @@ def _ms_ssim(original: Pixels, decoded: Pixels) -> float:
         ]
         if not last:
             x, y = _halved(x), _halved(y)
-    return float(product.mean())
+    return min(float(product.mean()), 1.0)
 
 
 @cache
@@ -175,22 +204,131 @@ def _tensor(pixels: Pixels) -> Tensor:
     return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() / 255.0
 
 
+# ---- measures of others
+
+
+def _find_butteraugli() -> str | None:
+    return shutil.which("butteraugli_main") or shutil.which("butteraugli")
+
+
+def _butteraugli(original: Pixels, decoded: Pixels) -> float:
+    """The 3-norm over the picture, as libjxl's program computes it."""
+    with tempfile.TemporaryDirectory(prefix="latens-") as folder:
+        paths = [str(Path(folder) / name) for name in ("original.png", "decoded.png")]
+        for pixels, path in zip((original, decoded), paths, strict=True):
+            PilImage.fromarray(pixels).save(path, compress_level=1)
+        command = [_find_butteraugli() or "butteraugli_main", *paths]
+        done = subprocess.run(command, capture_output=True, timeout=_PROGRAM_SECONDS, check=False)
+    norm = re.search(rb"3-norm: *([0-9.]+)", done.stdout)
+    if done.returncode or norm is None:
+        raise CodecError(
+            f"{command[0]}: {done.stderr.decode(errors='replace').strip() or 'no 3-norm in its output'}"
+        )
+    return float(norm[1])
+
+
 @cache
-def _lpips() -> Callable[..., Any] | None:
-    """The LPIPS network, if its package and the weights under it are there; nothing is downloaded."""
-    if importlib.util.find_spec("lpips") is None:
-        return None
+def _network(name: str) -> Callable[[Pixels, Pixels], float] | str:
+    """A measure that a package of others computes, or why there is none. Nothing is downloaded."""
+    package, make, weights = _NETWORKS[name]
+    if importlib.util.find_spec(package) is None:
+        return f"Python package {name if name != 'dists' else 'dists-pytorch'} is not installed"
+    if weights:
+        import torch
+
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        if not list(folder.glob(weights)):
+            return f"its weights, {weights}, are not in {printable(folder)}; they are not downloaded"
+    try:
+        return make(importlib.import_module(package))
+    except Exception as error:  # packages that are broken raise anything
+        return f"Python package {package} is broken: {printable(str(error))[:200] or type(error).__name__}"
+
+
+def _make_lpips(package: Any) -> Callable[[Pixels, Pixels], float]:
+    network = package.LPIPS(net="alex", verbose=False).eval()
+    return lambda a, b: _without_gradient(network, 2 * _tensor(a) - 1, 2 * _tensor(b) - 1)
+
+
+def _make_dists(package: Any) -> Callable[[Pixels, Pixels], float]:
+    network = package.DISTS().eval()
+    return lambda a, b: _without_gradient(network, _tensor(a), _tensor(b))
+
+
+def _make_cvvdp(package: Any) -> Callable[[Pixels, Pixels], float]:
     import torch
 
-    if not list((Path(torch.hub.get_dir()) / "checkpoints").glob("alexnet-*.pth")):
-        return None
-    try:
-        network = importlib.import_module("lpips").LPIPS(net="alex", verbose=False).eval()
-    except (ImportError, OSError, RuntimeError):
-        return None
+    network = package.cvvdp(display_name="standard_4k", quiet=True, device=torch.device("cpu"))
+    return lambda a, b: float(network.predict(b, a, dim_order="HWC")[0])
 
-    def call(a: Tensor, b: Tensor) -> Tensor:
-        with torch.no_grad():
-            return network(a, b)  # type: ignore[no-any-return]
 
-    return call
+_NETWORKS: dict[str, tuple[str, Callable[[Any], Callable[[Pixels, Pixels], float]], str]] = {
+    "lpips": ("lpips", _make_lpips, "alexnet-*.pth"),
+    "dists": ("DISTS_pytorch", _make_dists, "vgg16-*.pth"),
+    "cvvdp": ("pycvvdp", _make_cvvdp, ""),
+}
+
+
+def _without_gradient(network: Any, a: Tensor, b: Tensor) -> float:
+    import torch
+
+    with torch.no_grad():
+        return float(network(a, b))
+
+
+def _by_network(name: str) -> tuple[Callable[[Pixels, Pixels], float], Callable[[], str]]:
+    def value(original: Pixels, decoded: Pixels) -> float:
+        network = _network(name)
+        if isinstance(network, str):
+            raise CodecError(network)
+        return network(original, decoded)
+
+    def reason() -> str:
+        network = _network(name)
+        return network if isinstance(network, str) else ""
+
+    return value, reason
+
+
+# ---- all of them
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A measure of one image against another.
+
+    Attributes:
+        label: for people.
+        unit: empty, or dB and the like.
+        digits: that are worth showing.
+        value: of an original and a decoded image, uint8 ``(height, width, 3)``.
+        absent: why it cannot be had here; empty if it can.
+        rising: whether more is better.
+        least_side: of images, in pixels.
+    """
+
+    label: str
+    unit: str
+    digits: int
+    value: Callable[[Pixels, Pixels], float | None]
+    absent: Callable[[], str] = lambda: ""
+    rising: bool = True
+    least_side: int = 1
+
+
+MEASURES: dict[str, Measure] = {
+    "ssimulacra2": Measure("SSIMULACRA2", "", 2, ssimulacra2, least_side=8),
+    "ms_ssim": Measure("MS-SSIM", "", 5, _ms_ssim, least_side=161),
+    "butteraugli": Measure(
+        "Butteraugli, 3-norm", "", 3, _butteraugli, rising=False, least_side=8,
+        absent=lambda: "" if _find_butteraugli() else "program butteraugli_main (of libjxl) is not installed",
+    ),
+    "cvvdp": Measure("ColorVideoVDP", "JOD", 3, *_by_network("cvvdp")),
+    "psnr_rgb": Measure("PSNR, RGB", "dB", 2, _psnr_rgb),
+    "psnr_y": Measure("PSNR, luma", "dB", 2, _psnr_y),
+    "lpips": Measure("LPIPS", "", 4, *_by_network("lpips"), rising=False, least_side=32),
+    "dists": Measure("DISTS", "", 4, *_by_network("dists"), rising=False, least_side=32),
+}  # fmt: skip
+"""What can be measured, by the name that results give it."""
+
+METRICS = tuple(MEASURES)

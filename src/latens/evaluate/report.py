@@ -25,13 +25,18 @@ import latens
 from latens.errors import LatensError, ResultsError
 from latens.evaluate.bench import file_name
 from latens.evaluate.codecs import Codec, Pixels, make_codec
-from latens.evaluate.quality import read_rgb
+from latens.evaluate.quality import MEASURES, read_rgb
 from latens.evaluate.results import Results, read_curves, table
 from latens.io import atomic_write, check_output, printable
 
 __all__ = ["report"]
 
-METRICS = ("psnr_rgb", "psnr_y", "ms_ssim", "ms_ssim_db", "lpips")
+# MS-SSIM is shown in dB, too: near 1 its differences cannot be seen.
+SHOWN = {
+    key: {"label": about.label, "unit": about.unit, "digits": about.digits, "rising": about.rising}
+    for key, about in MEASURES.items()
+}
+SHOWN["ms_ssim_db"] = {"label": "MS-SSIM in dB", "unit": "dB", "digits": 2, "rising": True}
 RATES = (0.25, 0.75)
 _SIDES = (1024, 768, 640, 512, 448, 384, 320, 256, 192, 128)
 _QUALITY = 90
@@ -113,7 +118,7 @@ def _figures(results: Results, anchors: Path | None, limits: tuple[float, float]
     for point in results.points:
         value = point.get("ms_ssim")
         point["ms_ssim_db"] = None if value is None else _db(value)
-    metrics = [m for m in METRICS if any(point.get(m) is not None for point in results.points)]
+    metrics = [m for m in SHOWN if any(point.get(m) is not None for point in results.points)]
     curves: dict[str, Any] = {}
     bd: dict[str, Any] = {}
     for metric in metrics:
@@ -128,9 +133,12 @@ def _figures(results: Results, anchors: Path | None, limits: tuple[float, float]
             name: {k: v for k, v in vars(curve).items() if k != "name"} | {"published": name not in measured}
             for name, curve in everything.items()
         }
-        if metric != "lpips":
-            within = limits if metric == "psnr_rgb" else None
+        within = limits if metric == "psnr_rgb" else None
+        if SHOWN[metric]["rising"]:
             bd[metric] = {name: _rounded(table(everything, name, within)) for name in everything}
+        else:
+            turned = {name: curve.mirrored() for name, curve in everything.items()}
+            bd[metric] = {name: _turned(_rounded(table(turned, name))) for name in everything}
     images = list(results.images)
     keys = ("codec", "image", "setting", "bytes", "bpp", *metrics, "encode", "decode", "run", "matched")
     rows = []
@@ -141,6 +149,8 @@ def _figures(results: Results, anchors: Path | None, limits: tuple[float, float]
         rows.append([*head, *values, *times, p["run"], p.get("matched")])
     return {
         "metrics": metrics,
+        "about": {metric: SHOWN[metric] for metric in metrics},
+        "absent": results.absent,
         "codecs": results.codecs,
         "images": [{"name": name, **about} for name, about in results.images.items()],
         "keys": keys,
@@ -167,6 +177,15 @@ def _rounded(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         name: {k: v if isinstance(v, str | list) else round(v, 6) for k, v in row.items()}
         for name, row in rows.items()
     }
+
+
+def _turned(rows: dict[str, Any]) -> dict[str, Any]:
+    """Figures of mirrored curves as those of the measure itself."""
+    for row in rows.values():
+        if "range" in row:
+            row["range"] = [-value for value in reversed(row["range"])]
+            row["bd_quality"] = -row["bd_quality"]
+    return rows
 
 
 # ---- pictures
@@ -238,7 +257,7 @@ class _Pictures:
         rows: Sequence[tuple[float, dict[str, Any], Pixels]],
         box: Sequence[int],
     ) -> dict[str, Any]:
-        keys = ("codec", "setting", "bytes", "bpp", "psnr_rgb", "psnr_y", "ms_ssim", "lpips")
+        keys = ("codec", "setting", "bytes", "bpp", *MEASURES)
         sets: dict[float, list[dict[str, Any]]] = {}
         for rate, point, pixels in rows:
             about = {key: point[key] for key in keys if key in point}

@@ -11,7 +11,7 @@ import math
 import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any
 from latens.errors import CurveError, ResultsError
 from latens.evaluate.quality import METRICS
 from latens.io import atomic_write, printable
+from latens.metrics import bd_psnr, bd_rate
 
 __all__ = ["Curve", "Results", "compressai_results", "machine", "read_curves", "table"]
 
@@ -69,6 +70,7 @@ class Results:
         failures: codec, image, setting and reason.
         skipped: codecs that could not be used, with the reason.
         unreadable: images that could not be read, with the reason.
+        absent: measures that were asked for and could not be had, of some images at least, with the reason.
         folder: of the images, as it was given.
         files: folder with the coded files, relative to the results; empty if they were not kept.
     """
@@ -80,6 +82,7 @@ class Results:
     failures: list[dict[str, Any]] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
     folder: str = ""
     files: str = ""
 
@@ -149,6 +152,9 @@ class Results:
                 and _is_number(failure.get("setting"))
             ):
                 raise ResultsError(f"{shown}: failure {number} is damaged")
+        texts = [*self.absent.values(), *self.skipped.values(), *self.unreadable.values()]
+        if not all(isinstance(text, str) for text in texts):
+            raise ResultsError(f"{shown}: a reason is damaged")
         if not all(isinstance(about, dict) for about in (*self.codecs.values(), *self.runs)):
             raise ResultsError(f"{shown}: damaged")
 
@@ -209,6 +215,7 @@ class Results:
         self.failures += [failure for failure in other.failures if _place(failure) not in counted]
         self.skipped |= other.skipped
         self.unreadable |= other.unreadable
+        self.absent |= other.absent
 
     def machines(self) -> list[str]:
         """The different machines, as text."""
@@ -242,6 +249,10 @@ class Curve:
         }
         return Curve(self.name, **lists)
 
+    def mirrored(self) -> Curve:
+        """The same with the sign of the measure turned, for measures of which less is better."""
+        return replace(self, quality=[-value for value in self.quality])
+
     def rising(self) -> Curve:
         """Without points that another one beats: more bits for no better image."""
         kept: list[int] = []
@@ -261,7 +272,7 @@ _NAMES = {
     "psnr_rgb": ("psnr-rgb", "psnr", "psnr_rgb_db"),
     "psnr_y": ("psnr-y", "psnr_y_db"),
     "ms_ssim": ("ms-ssim-rgb", "ms-ssim", "ms_ssim_rgb"),
-    "lpips": ("lpips",),
+    "ssimulacra2": ("ssimulacra_2",),
 }
 
 
@@ -285,7 +296,7 @@ def read_curves(path: Path, metric: str = "psnr_rgb") -> dict[str, Curve]:
         if not isinstance(lists, dict):
             raise ResultsError(f"{printable(path)}: {printable(name)}: damaged")
         bpp = lists.get("bpp", [])
-        quality = next((lists[key] for key in (metric, *_NAMES[metric]) if key in lists), None)
+        quality = next((lists[key] for key in (metric, *_NAMES.get(metric, ())) if key in lists), None)
         if quality is None:
             continue
         if isinstance(bpp, int | float) and isinstance(quality, int | float):
@@ -312,11 +323,13 @@ def compressai_results(name: str, description: str, rows: Sequence[Mapping[str, 
         rows: one per setting, with the keys of a point; times are single numbers.
     """
     names = {
-        "psnr_rgb": "psnr-rgb", "psnr_y": "psnr-y", "ms_ssim": "ms-ssim-rgb", "lpips": "lpips", "bpp": "bpp",
-        "encode_s": "encoding_time", "decode_s": "decoding_time",
+        **dict.fromkeys(METRICS), "psnr_rgb": "psnr-rgb", "psnr_y": "psnr-y", "ms_ssim": "ms-ssim-rgb",
+        "bpp": "bpp", "encode_s": "encoding_time", "decode_s": "decoding_time",
     }  # fmt: skip
     results = {
-        new: [row[key] for row in rows] for key, new in names.items() if all(key in row for row in rows)
+        new or key: [row[key] for row in rows]
+        for key, new in names.items()
+        if all(key in row for row in rows)
     }
     return {"name": name, "description": description, "results": results}
 
@@ -337,8 +350,6 @@ def table(
     Raises:
         ResultsError: no such anchor.
     """
-    from latens.metrics import bd_psnr, bd_rate  # which brings torch, that most workers can do without
-
     if anchor not in curves:
         raise ResultsError(f"no curve {printable(anchor)}; there are {', '.join(map(printable, curves))}")
     base = curves[anchor].rising()

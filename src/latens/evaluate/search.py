@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from latens.errors import TargetError
 from latens.evaluate.codecs import Codec, Pixels
-from latens.evaluate.quality import measure
+from latens.evaluate.quality import MEASURES, measure
 
 __all__ = ["TARGETS", "Found", "find", "find_closest"]
 
-TARGETS = ("bpp", "bytes", "psnr", "psnr_y", "ms-ssim")
+TARGETS = ("bpp", "bytes", "ssimulacra2", "ms-ssim", "butteraugli", "psnr", "psnr_y")
 """What can be aimed at."""
 
 
@@ -35,7 +35,8 @@ def find_closest(codec: Codec, pixels: Pixels, metric: str, target: float) -> Fo
     Args:
         codec: any.
         pixels: uint8 ``(height, width, 3)``.
-        metric: of :data:`TARGETS`: bits per pixel, bytes, PSNR (RGB or luma) in dB, MS-SSIM.
+        metric: of :data:`TARGETS`: bits per pixel, bytes, SSIMULACRA2, MS-SSIM, Butteraugli (3-norm), PSNR (RGB or
+            luma) in dB.
         target: in that unit.
 
     Raises:
@@ -47,18 +48,23 @@ def find_closest(codec: Codec, pixels: Pixels, metric: str, target: float) -> Fo
     if not (math.isfinite(target) and target > 0):
         raise TargetError(f"expected a positive target, got {target:g}")
     size = pixels.shape[0], pixels.shape[1]
-    key = {"psnr": "psnr_rgb", "psnr_y": "psnr_y", "ms-ssim": "ms_ssim"}.get(metric)
+    key = (
+        None if metric in ("bpp", "bytes") else {"psnr": "psnr_rgb", "ms-ssim": "ms_ssim"}.get(metric, metric)
+    )
+    sign = 1.0 if key is None or MEASURES[key].rising else -1.0
 
     def value(data: bytes, setting: float) -> float:
         if key is None:
             return len(data) * (1.0 if metric == "bytes" else 8.0 / (size[0] * size[1]))
-        found = measure(pixels, codec.decode(data, size, setting), (key,))
+        absent: dict[str, str] = {}
+        found = measure(pixels, codec.decode(data, size, setting), (key,), absent)
         if key not in found:
-            raise TargetError(f"{metric} is not defined for an image of {size[1]}x{size[0]}")
+            raise TargetError(f"{metric} cannot be measured of this image: {absent[key]}")
         got = found[key]
-        return math.inf if got is None else got
+        return math.inf if got is None else sign * got
 
-    return find(codec, value, pixels, target)
+    best = find(codec, value, pixels, sign * target)
+    return replace(best, value=sign * best.value)
 
 
 def find(codec: Codec, value: Callable[[bytes, float], float], pixels: Pixels, target: float) -> Found:

@@ -144,8 +144,9 @@ DISTORTIONS: dict[str, tuple[Distortion, Worth]] = {
 }
 """By name: a distortion, and what a unit of it is worth in squared error at a lambda."""
 
-EYE: dict[str, float] = {"mse": 0.25, "chroma": 0.25, "ssimulacra2": 0.75}
-"""What the default model is trained for. Squared error keeps from gaming the score, colour error from pale colours."""
+EYE: dict[str, float] = {"mse": 0.25, "chroma": 0.25, "ssimulacra2": 0.65, "ms-ssim": 0.4}
+"""What the default model is trained for. Squared error and structure keep from gaming the score, colour error from pale
+colours."""
 
 
 class Mixture:

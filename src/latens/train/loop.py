@@ -202,7 +202,7 @@ class Trainer:
         self.skipped = pool.skipped
         held = set() if config.is_video else _names(config.holdout)
         outside = [i for i, name in enumerate(pool.names) if name in held]
-        if held and not outside:
+        if config.holdout and not config.is_video and not outside:
             raise TrainingError(
                 f"{printable(config.holdout)}: names no photograph of {printable(config.data)}"
             )

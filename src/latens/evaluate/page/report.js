@@ -4,9 +4,9 @@
   const D = JSON.parse(document.getElementById("data").textContent);
   const $ = (id) => document.getElementById(id);
   const SVG = "http://www.w3.org/2000/svg";
-  const LABELS = { psnr_rgb: "PSNR, RGB", psnr_y: "PSNR, luma", ms_ssim: "MS-SSIM", ms_ssim_db: "MS-SSIM in dB", lpips: "LPIPS (less is better)" };
-  const UNITS = { psnr_rgb: " dB", psnr_y: " dB", ms_ssim_db: " dB" };
-  const DIGITS = { psnr_rgb: 2, psnr_y: 2, ms_ssim: 4, ms_ssim_db: 2, lpips: 4 };
+  const facts = (metric) => D.about[metric];
+  const label = (metric) => facts(metric).label + (facts(metric).rising ? "" : " (less is better)");
+  const unit = (metric) => (facts(metric).unit ? " " + facts(metric).unit : "");
   const KEY = Object.fromEntries(D.keys.map((name, i) => [name, i]));
 
   const el = (tag, attributes = {}, ...children) => {
@@ -134,9 +134,9 @@
     const lines = order.filter((name) => names().includes(name) && !state.hidden.has(name)).map((name) => {
       const c = D.curves[metric][name];
       return { name, x: c.bpp, y: c.quality, published: c.published,
-        label: (i) => `${fixed(c.quality[i], DIGITS[metric])}${UNITS[metric] || ""} at ${c.bpp[i].toFixed(4)} bits per pixel` + (c.settings.length ? `\n${setting(name, c.settings[i])}` : "") };
+        label: (i) => `${fixed(c.quality[i], facts(metric).digits)}${unit(metric)} at ${c.bpp[i].toFixed(4)} bits per pixel` + (c.settings.length ? `\n${setting(name, c.settings[i])}` : "") };
     });
-    chart($("rd"), lines, { xlog: log, ylog: false, xlabel: "bits per pixel", ylabel: LABELS[metric] + (metric in UNITS && metric !== "ms_ssim_db" ? ", dB" : "") });
+    chart($("rd"), lines, { xlog: log, ylog: false, xlabel: "bits per pixel", ylabel: label(metric) + (facts(metric).unit && metric !== "ms_ssim_db" ? `, ${facts(metric).unit}` : "") });
     const legend = $("legend");
     legend.replaceChildren(...order.filter((name) => names().includes(name)).map((name) => {
       const swatch = el("span", { class: "swatch" });
@@ -162,9 +162,9 @@
     const body = $("bd-table");
     body.replaceChildren();
     if (!rows) { $("bd-note").textContent = "BD-rate is not defined for this metric."; return; }
-    $("bd-note").textContent = `Bj\u00f8ntegaard deltas against ${state.anchor}: negative means smaller files for the same ${LABELS[metric]}` + (D.limits && metric === "psnr_rgb" ? `, ${D.limits[0]} to ${D.limits[1]} dB.` : ", over the range that both curves cover.");
-    const unit = metric === "ms_ssim" ? "" : ", dB";
-    body.append(el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Codec"), el("th", { scope: "col" }, "BD-rate"), el("th", { scope: "col", class: "" }, ""), el("th", { scope: "col" }, `BD-quality${unit}`), el("th", { scope: "col" }, "Compared over"), el("th", { scope: "col" }, "Encode, MP/s"), el("th", { scope: "col" }, "Decode, MP/s"))));
+    $("bd-note").textContent = `Bj\u00f8ntegaard deltas against ${state.anchor}: negative means smaller files for the same ${facts(metric).label}` + (D.limits && metric === "psnr_rgb" ? `, ${D.limits[0]} to ${D.limits[1]} dB.` : ", over the range that both curves cover.");
+    const scale = facts(metric).unit ? `, ${facts(metric).unit}` : "";
+    body.append(el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Codec"), el("th", { scope: "col" }, "BD-rate"), el("th", { scope: "col", class: "" }, ""), el("th", { scope: "col" }, `BD-quality${scale}`), el("th", { scope: "col" }, "Compared over"), el("th", { scope: "col" }, "Encode, MP/s"), el("th", { scope: "col" }, "Decode, MP/s"))));
     const known = order.filter((name) => rows[name]);
     known.sort((a, b) => (rows[a].bd_rate ?? Infinity) - (rows[b].bd_rate ?? Infinity));
     const widest = Math.max(10, ...known.map((name) => Math.min(200, Math.abs(rows[name].bd_rate ?? 0))));
@@ -182,7 +182,7 @@
         mark.style.background = rate < 0 ? "var(--good)" : "var(--bad)";
         track.append(mark);
         cells.push(el("td", { class: rate < -0.05 ? "less" : rate > 0.05 ? "more" : "" }, name === state.anchor ? "anchor" : `${signed(rate)} %`), el("td", { class: "barcell" }, track),
-          el("td", {}, name === state.anchor ? "" : signed(row.bd_quality, metric === "ms_ssim" ? 4 : 2)), el("td", {}, row.range.map((v) => v.toFixed(metric === "ms_ssim" ? 3 : 1)).join(" \u2013 ")));
+          el("td", {}, name === state.anchor ? "" : signed(row.bd_quality, facts(metric).digits)), el("td", {}, row.range.map((v) => v.toFixed(Math.max(1, facts(metric).digits - 1))).join(" \u2013 ")));
       }
       for (const key of ["encode_s", "decode_s"]) { const v = (speeds[name] || {})[key]; cells.push(el("td", {}, v ? v.toPrecision(3) : "")); }
       tbody.append(el("tr", { class: name === state.anchor ? "anchor" : "", "data-codec": name, "data-bd": row.bd_rate }, ...cells));
@@ -208,7 +208,7 @@
     let rows = D.points.filter((p) => p[KEY.image] === image && (codec === "" || p[KEY.codec] === codec));
     const value = (p) => { const v = p[KEY[sort.key]]; return Array.isArray(v) ? v[0] : v ?? Infinity; };
     rows = rows.slice().sort((a, b) => { const x = value(a), y = value(b); return (x < y ? -1 : x > y ? 1 : a[KEY.bpp] - b[KEY.bpp]) * (sort.up ? 1 : -1); });
-    const columns = [["codec", "Codec"], ["setting", "Setting"], ["bytes", "Bytes"], ["bpp", "Bits per pixel"], ...D.metrics.map((m) => [m, LABELS[m].replace(" (less is better)", "")]), ["encode", "Encode"], ["decode", "Decode"]];
+    const columns = [["codec", "Codec"], ["setting", "Setting"], ["bytes", "Bytes"], ["bpp", "Bits per pixel"], ...D.metrics.map((m) => [m, facts(m).label]), ["encode", "Encode"], ["decode", "Decode"]];
     const head = el("tr", {}, ...columns.map(([key, label]) => el("th", { scope: "col", "aria-sort": sort.key === key ? (sort.up ? "ascending" : "descending") : undefined }, el("button", { type: "button", onclick: () => { sort.up = sort.key === key ? !sort.up : true; sort.key = key; drawPoints(); } }, label + (sort.key === key ? (sort.up ? " \u2191" : " \u2193") : "")))));
     const body = el("tbody", {}, ...rows.map((p) => el("tr", {}, ...columns.map(([key]) => {
       const v = p[KEY[key]];
@@ -217,7 +217,7 @@
       if (key === "bytes") return el("td", { "data-bytes": v }, bytes(v));
       if (key === "bpp") return el("td", {}, v.toFixed(4));
       if (key === "encode" || key === "decode") return el("td", { title: v ? `from ${seconds(v[1])} to ${seconds(v[2])}` : "" }, v ? seconds(v[0]) : "");
-      return el("td", {}, v === undefined ? "" : fixed(v, DIGITS[key]));
+      return el("td", {}, v === undefined ? "" : fixed(v, facts(key).digits));
     }))));
     $("points").replaceChildren(el("thead", {}, head), body);
   };
@@ -276,7 +276,7 @@
     if (name === ORIGINAL) { host.append(`${picture().size[0]} \u00d7 ${picture().size[1]} pixels`); return; }
     const s = set().shown.find((one) => one.codec === name);
     const target = set().rate, off = 100 * (s.bpp / target - 1);
-    host.append(el("b", {}, `${bytes(s.bytes)} bytes`), ` \u00b7 ${s.bpp.toFixed(3)} bpp (${signed(off, 0)} %) \u00b7 `, el("b", {}, `${fixed(s.psnr_rgb, 2)} dB`), s.ms_ssim === undefined ? "" : ` \u00b7 MS-SSIM ${s.ms_ssim.toFixed(4)}`, ` \u00b7 ${setting(name, s.setting)}`);
+    host.append(el("b", {}, `${bytes(s.bytes)} bytes`), ` \u00b7 ${s.bpp.toFixed(3)} bpp (${signed(off, 0)} %) \u00b7 `, ...D.metrics.filter((m) => s[m] !== undefined && m !== "psnr_y").slice(0, 4).flatMap((m) => [el(m === state.metric ? "b" : "span", {}, `${facts(m).label} ${fixed(s[m], facts(m).digits)}${s[m] === null ? "" : unit(m)}`), " \u00b7 "]), `${setting(name, s.setting)}`);
   };
 
   const drawView = () => {
@@ -411,6 +411,8 @@
     if (D.machines.length > 1) flag("These results come from different machines: rates and qualities can be compared, times cannot.", D.machines);
     const skipped = Object.entries(D.skipped);
     if (skipped.length) flag("Codecs that were skipped:", skipped.map(([name, why]) => `${name}: ${why}`));
+    const absent = Object.entries(D.absent);
+    if (absent.length) flag("Measures that could not be had, of some images at least:", absent.map(([name, why]) => `${name}: ${why}`));
     const unread = Object.entries(D.unreadable);
     if (unread.length) flag("Images that could not be read:", unread.map(([name, why]) => `${name}: ${why}`));
     const failed = new Map();
@@ -450,7 +452,7 @@
     $("theme").addEventListener("click", () => { theme = theme === "dark" ? "light" : "dark"; paint(); });
     about();
     state.anchor = ["vtm", "jpeg"].find((name) => names().includes(name)) || names()[0] || "";
-    options($("metric"), D.metrics.map((m) => [m, LABELS[m]]), state.metric);
+    options($("metric"), D.metrics.map((m) => [m, label(m)]), state.metric);
     const anchors = () => options($("anchor"), order.filter((name) => names().includes(name)).map((name) => [name, name]), state.anchor);
     anchors();
     $("metric").addEventListener("change", (e) => { state.metric = e.target.value; if (!names().includes(state.anchor)) state.anchor = names()[0]; anchors(); draw(); });
