@@ -28,9 +28,13 @@ struct Case {
     std::vector<std::vector<std::int64_t>> rows;
     std::vector<latens::Added> added;
     std::vector<std::int32_t> in;
-    std::size_t positions;
+    std::size_t height, width, positions;
 
-    explicit Case(Numbers numbers) : positions(1 + numbers.byte() % 40u) {
+    explicit Case(Numbers numbers) {
+        const std::size_t size = numbers.byte();
+        height = 1 + size % 3;
+        width = 1 + size / 3 % 14;
+        positions = height * width;
         const std::size_t count = 1 + numbers.byte() % 3u;
         std::size_t inputs = numbers.byte() % 70u;
         const std::size_t first = inputs;
@@ -39,19 +43,27 @@ struct Case {
             const bool each = numbers.byte() % 2 > 0;
             const unsigned shift = numbers.byte() % 64u;
             const std::int64_t activation = numbers.byte() % 8 - 2, top = numbers.integer(3);
+            latens::Layer layer{nullptr, outputs, inputs, shift, activation, top};
+            const unsigned shape = numbers.byte() % 8u;
+            if (shape == 4 || shape == 5) layer.side = 3;
+            if (shape == 5) layer.up = 2;
+            if (shape == 6) layer.shuffle = 2;
+            if (shape == 7)
+                layer.side = numbers.byte() % 12u, layer.up = numbers.byte() % 10u,
+                layer.shuffle = numbers.byte() % 70u;
             // The rest repeats what there is, so that short inputs fill large layers.
             const Numbers again = numbers;
             const auto next = [&](unsigned bytes) {
                 if (numbers.size < bytes) numbers = again;
                 return numbers.integer(bytes);
             };
-            weights.emplace_back(outputs * inputs);
+            weights.emplace_back(outputs * inputs * layer.side * layer.side);
             for (std::int16_t& w : weights.back()) w = static_cast<std::int16_t>(next(2));
             rows.emplace_back((each ? positions : 1) * outputs);
             for (std::int64_t& row : rows.back()) row = next(7);
-            layers.push_back({nullptr, outputs, inputs, shift, activation, top});
+            layers.push_back(layer);
             added.push_back({nullptr, each});
-            inputs = outputs;
+            inputs = outputs / std::max<std::size_t>(1, layer.shuffle * layer.shuffle);
         }
         for (std::size_t i = 0; i < count; ++i) {
             layers[i].weight = weights[i].data();
@@ -61,29 +73,55 @@ struct Case {
         for (std::int32_t& a : in) a = static_cast<std::int32_t>(numbers.integer(4));
     }
 
-    std::vector<std::int64_t> sums() const {
-        std::vector<std::int64_t> result;
-        for (std::size_t p = 0; p < positions; ++p) {
-            const std::size_t inputs = layers.front().inputs;
-            std::vector<std::int64_t> a(in.begin() + static_cast<std::ptrdiff_t>(p * inputs),
-                                        in.begin() + static_cast<std::ptrdiff_t>((p + 1) * inputs));
-            for (std::int64_t& value : a)
-                value = std::clamp(value, -latens::activation_max, latens::activation_max);
-            for (std::size_t i = 0; i < layers.size(); ++i) {
-                const latens::Layer& layer = layers[i];
-                std::vector<std::int64_t> next(layer.outputs);
-                for (std::size_t o = 0; o < layer.outputs; ++o) {
-                    next[o] = std::clamp(rows[i][(added[i].each ? p * layer.outputs : 0) + o],
-                                         -latens::exact_limit, latens::exact_limit);
-                    for (std::size_t k = 0; k < layer.inputs; ++k)
-                        next[o] += layer.weight[o * layer.inputs + k] * a[k];
-                    if (i + 1 < layers.size()) next[o] = activated(next[o], layer);
-                }
-                a = next;
-            }
-            result.insert(result.end(), a.begin(), a.end());
+    struct Plane {
+        std::size_t height, width, channels;
+        std::vector<std::int64_t> values = std::vector<std::int64_t>(height * width * channels);
+
+        std::int64_t& at(std::size_t y, std::size_t x, std::size_t c) {
+            return values[(y * width + x) * channels + c];
         }
-        return result;
+    };
+
+    // Every product where it belongs, one by one. Where rows differ between positions, layers are at single
+    // positions. The sums of the last layer, or its activations.
+    Plane result(bool of_sums, bool each_row) const {
+        Plane a{height, width, layers.front().inputs};
+        for (std::size_t i = 0; i < in.size(); ++i)
+            a.values[i] = std::clamp<std::int64_t>(in[i], -latens::activation_max, latens::activation_max);
+        for (std::size_t i = 0; i < layers.size(); ++i) {
+            const latens::Layer& layer = layers[i];
+            Plane sums{a.height * layer.up, a.width * layer.up, layer.outputs};
+            for (std::size_t n = 0; n < sums.values.size(); ++n) {
+                const bool each = each_row && added[i].each;
+                sums.values[n] = std::clamp(rows[i][each ? n : n % layer.outputs], -latens::exact_limit,
+                                            latens::exact_limit);
+            }
+            for (std::size_t y = 0; y < a.height; ++y)
+                for (std::size_t x = 0; x < a.width; ++x)
+                    for (std::size_t r = 0; r < layer.side; ++r)
+                        for (std::size_t c = 0; c < layer.side; ++c) {
+                            // What lies outside wraps around to large numbers.
+                            const bool spread = layer.up > 1;
+                            const std::size_t reach = layer.side / 2, side = layer.side - 1;
+                            const std::size_t to_y = layer.up * y + (spread ? r : side - r) - reach;
+                            const std::size_t to_x = layer.up * x + (spread ? c : side - c) - reach;
+                            if (to_y >= sums.height || to_x >= sums.width) continue;
+                            for (std::size_t o = 0; o < layer.outputs; ++o)
+                                for (std::size_t k = 0; k < layer.inputs; ++k)
+                                    sums.at(to_y, to_x, o) +=
+                                        layer.weight[((o * layer.inputs + k) * layer.side + r) * layer.side +
+                                                     c] *
+                                        a.at(y, x, k);
+                        }
+            if (i + 1 == layers.size() && of_sums) return sums;
+            const std::size_t n = layer.shuffle;
+            a = Plane{sums.height * n, sums.width * n, layer.outputs / (n * n)};
+            for (std::size_t y = 0; y < a.height; ++y)
+                for (std::size_t x = 0; x < a.width; ++x)
+                    for (std::size_t c = 0; c < a.channels; ++c)
+                        a.at(y, x, c) = activated(sums.at(y / n, x / n, (c * n + y % n) * n + x % n), layer);
+        }
+        return a;
     }
 
     static std::int64_t activated(std::int64_t sum, const latens::Layer& layer) {
@@ -107,12 +145,18 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         require(status.concerns_layers() && !latens::describe(status).empty(), "an error without a message");
         return 0;
     }
-    std::vector<std::int64_t> sums(given.positions * given.layers.back().outputs);
+    const Case::Plane sums = given.result(true, false), activations = given.result(false, false);
     for (const unsigned threads : {1u, 3u}) {
         latens::set_threads(threads);
-        std::fill(sums.begin(), sums.end(), -1);
-        layers->run(given.in.data(), given.positions, given.added.data(), sums.data());
-        require(sums == given.sums(), "sums differ");
+        std::vector<std::int64_t> found(sums.values.size(), -1);
+        std::vector<std::int32_t> active(activations.values.size(), -1);
+        layers->run(given.in.data(), given.height, given.width, given.added.data(), found.data(), nullptr);
+        require(found == sums.values, "sums differ");
+        layers->run(given.in.data(), given.height, given.width, given.added.data(), nullptr, active.data());
+        require(std::equal(active.begin(), active.end(), activations.values.begin()), "activations differ");
+        if (!layers->pointwise()) continue;
+        layers->run(given.in.data(), given.positions, given.added.data(), found.data());
+        require(found == given.result(true, true).values, "sums at single positions differ");
     }
     return 0;
 }
@@ -124,7 +168,8 @@ Input valid_input(Random& random) {
     if (below(random, 2) > 0)
         for (std::size_t i = 20; i < input.size(); ++i) input[i] = i % 2 > 0 ? 0x7f : 0xff;
     for (std::size_t i = 6; i < 20; ++i) input[i] = static_cast<std::uint8_t>(below(random, 3));
-    input[0] = static_cast<std::uint8_t>(below(random, 40));
+    input[10] = static_cast<std::uint8_t>(below(random, 7));
+    input[0] = static_cast<std::uint8_t>(below(random, 42));
     input[2] = static_cast<std::uint8_t>(1 + below(random, 69));
     input[3] = static_cast<std::uint8_t>(1 + below(random, 39));
     return input;

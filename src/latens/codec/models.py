@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import NamedTuple, Protocol, cast
 
@@ -18,6 +19,7 @@ from latens.convert.published import hyper_analysis
 from latens.errors import ModelError
 from latens.models.base import CompressionModel
 from latens.models.latens_base import LatensBase, first_step_mask
+from latens.ops.fast_convolutions import FastConvolutions
 from latens.runtime import QUALITY_MAX as LEVELS
 from latens.runtime import Decoded, ExactEntropy, Pass
 from latens.zoo import LoadedModel
@@ -132,7 +134,7 @@ class FileModel:
         Raises:
             ModelError: the weights give values that are not finite.
         """
-        with self._precision():
+        with self._precision(), self._convolutions():
             return finite(self._networks.analyse(x).float())
 
     def refine(self, x: Tensor, features: Tensor, level: int, steps: int) -> Tensor:
@@ -172,11 +174,15 @@ class FileModel:
         Raises:
             ModelError: the weights give values that are not finite.
         """
-        with self._precision():
+        with self._precision(), self._convolutions():
             return finite(self._networks.synthesise(y_hat, level).float())
 
     def _precision(self) -> torch.autocast:
         return torch.autocast("cpu", torch.bfloat16, enabled=self.fast)
+
+    def _convolutions(self) -> AbstractContextManager[object]:
+        # The default model has next to none that are made for it.
+        return nullcontext() if isinstance(self._networks, _Base) else FastConvolutions()
 
     @cached_property
     def analysis_halo(self) -> int:
