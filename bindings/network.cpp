@@ -223,7 +223,7 @@ class Stream {
     nb::object advance(const void* data, std::size_t rows, bool last) {
         void* out = nullptr;
         nb::object result = new_result(*network_, samples_, core_.ready(rows, last), core_.out_width(), out);
-        run([&] { return core_.push(data, rows, last, out); });
+        run([&] { return core_.push(data, rows, last, out, poll); });
         return result;
     }
 

@@ -1,6 +1,7 @@
 // How networks run: strip by strip, each stage on all threads. Stages that look at neighbouring rows keep the
 // last ones until the next strip comes.
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <limits>
 #include <utility>
@@ -18,6 +19,8 @@ constexpr std::size_t positions_at_least = 6;
 constexpr std::size_t positions_in_strip = 4096;
 // Less than this is done before another thread has begun.
 constexpr std::size_t products_for_a_thread = 1'000'000;
+// Between two looks whether to go on.
+constexpr std::chrono::milliseconds patience{50};
 constexpr std::size_t samples_side = 8;  // of the square that a position stands for
 
 struct Step {
@@ -109,7 +112,8 @@ struct Stream::State {
     unsigned slots = 1;
     std::vector<Aligned<std::int16_t>> memory;  // of each slot
     std::vector<Aligned<std::int32_t>> sums;
-    bool finished = false;
+    bool finished = false, interrupted = false;
+    std::chrono::steady_clock::time_point asked = std::chrono::steady_clock::now();
 
     const Kernels& kernels() const { return network->kernels(); }
     std::size_t sample_bytes() const { return samples.depth > 8 ? 2 : 1; }
@@ -365,7 +369,16 @@ struct Stream::State {
             table.push_back(static_cast<std::int16_t>((p * 32768 + top / 2) / top - 16384));
     }
 
-    Status push(const void* data, std::size_t rows, bool last, void* out);
+    // Whether to go on. Asks once in a while: others may hold what that takes.
+    bool goes_on(Poll poll) {
+        const auto now = std::chrono::steady_clock::now();
+        if (now - asked < patience) return true;
+        const bool on = poll();
+        asked = std::chrono::steady_clock::now();
+        return on;
+    }
+
+    Status push(const void* data, std::size_t rows, bool last, void* out, Poll poll);
 };
 
 Stream::Stream() = default;
@@ -432,10 +445,6 @@ std::size_t Stream::out_width() const {
     return state_->steps.back().out_width();
 }
 
-bool Stream::finished() const {
-    return state_->finished;
-}
-
 std::size_t Stream::ready(std::size_t rows, bool last) const {
     for (const Step& step : state_->steps) rows = step.leaving(rows, last);
     return rows;
@@ -456,7 +465,8 @@ std::size_t Stream::strip() const {
     return std::max<std::size_t>(1, positions_in_strip / most / together) * together;
 }
 
-Status Stream::push(const void* data, std::size_t rows, bool last, void* out) {
+Status Stream::push(const void* data, std::size_t rows, bool last, void* out, Poll poll) {
+    if (state_->interrupted) return {Code::interrupted, 0, 0, 0};
     if (state_->finished) return {Code::run_finished, 0, 0, 0};
     if (last)
         for (std::size_t count = rows; const Step& step : state_->steps) {
@@ -468,10 +478,12 @@ Status Stream::push(const void* data, std::size_t rows, bool last, void* out) {
             count = step.leaving(count, last);
         }
     state_->finished = last;
-    return state_->push(data, rows, last, out);
+    const Status status = state_->push(data, rows, last, out, poll);
+    state_->interrupted = !status.ok();
+    return status;
 }
 
-Status Stream::State::push(const void* data, std::size_t rows, bool last, void* out) {
+Status Stream::State::push(const void* data, std::size_t rows, bool last, void* out, Poll poll) {
     std::size_t current = 0, number = 0;
     if (network->takes_samples()) {
         Step& step = steps.front();
@@ -512,6 +524,7 @@ Status Stream::State::push(const void* data, std::size_t rows, bool last, void* 
                     make_room(buffers[0], 0, rows * step.row()));
     }
     for (; number < steps.size(); ++number) {
+        if (!goes_on(poll)) return {Code::interrupted, 0, 0, 0};
         Step& step = steps[number];
         const std::size_t leaving = step.leaving(rows, last);
         std::int16_t* in = make_room(buffers[current], number, rows * step.row());
@@ -522,8 +535,8 @@ Status Stream::State::push(const void* data, std::size_t rows, bool last, void* 
             });
             // It stays in its buffer, where the next step may want another distance from the beginning.
             std::int16_t* to = make_room(buffers[current], number + 1, rows * step.row());
-            in = buffers[current].data() + step.kept() * step.row();
-            std::memmove(to, in, rows * step.row() * sizeof *in);
+            in = buffers[current].data();
+            if (to != in) std::copy_backward(in, in + rows * step.row(), to + rows * step.row());
         } else if (step.stage->kind == StageKind::pixels) {
             pixels(step, in, rows, out);
         } else {
@@ -575,11 +588,10 @@ Status run(const std::shared_ptr<const Network>& network, const void* data, std:
     auto* to = static_cast<std::uint8_t*>(out);
     const std::size_t strip = stream.strip();
     for (std::size_t row = 0; row < height;) {
-        if (!poll()) return {Code::interrupted, 0, 0, 0};
         const std::size_t some = std::min(strip, height - row);
         const bool last = row + some == height;
         const std::size_t ready = stream.ready(some, last);
-        if (const Status s = stream.push(from, some, last, to); !s.ok()) return s;
+        if (const Status s = stream.push(from, some, last, to, poll); !s.ok()) return s;
         row += some;
         from += some * in_row;
         to += ready * out_row;

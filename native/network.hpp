@@ -98,9 +98,8 @@ class Stream {
     // Rows that `push` will give.
     std::size_t ready(std::size_t rows, bool last) const;
     // `data` are `rows` rows, of 16 bits or, for samples of a depth of 8 or less, 8 bits; so is `out`. After
-    // the last ones there can be no more.
-    Status push(const void* data, std::size_t rows, bool last, void* out);
-    bool finished() const;
+    // the last ones, or an interruption, there can be no more.
+    Status push(const void* data, std::size_t rows, bool last, void* out, Poll poll);
     // Rows to push at a time that keep the work in the cache.
     std::size_t strip() const;
 
