@@ -7,7 +7,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Also for what builds the extension: newer versions of pip read the second for that, older ones the first.
+SPACE := $(subst ,, )
+export PIP_CONSTRAINT := file://$(subst $(SPACE),%20,$(CURDIR))/constraints.txt
+export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
+export NO_MKDOCS_2_WARNING := 1
 NATIVE := $(wildcard native/*.cpp native/*.hpp bindings/*.cpp bindings/*.hpp) CMakeLists.txt
 CPP := $(wildcard native/*.cpp native/*.hpp native/fuzz/*.cpp bindings/*.cpp bindings/*.hpp)
 
@@ -40,7 +45,6 @@ format: $(VENV)/.installed-dev
 	$(BIN)/clang-format -i $(CPP)
 
 docs: $(VENV)/.installed-dev
-	$(PIP) -e ".[docs]"
 	$(BIN)/mkdocs build --strict
 
 wheel-test: $(VENV)/.installed-dev
@@ -55,7 +59,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt $(NATIVE) | $(BIN)/python
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) -e ".[dev]"
+	$(PIP) -e ".[dev,docs]"
 	touch $@
 
 evidence: $(VENV)/.installed-dev

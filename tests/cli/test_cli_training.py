@@ -324,9 +324,7 @@ def test_a_run_that_is_killed_goes_on_from_its_checkpoint(latens: Run, config: s
     arguments = ["train", "run", "--config", config, "--data", "photos"]
     process = subprocess.Popen([sys.executable, "-m", "latens", *arguments], cwd=work, stderr=subprocess.PIPE)
     log = work / "run" / "log.jsonl"
-    for _ in range(6000):
-        if log.exists() and log.read_text().count("\n") >= 1:
-            break
+    while not (log.exists() and log.read_text().count("\n") >= 1):
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
     process.kill()

@@ -20,7 +20,7 @@ def test_fuzz_targets_under_sanitizers() -> None:
     if shutil.which(compiler) is None:
         pytest.skip("no C++ compiler")
     command = [str(ROOT / "native" / "fuzz" / "run.sh"), "100"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 0, done.stdout
     assert done.stdout.count("100 inputs") == 5
 

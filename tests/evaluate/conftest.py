@@ -16,9 +16,9 @@ import os, signal, subprocess, sys, time
 quality = int(sys.argv[sys.argv.index("-q") + 1])
 out, image = sys.argv[sys.argv.index("-o") + 1], sys.argv[-1]
 if quality == 1:
-    child = subprocess.Popen(["sleep", "600"])
+    child = subprocess.Popen(["sleep", "86400"])
     open({mark!r}, "w").write(str(child.pid))
-    time.sleep(600)
+    time.sleep(86400)
 if quality == 2:
     os.kill(os.getppid(), signal.SIGSEGV)
     time.sleep(600)

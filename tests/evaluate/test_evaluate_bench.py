@@ -70,24 +70,28 @@ def test_crashes_and_hangs_are_recorded_and_the_rest_goes_on(
 ) -> None:
     out = tmp_path / "r.json"
     (photos / "plain.png").unlink()
+    # Only what hangs has a limit that it can reach: the rest may take its time on a busy machine.
+    hangs = plan(photos, "bpg", settings={"bpg": (1.0,)}, options={"bpg": programs}, time_limit=3.0)
+    (hung,) = bench(hangs, tmp_path / "hangs.json").failures
+    assert (hung["setting"], "longer than 3 seconds" in hung["reason"]) == (1.0, True)
     wanted = plan(
-        photos, "bpg", "jpeg", settings={"bpg": (1.0, 2.0, 3.0, 40.0), "jpeg": (50.0,)}, options={"bpg": programs},
-        time_limit=6.0, keep_files=False,
+        photos, "bpg", "jpeg", settings={"bpg": (2.0, 3.0, 40.0), "jpeg": (50.0,)}, options={"bpg": programs},
+        time_limit=86_400.0, keep_files=False,
     )  # fmt: skip
     results = bench(wanted, out)
     reasons = {(f["image"], f["setting"]): f["reason"] for f in results.failures}
-    assert len(reasons) == 3
+    assert len(reasons) == 2
     image = "-<b>&.png"
-    assert "longer than 6 seconds" in reasons[image, 1.0]
     assert "SIGSEGV" in reasons[image, 2.0]
     assert "<script>" in reasons[image, 3.0]
     assert sorted((p["codec"], p["psnr_rgb"] is None) for p in results.points) == [
         ("bpg", True),
         ("jpeg", False),
     ]
-    child = int((tmp_path / "child").read_text())
-    for _ in range(50):
-        if not Path(f"/proc/{child}").exists() or "Z" in Path(f"/proc/{child}/stat").read_text().split()[2]:
+    mark = tmp_path / "child"  # missing if the machine is so busy that the program was ended before it got there
+    child = int(mark.read_text()) if mark.exists() else 0
+    for _ in range(6000):  # it would sleep for a day
+        if not child or not Path(f"/proc/{child}").exists() or "Z" in Path(f"/proc/{child}/stat").read_text().split()[2]:
             break
         time.sleep(0.1)
     else:

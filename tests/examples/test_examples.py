@@ -79,7 +79,7 @@ def service() -> Iterator[tuple[ModuleType, int]]:
 
 
 def post(port: int, path: str, body: bytes, **headers: str) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", port)
     connection.request("POST", path, body, headers)
     response = connection.getresponse()
     result = response.status, response.read()
@@ -131,7 +131,7 @@ def test_the_notebook(monkeypatch: pytest.MonkeyPatch, photo: Path) -> None:
     notebook = nbformat.read(EXAMPLES / "walkthrough.ipynb", as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells)
     nbclient.NotebookClient(
-        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(EXAMPLES)}}
+        notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(EXAMPLES)}}
     ).execute()
     kinds = [
         kind for cell in notebook.cells for out in cell.get("outputs", ()) for kind in out.get("data", ())

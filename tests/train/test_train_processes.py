@@ -93,9 +93,7 @@ def test_two_processes_give_what_one_gives_with_the_doubled_batch(
             paths += [str(tmp_path / f"{name}.json"), str(other)]
     finally:
         Trainer.LOG_EVERY = LOG_EVERY
-    done = subprocess.run(
-        [*TORCHRUN, sys.executable, "-c", RUN, *paths], capture_output=True, text=True, timeout=300
-    )
+    done = subprocess.run([*TORCHRUN, sys.executable, "-c", RUN, *paths], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     for name, trainer in alone.items():
         mine, theirs = losses(tmp_path / f"{name}-1"), losses(tmp_path / f"{name}-2")
@@ -131,13 +129,11 @@ def test_a_signal_ends_all_processes_after_the_same_step(photos: Path, tmp_path:
     command = [*TORCHRUN, sys.executable, "-m", "latens", "train", "run", "--config", "c.json"]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     log = tmp_path / "run" / "log.jsonl"
-    for _ in range(6000):
-        if log.exists() and log.read_text():
-            break
+    while not (log.exists() and log.read_text()):
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate()
     assert "photographs, starting at step 0" in err
     assert err.count("run: stopped at step") == 1
     step = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"]

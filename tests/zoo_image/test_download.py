@@ -268,7 +268,7 @@ FETCH = "import sys; from latens.zoo.download import fetch; fetch(sys.argv[1])"
 def test_two_processes_download_once(server, cache):
     server.delay = 0.5
     both = [subprocess.Popen([sys.executable, "-c", FETCH, server.url]) for _ in range(2)]
-    assert [process.wait(60) for process in both] == [0, 0]
+    assert [process.wait() for process in both] == [0, 0]
     assert server.requests == [None]
     assert (cache / NAME).read_bytes() == DATA
 
@@ -279,7 +279,7 @@ def test_a_process_that_dies_leaves_no_lock(server, cache):
     while not server.requests:
         time.sleep(0.01)
     process.kill()
-    process.wait(60)
+    process.wait()
     server.delay = 0
     assert fetch(server.url).read_bytes() == DATA
 
