@@ -577,6 +577,7 @@ def _add_others() -> None:
     app.command("eval")(evaluation.evaluate)
     app.command()(evaluation.plot)
     app.command()(evaluation.find)
+    app.command("fit-quality")(evaluation.fit_quality)
     app.command()(inspection.inspect)
     app.add_typer(video.app)
 

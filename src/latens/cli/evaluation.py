@@ -497,6 +497,48 @@ def find(
 _LINE_SECONDS = 30.0
 
 
+def fit_quality(
+    model: Annotated[str, typer.Argument(help="Weights file, or a released model.")],
+    photos: Annotated[Path, typer.Argument(help="Folder of photographs that were kept out of training.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The scale (JSON).")],
+    side: Annotated[
+        int, typer.Option("--side", min=256, help="Of the parts that are coded, in pixels.")
+    ] = 768,
+    threads: ThreadsOfCodecs = 1,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Fit what qualities of 0 to 100 mean for a model.
+
+    The scale says at which level of the model photographs have a SSIMULACRA2 score of about the quality, on average
+    over those in the folder, coded for real.
+
+    Example:
+
+      latens fit-quality mine.safetensors heldout/ -o mine-quality.json
+    """
+    from latens.codec import ImageCodec
+    from latens.evaluate.scale import fit_scale
+    from latens.zoo import load
+
+    check_output(output, force=force)
+    loaded = load(model)
+    loaded.base  # noqa: B018 - refuses models of a few rates
+    _set_threads(threads)
+    with _Bar(quiet) as bar:
+        found = fit_scale(ImageCodec(loaded), photos, side=side, progress=bar.show)
+    atomic_write(output, (found.scale.to_json() + "\n").encode(), force=force)
+    rows = zip(found.levels, found.bpp, found.scores, strict=True)
+    text = "".join(f"{level:8.4f} {bpp:8.4f} {score:8.2f}\n" for level, bpp, score in rows)
+    to_standard_output(f"   level      bpp  SSIMULACRA2\n{text}".encode())
+
+
+def _set_threads(count: int) -> None:
+    import torch
+
+    torch.set_num_threads(count)
+
+
 class _Bar:
     """A progress bar on a terminal, a line now and then elsewhere."""
 
