@@ -10,9 +10,17 @@ from PIL import Image
 import latens
 import tiny
 from latens.codec import ImageCodec, Target
-from latens.errors import FormatError, ImageError, OutputError, ShapeError, TargetError
+from latens.errors import (
+    FormatError,
+    ImageError,
+    OutputError,
+    ShapeError,
+    TargetError,
+    UnknownModelError,
+)
 from latens.io import Image as Picture
 from latens.io import read_image
+from latens.zoo import tuned
 
 
 @pytest.fixture
@@ -110,3 +118,12 @@ def test_a_star_import_hides_no_built_in() -> None:
     exec("from latens import *", names)
     assert "open" not in names
     assert {"open", "save", "encode", "decode"} <= set(dir(latens))
+
+
+def test_a_tune_stands_for_a_model() -> None:
+    picture = np.zeros((64, 64, 3), np.uint8)
+    assert latens.encode(picture, 10, tune="psnr") == latens.encode(picture, 10, model=tuned("psnr"))
+    with pytest.raises(ImageError, match="a model or a tune"):
+        latens.encode(picture, tune="psnr", model="latens-base-6")
+    with pytest.raises(UnknownModelError, match=r"tuned for 'taste'; there are .*psnr"):
+        latens.encode(picture, tune="taste")

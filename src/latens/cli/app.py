@@ -154,6 +154,10 @@ def encode(
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Released model, or path of a weights file.")
     ] = None,
+    tune: Annotated[
+        str | None,
+        typer.Option("--tune", help="eye or psnr: the newest released model that is trained for it."),
+    ] = None,
     frame: Annotated[
         int | None, typer.Option("--frame", min=0, help="Which picture of an animation, from 0.")
     ] = None,
@@ -203,6 +207,8 @@ def encode(
         raise TargetError(
             "give one of --quality, --target-size, --target-bpp, --target-psnr and --target-ssimulacra2, not several"
         )
+    if model is not None and tune is not None:
+        raise ImageError("give --model or --tune, not both")
     _check_suffix(inputs, output)
     plan = files.plan(
         inputs, output, ".ltn", force,
@@ -212,7 +218,7 @@ def encode(
     _threads(threads)
     from latens.codec import ImageCodec, Target
     from latens.io import read_image
-    from latens.zoo import DEFAULT_MODEL
+    from latens.zoo import DEFAULT_MODEL, tuned
 
     # Made for the first image that can be read: a mistake is told without waiting for weights.
     codec: ImageCodec | None = None
@@ -222,7 +228,7 @@ def encode(
         nonlocal codec
         with lock:
             if codec is None:
-                codec = ImageCodec(model or DEFAULT_MODEL, fast=fast)
+                codec = ImageCodec(tuned(tune) if tune is not None else model or DEFAULT_MODEL, fast=fast)
             return codec
 
     def work(job: files.Job) -> batch.Done:
@@ -513,6 +519,7 @@ def models(
         lines.append(card.id)
         for label, text in (
             ("summary", card.summary),
+            ("trained for", {"eye": "the eye", "psnr": "PSNR"}[card.tune]),
             ("range", f"{low:g} to {high:g} bits per pixel ({card.range_of})"),
             ("parameters", f"{card.parameters / 1e6:.1f} M"),
             ("MAC per pixel", f"{encoder:,} encoding, {decoder:,} decoding"),

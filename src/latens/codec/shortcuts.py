@@ -13,7 +13,7 @@ from latens.codec.image import ImageCodec, Samples
 from latens.codec.target import Target
 from latens.errors import FormatError, ImageError, LatensError, OutputError, ShapeError, TargetError
 from latens.io import Image, atomic_write, check_output, from_pil, printable, read_image, to_pil
-from latens.zoo import DEFAULT_MODEL
+from latens.zoo import DEFAULT_MODEL, tuned
 
 __all__ = ["decode", "encode", "open", "save"]
 
@@ -28,7 +28,8 @@ def encode(
     target_size: float | None = None,
     target_psnr: float | None = None,
     target_ssimulacra2: float | None = None,
-    model: str | os.PathLike[str] = DEFAULT_MODEL,
+    model: str | os.PathLike[str] | None = None,
+    tune: str | None = None,
     fast: bool = False,
     effort: int = 1,
 ) -> bytes:
@@ -43,7 +44,8 @@ def encode(
         target_size: bytes that the file may have, in place of a quality; it has at most 1 % less.
         target_psnr: dB over all samples, in place of a quality; met within 0.05.
         target_ssimulacra2: score of colours as seen, up to 100, in place of a quality; met within 0.3.
-        model: a released model, or the path of a weights file.
+        model: a released model, or the path of a weights file; the default model if there is none.
+        tune: in place of a model: the newest that is trained for ``"eye"`` or for ``"psnr"``.
         fast: run g_a, h_a and g_s in bfloat16.
         effort: 1 to 5; above 1, latents are improved by gradient steps for seconds to minutes, for smaller files
             of the same quality. Decoding is as fast as ever.
@@ -63,8 +65,10 @@ def encode(
     target = None
     if any(wish is not None for wish in wishes):
         target = Target(target_size, target_psnr, ssimulacra2=target_ssimulacra2)
+    if model is not None and tune is not None:
+        raise ImageError("give a model or a tune, not both")
     picture = _picture(image)
-    codec = ImageCodec(model, fast=fast)
+    codec = ImageCodec(tuned(tune) if tune is not None else model or DEFAULT_MODEL, fast=fast)
     if target is not None:
         return codec.encode_to(picture, target, effort=effort)
     return codec.encode(picture, quality, effort=effort)
@@ -171,7 +175,8 @@ def save(
     target_size: float | None = None,
     target_psnr: float | None = None,
     target_ssimulacra2: float | None = None,
-    model: str | os.PathLike[str] = DEFAULT_MODEL,
+    model: str | os.PathLike[str] | None = None,
+    tune: str | None = None,
     fast: bool = False,
     effort: int = 1,
     force: bool = False,
@@ -199,6 +204,7 @@ def save(
         target_psnr=target_psnr,
         target_ssimulacra2=target_ssimulacra2,
         model=model,
+        tune=tune,
         fast=fast,
         effort=effort,
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from latens.zoo import released as _released  # noqa: F401  (registers the cards)
 from latens.zoo.architectures import ModelEntry, ModelFunction, Row, entries, entry, functions, listing
-from latens.zoo.cards import DEFAULT_MODEL, DEFAULT_VIDEO_MODEL, ModelCard, card, cards, register_card
+from latens.zoo.cards import DEFAULT_MODEL, DEFAULT_VIDEO_MODEL, ModelCard, card, cards, register_card, tuned
 from latens.zoo.image import (
     bmshj2018_factorized,
     bmshj2018_factorized_relu,
@@ -65,6 +65,7 @@ __all__ = [
     "register_card",
     "save",
     "ssf2020",
+    "tuned",
     "video_models",
 ]
 

@@ -19,6 +19,7 @@ __all__ = [
     "card",
     "cards",
     "register_card",
+    "tuned",
     "unreleased",
 ]
 
@@ -46,6 +47,7 @@ class ModelCard:
         quality_range: bits per pixel at quality 0 and 100: of images on the Kodak set, of video on ``range_of``.
         media: ``"image"`` or ``"video"``.
         range_of: what the range was measured on.
+        tune: what it was trained for: ``"eye"`` or ``"psnr"``.
     """
 
     id: str
@@ -60,6 +62,7 @@ class ModelCard:
     quality_range: tuple[float, float]
     media: str = "image"
     range_of: str = "Kodak"
+    tune: str = "psnr"
 
     @property
     def path(self) -> Path:
@@ -109,6 +112,32 @@ def card(model: str) -> ModelCard:
     if model not in _CARDS:
         raise _unknown(model)
     return _CARDS[model]
+
+
+def tuned(tune: str, media: str = "image") -> str:
+    """The newest model of this release that was trained for something.
+
+    Args:
+        tune: ``"eye"`` or ``"psnr"``.
+        media: ``"image"`` or ``"video"``.
+
+    Raises:
+        UnknownModelError: there is none.
+    """
+    known = cards(media)
+    found = [one for one in known if one.tune == tune]
+    if not found:
+        tunes = sorted({one.tune for one in known})
+        raise UnknownModelError(
+            f"no {media} model of this release is tuned for {printable(repr(tune))[:80]}; there are {', '.join(tunes)}"
+        )
+    return max(found, key=lambda one: _order(one.id)).id
+
+
+def _order(model: str) -> tuple[int, str]:
+    """Numbers of sets count as numbers: 10 comes after 9."""
+    number = re.search(r"\d+$", model)
+    return int(number[0]) if number else 0, model
 
 
 def digest(model: str) -> str | None:

@@ -97,19 +97,21 @@ class WebP(PillowCodec):
 
 @register_codec("avif")
 class Avif(PillowCodec):
-    """AVIF."""
+    """AVIF; tune is what its encoder (libaom) aims at, its own choice by default."""
 
     format, feature, suffix = "AVIF", "avif", ".avif"
     dial = Dial("quality", 0, 100, 1, (10, 20, 28, 36, 44, 52, 60, 67, 74, 80, 85, 90, 94))
-    defaults: ClassVar = {"speed": "4", "chroma": "444"}
+    defaults: ClassVar = {"speed": "4", "chroma": "444", "tune": "default"}
     colour = "YCbCr, BT.601 full range, 8 bits, 4:4:4 unless chroma=420"
 
     def save_options(self, setting: float) -> dict[str, Any]:
+        tune = self.choice("tune", "default", "iq", "ssimulacra2", "psnr", "ssim")
         return {
             "quality": round(setting),
             "speed": self.number("speed"),
             "subsampling": _CHROMA[self.choice("chroma", *_CHROMA)],
             "max_threads": self.threads,
+            **({} if tune == "default" else {"advanced": {"tune": tune}}),
         }
 
 
