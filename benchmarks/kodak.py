@@ -1,14 +1,15 @@
-"""Latens on the Kodak set against other codecs and published curves: the table and the plot of the README.
+"""Latens on the Kodak set against other codecs and published curves: the table and the plots of the README.
 
     python benchmarks/kodak.py KODAK_FOLDER [--others RESULTS] [--write]
 
-Latens is measured now, with ``latens.evaluate``: real files, counted with all headers, decoded again. The other codecs
-were measured by the same harness; their curves lie in ``docs/evidence/measured.json``, so that only what changes takes
-time. They are renewed by ``latens bench KODAK_FOLDER -o RESULTS`` with the specifications in that file, and
-``--others RESULTS``. ``docs/evidence/published.json`` holds curves that others have published. Results image by image
-stay in the output folder.
+Latens is measured now, with ``latens.evaluate``: real files, counted with all headers, decoded again; the default model
+by measures that follow the eye, and the one tuned for PSNR by that. The other codecs were measured by the same harness;
+their curves lie in ``docs/evidence/measured.json``, so that only what changes takes time. They are renewed by ``latens
+bench KODAK_FOLDER -o RESULTS`` with the specifications in that file, and ``--others RESULTS``.
+``docs/evidence/published.json`` holds curves that others have published. Results image by image stay in the output
+folder. A measure that is not installed here, or that a codec was not measured by, is left open in the table.
 
-A codec's curve is the mean of bits per pixel and of RGB PSNR over the images at each setting, and BD-rate compares
+A codec's curve is the mean of bits per pixel and of the measure over the images at each setting, and BD-rate compares
 these curves: the field's convention, and the only one possible with published curves.
 """
 
@@ -16,7 +17,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +29,8 @@ from rich.table import Table
 
 from latens.evaluate import Curve, Plan, Results, bench, make_codec, read_curves, table
 from latens.evaluate.plot import plot
-from latens.zoo import DEFAULT_MODEL
+from latens.evaluate.quality import MEASURES
+from latens.zoo import DEFAULT_MODEL, tuned
 
 ROOT = Path(__file__).resolve().parents[1]
 EVIDENCE = ROOT / "docs" / "evidence"
@@ -39,7 +43,9 @@ MEASURED = {
     "jpeg": "JPEG (Pillow, optimised, progressive, 4:2:0)",
     "webp": "WebP (Pillow, method 6)",
     "jxl": "JPEG XL (effort 7)",
-    "avif": "AVIF (Pillow, 4:4:4, speed 4)",
+    "avif": "AVIF (Pillow, 4:4:4, speed 4, tune iq)",
+    "avif:tune=ssimulacra2": "AVIF (the same, tune ssimulacra2)",
+    "avif:tune=psnr": "AVIF (the same, tune psnr)",
     "av1": "AV1 (SVT-AV1, preset 4, 4:2:0)",
     "hevc": "HEVC (x265, slow, 4:4:4)",
     "vvc:preset=fast": "VVC (VVenC, fast, 4:2:0)",
@@ -55,9 +61,24 @@ PUBLISHED = {
     "vtm": "VTM, published",
 }
 DRAWN = {
-    "jpeg": "JPEG", "webp": "WebP", "jxl": "JPEG XL", "avif": "AVIF", "hevc": "HEVC (x265)", "av1": "AV1 (SVT)",
+    "jpeg": "JPEG", "webp": "WebP", "jxl": "JPEG XL", "avif": "AVIF", "avif:tune=ssimulacra2": "AVIF, tune ssimulacra2",
+    "hevc": "HEVC (x265)", "av1": "AV1 (SVT)",
     "vvc:preset=fast": "VVC (VVenC)", "compressai-mbt2018-mean_mse": "mbt2018-mean, published",
     "compressai-cheng2020-anchor_mse": "cheng2020-anchor, published", "vtm": "VTM, published",
+}  # fmt: skip
+
+LIMITS = {
+    "ssimulacra2": (30.0, 85.0),
+    "ms_ssim": None,
+    "butteraugli": None,
+    "cvvdp": None,
+    "psnr_rgb": (28.0, 39.0),
+}
+"""What is measured, and between which values curves are compared; None: as far as both reach."""
+
+HEADINGS = {
+    "ssimulacra2": "SSIMULACRA2", "ms_ssim": "MS-SSIM (dB)", "butteraugli": "Butteraugli", "cvvdp": "ColorVideoVDP",
+    "psnr_rgb": "PSNR",
 }  # fmt: skip
 
 
@@ -73,7 +94,7 @@ def measure(folder: Path, model: str, output: Path, *, fast: bool, threads: int,
         (spec,),
         {},
         {},
-        ("psnr_rgb", "ms_ssim"),
+        tuple(LIMITS),
         repeats=1,
         threads=threads,
         jobs=jobs,
@@ -91,7 +112,7 @@ def measure(folder: Path, model: str, output: Path, *, fast: bool, threads: int,
 
 def write_curves(results: Results, path: Path) -> None:
     """The curves of results, one line for each list."""
-    measures = {name: results.curves(name) for name in ("psnr_rgb", "ms_ssim")}
+    measures = {name: results.curves(name) for name in LIMITS}
     versions = {spec: about["version"] for spec, about in results.codecs.items()}
     rows = []
     for name, curve in measures["psnr_rgb"].items():
@@ -106,23 +127,42 @@ def write_curves(results: Results, path: Path) -> None:
     path.write_text(f'{{\n{head},\n "curves": {{\n{curves}\n }}\n}}\n')
 
 
-def against(anchor: Curve, ours: Curve, limits: tuple[float, float]) -> dict[str, Any]:
+def comparable(curve: Curve, metric: str) -> Curve:
+    """A curve that rises, of a measure whose differences mean the same everywhere."""
+    if metric == "ms_ssim":
+        decibels = [-10.0 * math.log10(max(1.0 - value, 1e-9)) for value in curve.quality]
+        return replace(curve, quality=decibels)
+    return curve if MEASURES[metric].rising else curve.mirrored()
+
+
+def against(anchor: Curve, ours: Curve, metric: str) -> dict[str, Any]:
     """How Latens compares with one codec."""
-    return table({"anchor": anchor, "ours": ours}, "anchor", limits)["ours"]
+    curves = {"anchor": comparable(anchor, metric), "ours": comparable(ours, metric)}
+    return table(curves, "anchor", LIMITS[metric])["ours"]
 
 
 def sign(value: float) -> str:
     return f"{value:+.1f} %".replace("-", "\u2212")
 
 
+def show_curve(console: Console, ours: dict[str, Curve], title: str) -> None:
+    """What a model reaches, setting by setting."""
+    shown = Table(title=title, title_justify="left")
+    first = next(iter(ours.values()))
+    for heading in ("quality", "bpp", *(HEADINGS[metric] for metric in ours)):
+        shown.add_column(heading, justify="right")
+    for i, (setting, bpp) in enumerate(zip(first.settings, first.bpp, strict=True)):
+        values = [f"{curve.quality[i]:.{MEASURES[metric].digits}f}" for metric, curve in ours.items()]
+        shown.add_row(f"{setting:g}", f"{bpp:.4f}", *values)
+    console.print(shown)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path, help="the 24 photographs")
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "kodak")
-    parser.add_argument(
-        "--range", type=float, nargs=2, default=(28.0, 39.0), metavar=("LOW", "HIGH"), help="dB"
-    )
     parser.add_argument("--model", default=DEFAULT_MODEL, help="a released model or a weights file")
+    parser.add_argument("--psnr-model", default=tuned("psnr"), help="what is compared by PSNR")
     parser.add_argument("--fast", action="store_true", help="in bfloat16")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=1)
@@ -130,74 +170,91 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="renew the README and docs/evidence")
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
-    limits = (args.range[0], args.range[1])
-    console = Console(highlight=False, width=110)  # in a log, too
+    console = Console(highlight=False, width=130)  # in a log, too
 
-    results = measure(
-        args.folder, args.model, args.output, fast=args.fast, threads=args.threads, jobs=args.jobs
-    )
-    (ours,) = results.curves().values()
+    ours: dict[str, dict[str, Curve]] = {}
+    complete = True
+    for model in dict.fromkeys((args.model, args.psnr_model)):
+        results = measure(
+            args.folder, model, args.output, fast=args.fast, threads=args.threads, jobs=args.jobs
+        )
+        complete = complete and len(results.images) == IMAGES
+        found = {metric: list(results.curves(metric).values()) for metric in LIMITS}
+        ours[model] = {metric: curves[0] for metric, curves in found.items() if curves}
+        show_curve(console, ours[model], f"{model} on {len(results.images)} images")
+        for metric, reason in results.absent.items():
+            console.print(f"not measured: {metric}: {reason}")
+
     measured = Results.load(args.others) if args.others else None
-    others: dict[str, Curve] = {}
-    if len(results.images) == IMAGES:
+    others: dict[str, dict[str, Curve]] = {}
+    for metric in LIMITS:
         # Published curves of JPEG and WebP have the names of the measured ones, which count.
-        found = measured.curves() if measured else read_curves(EVIDENCE / "measured.json")
-        others = read_curves(EVIDENCE / "published.json") | found
-    else:
+        curves = measured.curves(metric) if measured else read_curves(EVIDENCE / "measured.json", metric)
+        others[metric] = read_curves(EVIDENCE / "published.json", metric) | curves
+    if not complete:
         console.print(
             f"Curves of other codecs are of all {IMAGES} photographs: there is nothing to compare with."
         )
+        if args.write:
+            raise SystemExit("README.md is of all photographs; nothing was written")
+        return
 
-    shown = Table(title=f"{ours.name} on {len(results.images)} images", title_justify="left")
-    for heading in ("quality", "bpp", "PSNR dB", "dB per bpp"):
-        shown.add_column(heading, justify="right")
-    for i, (setting, bpp, db) in enumerate(zip(ours.settings, ours.bpp, ours.quality, strict=True)):
-        slope = (db - ours.quality[i - 1]) / (bpp - ours.bpp[i - 1]) if i else 0.0
-        shown.add_row(f"{setting:g}", f"{bpp:.4f}", f"{db:.3f}", f"{slope:.2f}" if i else "")
-    console.print(shown)
-
-    lines = ["| against | BD-rate |", "|---|---|"]
-    compared = Table(title=f"BD-rate, {limits[0]:g} to {limits[1]:g} dB", title_justify="left")
-    for heading in ("against", "BD-rate", "BD-PSNR dB", "compared over dB"):
+    used = {metric: args.psnr_model if metric == "psnr_rgb" else args.model for metric in LIMITS}
+    columns = [metric for metric in LIMITS if metric in ours[used[metric]] and others[metric]]
+    lines = [
+        f"| against | {' | '.join(HEADINGS[metric] for metric in columns)} |",
+        f"|---|{'---|' * len(columns)}",
+        f"| *model* | {' | '.join(f'`{used[metric]}`' for metric in columns)} |",
+    ]
+    compared = Table(title="BD-rate", title_justify="left")
+    for heading in ("against", *(HEADINGS[metric] for metric in columns)):
         compared.add_column(heading, justify="left" if heading == "against" else "right")
     for name, label in (MEASURED | PUBLISHED).items():
-        if name not in others:
-            continue
-        row = against(others[name], ours, limits)
-        if "error" in row:
-            compared.add_row(label, row["error"])
-            continue
-        lines.append(f"| {label} | {sign(row['bd_rate'])} |")
-        span = "{:.1f} to {:.1f}".format(*row["range"])
-        compared.add_row(label, sign(row["bd_rate"]), f"{row['bd_quality']:+.2f}", span)
+        cells = []
+        for metric in columns:
+            row = (
+                against(others[metric][name], ours[used[metric]][metric], metric)
+                if name in others[metric]
+                else {}
+            )
+            cells.append(sign(row["bd_rate"]) if "bd_rate" in row else "")
+        if any(cells):
+            lines.append(f"| {label} | {' | '.join(cells)} |")
+            compared.add_row(label, *cells)
     console.print(compared)
-    slope = (ours.quality[-1] - ours.quality[-2]) / (ours.bpp[-1] - ours.bpp[-2])
+    reached = ours[args.model][columns[0]]
     covers = (
-        f"One set of weights covers {ours.bpp[0]:.3f} to {ours.bpp[-1]:.2f} bits per pixel ({ours.quality[0]:.1f} to "
-        f"{ours.quality[-1]:.1f} dB); the slope at the top is {slope:.1f} dB per bit."
+        f"One set of weights covers {reached.bpp[0]:.3f} to {reached.bpp[-1]:.2f} bits per pixel, "
+        f"{HEADINGS[columns[0]]} {reached.quality[0]:.0f} to {reached.quality[-1]:.0f}."
     )
     console.print(covers)
 
-    if args.write and not others:
-        raise SystemExit("README.md is of all photographs; nothing was written")
-    drawn = {"Latens": ours} | {label: others[name] for name, label in DRAWN.items() if name in others}
-    picture = EVIDENCE / "kodak.svg" if args.write else args.output / "kodak.svg"
-    plot(
-        drawn, picture, log=True, axes=(0.06, 3.0, 25.0, 42.0), size=(8.5, 5.6), force=True,
-        title="Kodak, 24 images: real files, mean PSNR over RGB",
-        dashed=frozenset(label for name, label in DRAWN.items() if name in PUBLISHED),
-    )  # fmt: skip
-    text = "\n".join(lines) + "\n\n![PSNR over bits per pixel](docs/evidence/kodak.svg)\n\n" + covers
+    links = []
+    for metric, limits, axes in (
+        ("ssimulacra2", "", (0.06, 3.0, 0.0, 95.0)), ("psnr_rgb", " over RGB", (0.06, 3.0, 25.0, 42.0))
+    ):  # fmt: skip
+        if metric not in columns:
+            continue
+        drawn = {"Latens": ours[used[metric]][metric]}
+        drawn |= {label: others[metric][name] for name, label in DRAWN.items() if name in others[metric]}
+        file = f"kodak-{metric.split('_')[0]}.svg"
+        plot(
+            drawn, (EVIDENCE if args.write else args.output) / file, metric=metric, log=True, axes=axes,
+            size=(8.5, 5.6), force=True, title=f"Kodak, 24 images: real files, mean {HEADINGS[metric]}{limits}",
+            dashed=frozenset(label for name, label in DRAWN.items() if name in PUBLISHED),
+        )  # fmt: skip
+        links.append(f"![{HEADINGS[metric]} over bits per pixel](docs/evidence/{file})")
+    text = "\n".join(lines) + "\n\n" + "\n".join(links) + "\n\n" + covers
     if not args.write:
-        console.print(f"Written: {picture}")
+        console.print(f"Written: {args.output}")
         return
     if measured is not None:
         write_curves(measured, EVIDENCE / "measured.json")
     readme = ROOT / "README.md"
     begin, end = "<!-- kodak: written by make evidence -->", "<!-- kodak: end -->"
-    before, found, rest = readme.read_text().partition(begin)
+    before, found_mark, rest = readme.read_text().partition(begin)
     _, closed, after = rest.partition(end)
-    if not (found and closed):
+    if not (found_mark and closed):
         raise SystemExit(f"README.md has lost its marks {begin} and {end}")
     readme.write_text(f"{before}{begin}\n{text}\n{end}{after}")
     console.print("Written: README.md, docs/evidence")

@@ -19,7 +19,9 @@ import latens
 import tiny
 from latens import format as ltn
 from latens.codec import ImageCodec
+from latens.codec import effort as effort_module
 from latens.codec import image as codec_module
+from latens.codec.effort import refine
 from latens.errors import (
     ChecksumError,
     CoderError,
@@ -33,6 +35,7 @@ from latens.errors import (
     WrongWeightsError,
 )
 from latens.io import Image
+from latens.losses import EYE, Mixture
 from latens.models.latens_base import LatensBase
 from latens.runtime import ExactEntropy, set_threads
 from latens.zoo import DEFAULT_MODEL, LoadedModel, card
@@ -567,6 +570,29 @@ def test_effort_makes_files_cheaper(shipped: ImageCodec, channels: int) -> None:
     assert plain == shipped.encode(image, 40)
     assert refined == shipped.encode(image, 40, effort=2)
     assert cost(shipped, image, refined, 40) < 0.99 * cost(shipped, image, plain, 40)
+
+
+def test_effort_aims_at_what_the_model_is_tuned_for(tiny_model: LoadedModel) -> None:
+    """The same search, judged by either aim, does better by its own."""
+    network = tiny_model.base
+    quality = torch.tensor([0.6])
+    x = torch.from_numpy(tiny.picture(256, 320)).permute(2, 0, 1)[None].float() / 255
+    with torch.inference_mode():
+        features = network.features(x)
+
+        def loss(features: torch.Tensor, weights: dict[str, float]) -> float:
+            y = features * network.gain(quality)
+            search = effort_module._Search(network, x, features, quality, 0, False, Mixture(weights))
+            return float(search._cost(y, 0.0))
+
+        found = {
+            tune: refine(network, x, features, quality, 0, 8, fast=False, tune=tune)
+            for tune in ("psnr", "eye")
+        }
+        plain = loss(features, EYE)
+        assert loss(found["eye"], EYE) < 0.999 * plain
+        assert loss(found["eye"], EYE) < loss(found["psnr"], EYE)
+        assert loss(found["psnr"], {"mse": 1.0}) < loss(found["eye"], {"mse": 1.0})
 
 
 def test_effort_sees_every_tile(tiny_model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from latens.entropy_models.gaussian import SCALES_LEVELS
+from latens.losses import EYE, Mixture
 from latens.models.latens_base import LatensBase, first_step_mask, gaussian_likelihood, log_scale_of
 
 __all__ = ["EFFORTS", "refine"]
@@ -19,6 +20,7 @@ _RATE = 0.12  # of Adam, over the root of the number of steps: more steps, small
 _TEMPERATURE = 0.5
 _COLDEST = 0.02
 _EDGE = 1e-4
+_LEAST_FOR_THE_EYE = 256
 
 
 def refine(
@@ -30,6 +32,7 @@ def refine(
     steps: int,
     *,
     fast: bool,
+    tune: str = "psnr",
 ) -> Tensor:
     """Features of a tile whose latents cost less, by stochastic Gumbel annealing.
 
@@ -46,6 +49,8 @@ def refine(
         skip: table indexes below are not coded.
         steps: how many gradient steps; none returns ``features``.
         fast: run the networks in bfloat16.
+        tune: ``"eye"`` aims at the mixture that such models are trained for, if the tile is large enough for its
+            measures (256 pixels); otherwise it is squared error.
 
     Returns:
         Like ``features``.
@@ -54,15 +59,26 @@ def refine(
         return features
     with torch.inference_mode(False), torch.enable_grad():
         # Tensors made in inference mode cannot take part in gradients, their copies can.
-        search = _Search(network, pixels.clone(), features.clone(), quality.clone(), skip, fast)
+        large = min(pixels.shape[2:]) >= _LEAST_FOR_THE_EYE
+        distortion = Mixture(EYE if tune == "eye" and large else {"mse": 1.0})
+        search = _Search(network, pixels.clone(), features.clone(), quality.clone(), skip, fast, distortion)
         return search.run(steps)
 
 
 class _Search:
     def __init__(
-        self, network: LatensBase, pixels: Tensor, features: Tensor, quality: Tensor, skip: int, fast: bool
+        self,
+        network: LatensBase,
+        pixels: Tensor,
+        features: Tensor,
+        quality: Tensor,
+        skip: int,
+        fast: bool,
+        distortion: Mixture,
     ) -> None:
-        self.network, self.pixels, self.quality, self.fast = network, pixels, quality, fast
+        self.network, self.quality, self.fast = network, quality, fast
+        self.grey = pixels.shape[1] == 1
+        self.pixels, self.distortion = pixels.expand(-1, 3, -1, -1), distortion
         # The same files each time.
         self.random = torch.Generator("cpu").manual_seed(0)
         with torch.no_grad():
@@ -75,7 +91,7 @@ class _Search:
             self.first = first_step_mask(self.y)
             self.features = network.means(z)
             self.first_mean = network.first_mean(self.features, quality)
-            self.lmbda = float(network.lmbda(quality))
+            self.lmbda = network.lmbda(quality)
 
     def run(self, steps: int) -> Tensor:
         y = self.y.clone().requires_grad_(True)
@@ -92,7 +108,7 @@ class _Search:
             return best / self.gain
 
     def _cost(self, y: Tensor, temperature: float) -> Tensor:
-        """Bits of y and weighted squared error, as files have them at temperature 0."""
+        """Bits of y and weighted distortion, as files have them at temperature 0."""
         network, quality = self.network, self.quality
         y_first = (self._quantise(y - self.first_mean, temperature) + self.first_mean) * self.first
         with torch.autocast("cpu", torch.bfloat16, enabled=self.fast):
@@ -103,10 +119,10 @@ class _Search:
         bits: Tensor = -torch.log2(gaussian_likelihood(residual, self.log_scale)).sum()
         height, width = self.pixels.shape[2:]
         shown = x_hat[:, :, :height, :width]
-        if self.pixels.shape[1] == 1:
-            shown = shown.mean(1, keepdim=True)
-        error = (shown - self.pixels).square().mean() * 255.0**2
-        total: Tensor = bits + self.lmbda * error * (height * width)
+        if self.grey:
+            shown = shown.mean(1, keepdim=True).expand(-1, 3, -1, -1)
+        distortion = self.distortion(shown.float(), self.pixels, self.lmbda)
+        total: Tensor = bits + (self.lmbda * distortion).sum() * (height * width)
         return total
 
     def _quantise(self, residual: Tensor, temperature: float) -> Tensor:

@@ -23,6 +23,7 @@ from latens.ops.fast_convolutions import FastConvolutions
 from latens.runtime import QUALITY_MAX as LEVELS
 from latens.runtime import Decoded, ExactEntropy, Pass
 from latens.zoo import LoadedModel
+from latens.zoo.cards import tune_of
 
 __all__ = [
     "LATENT",
@@ -145,7 +146,7 @@ class FileModel:
         """
         if not isinstance(self._networks, _Base):
             raise ModelError(f"{self.id}: only latents of the default model can be refined")
-        return finite(self._networks.refine(x, features, level, steps, self.fast))
+        return finite(self._networks.refine(x, features, level, steps, self.fast, tune_of(self.id)))
 
     def encode(self, features: Tensor, level: int, lanes: int | None) -> CodedTile:
         """The stream of a tile.
@@ -264,8 +265,9 @@ class _Base:
     def synthesise(self, y_hat: Tensor, level: int) -> Tensor:
         return self.network.synthesise(y_hat, self._quality(level))
 
-    def refine(self, x: Tensor, features: Tensor, level: int, steps: int, fast: bool) -> Tensor:
-        return refine(self.network, x, features, self._quality(level), self.skip, steps, fast=fast)
+    def refine(self, x: Tensor, features: Tensor, level: int, steps: int, fast: bool, tune: str) -> Tensor:
+        quality = self._quality(level)
+        return refine(self.network, x, features, quality, self.skip, steps, fast=fast, tune=tune)
 
 
 class _Classic:

@@ -19,6 +19,7 @@ __all__ = [
     "card",
     "cards",
     "register_card",
+    "tune_of",
     "tuned",
     "unreleased",
 ]
@@ -132,6 +133,11 @@ def tuned(tune: str, media: str = "image") -> str:
             f"no {media} model of this release is tuned for {printable(repr(tune))[:80]}; there are {', '.join(tunes)}"
         )
     return max(found, key=lambda one: _order(one.id)).id
+
+
+def tune_of(model: str) -> str:
+    """What a model was trained for, by its identifier; PSNR if this release does not know it."""
+    return _CARDS[model].tune if model in _CARDS else "psnr"
 
 
 def _order(model: str) -> tuple[int, str]:
