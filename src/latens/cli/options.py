@@ -23,7 +23,7 @@ Lines = Annotated[bool, typer.Option("--json", help="A line of JSON for each fil
 OtherWeights = Annotated[
     bool, typer.Option("--other-weights", help="Accept weights other than the file was made with.")
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors, and what is not kept.")]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; all cores by default.")]
 WeightsDir = Annotated[
     str | None,

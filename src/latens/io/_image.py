@@ -1,13 +1,17 @@
-"""Image files <-> arrays, through Pillow.
+"""Image files to arrays: through Pillow where it is faithful, else through what is, or not at all.
 
 What is converted on reading, by rule:
 
-- 16-bit samples v become round(v / 257), alpha too. (Pillow alone would cut 16-bit colour to its high byte.)
-  JPEG 2000 and AVIF of more than 8 bits, and 16-bit frames of animations, come with 8 from Pillow's decoders.
-- 1-bit and palette images become grey or RGB; transparent palette entries and key colours become alpha.
+- Samples of 9 to 16 bits are brought to the scale of 16, alpha too. (Pillow alone would cut colour to its high byte.)
+- 1-bit and palette images become grey or RGB; transparent palette entries and key colours become alpha; colours that
+  were multiplied by alpha are divided.
 - CMYK and Lab become sRGB; their ICC profile has then done its work and is not kept.
-- The EXIF orientation is applied to the pixels and set to 1 in the EXIF data and XMP that are kept.
-- Otherwise an ICC profile is kept and never applied.
+- An orientation, from EXIF or else XMP, is applied to the pixels and set to 1 in the EXIF data and XMP that are kept.
+- Otherwise an ICC profile is kept and never applied. Colour that is described by code points stays described by them, and
+  one by gamma and primaries too, or by a profile made from them.
+
+What is not kept is named in one note. One module for each family of files that needs more than Pillow: `_tiff`, `_png`,
+`_jpeg`, `_pnm`, and `_boxes` for AVIF and JPEG 2000.
 """
 
 from __future__ import annotations
