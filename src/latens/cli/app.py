@@ -598,7 +598,8 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     # What decoders tell about damaged files is for programmers; the error that follows says it to users.
-    logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    for library in ("PIL", "tifffile"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _terminate)
     if "_LATENS_COMPLETE" in os.environ:
