@@ -2,7 +2,10 @@
 identity, hostile tensors."""
 
 import dataclasses
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -985,3 +988,29 @@ def test_a_single_position_has_only_one_colour() -> None:
         y = np.array([[[3]], [[-1]], [[2]]], np.int16)
         stream, lanes, _ = model.encode(z, model.replay(y), 0, 0)
         np.testing.assert_array_equal(model.decode(stream, (1, 1), 0, 0, lanes).y, y)
+
+
+def test_files_of_the_first_day_decode_without_pytorch() -> None:
+    """Of every kind of model, in a process that cannot import it."""
+    code = """
+import json, sys
+from pathlib import Path
+sys.modules["torch"] = None
+from safetensors.numpy import load_file
+from latens import format as ltn
+from latens.runtime import ExactEntropy
+folder = Path(sys.argv[1])
+for kind, expected in json.loads((folder / "expected.json").read_text()).items():
+    entropy = ExactEntropy.from_tensors(load_file(folder / f"{kind}.safetensors"))
+    assert entropy.entropy_id == expected["entropy_id"]
+    container = ltn.read((folder / f"{kind}.ltn").read_bytes())
+    for tile in container.tiles:
+        shape, header = tuple(expected["z_shape"]), container.header
+        found = entropy.decode(tile.stream, shape, expected["knot"], header.skip, header.lanes)
+        assert found.checksum == tile.checksum
+    print(kind)
+"""
+    folder = Path(__file__).parents[1] / "vectors" / "ltn"
+    run = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert len(run.stdout.split()) == 8
