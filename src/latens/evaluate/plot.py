@@ -26,6 +26,7 @@ def plot(
     output: Path | None,
     *,
     metric: str = "psnr_rgb",
+    rate: str = "bits per pixel",
     title: str = "",
     backend: str = "matplotlib",
     size: tuple[float, float] = (9.0, 6.0),
@@ -41,6 +42,7 @@ def plot(
         curves: by name.
         output: picture to write (matplotlib: .png, .svg or .pdf; plotly: .html, which needs no network), or None.
         metric: what the curves are of.
+        rate: what their rates are in.
         title: above the plot.
         backend: of :data:`BACKENDS`.
         size: width and height in inches.
@@ -65,7 +67,7 @@ def plot(
     if draw is None:
         raise OutputError(f"backend {printable(backend)}: expected {' or '.join(BACKENDS)}")
     try:
-        draw(curves, output, LABELS.get(metric, metric), title, size, axes, log, dashed, show)
+        draw(curves, output, (rate, LABELS.get(metric, metric)), title, size, axes, log, dashed, show)
     except ImportError as error:
         raise OutputError(f"plots need {backend}: pip install 'latens[eval]'") from error
     except OSError as error:
@@ -75,7 +77,7 @@ def plot(
 def _matplotlib(
     curves: Mapping[str, Curve],
     output: Path | None,
-    label: str,
+    labels: tuple[str, str],
     title: str,
     size: tuple[float, float],
     axes: tuple[float, float, float, float] | None,
@@ -106,7 +108,7 @@ def _matplotlib(
         if axes is not None:
             area.set_xlim(axes[0], axes[1])
             area.set_ylim(axes[2], axes[3])
-        area.set(xlabel="bits per pixel", ylabel=label)
+        area.set(xlabel=labels[0], ylabel=labels[1])
         if title:
             area.set_title(printable(title).replace("$", r"\$"), loc="left", fontsize=11)
         area.grid(color="#e4e7eb", linewidth=0.8)
@@ -125,7 +127,7 @@ def _matplotlib(
 def _plotly(
     curves: Mapping[str, Curve],
     output: Path | None,
-    label: str,
+    labels: tuple[str, str],
     title: str,
     size: tuple[float, float],
     axes: tuple[float, float, float, float] | None,
@@ -146,7 +148,7 @@ def _plotly(
         )
     figure.update_layout(
         title=escape(printable(title)), template="plotly_white", width=100 * size[0], height=100 * size[1],
-        xaxis={"title": "bits per pixel", "type": "log" if log else "linear"}, yaxis={"title": label},
+        xaxis={"title": labels[0], "type": "log" if log else "linear"}, yaxis={"title": labels[1]},
     )  # fmt: skip
     if axes is not None:
         x = [log10(limit) for limit in axes[:2]] if log else list(axes[:2])

@@ -358,6 +358,9 @@ class MeanScaleHyperprior(ScaleHyperprior):
 
     def __init__(self, N: int, M: int, **kwargs: Any) -> None:
         super().__init__(N, M, **kwargs)
+        self._make_hyper_transforms(N, M)
+
+    def _make_hyper_transforms(self, N: int, M: int) -> None:
         self.h_a = nn.Sequential(
             conv(M, N, kernel_size=3, stride=1),
             nn.LeakyReLU(inplace=True),
@@ -417,6 +420,10 @@ class JointAutoregressiveHierarchicalPriors(MeanScaleHyperprior):
 
     def __init__(self, N: int = 192, M: int = 192, arithmetic: str = "own", **kwargs: Any) -> None:
         super().__init__(N, M, **kwargs)
+        # Made once more, as CompressAI does: the same seed then gives the same weights.
+        self.g_a = _analysis(N, M)
+        self.g_s = _synthesis(N, M)
+        self._make_hyper_transforms(N, M)
         self.entropy_parameters = nn.Sequential(
             nn.Conv2d(M * 12 // 3, M * 10 // 3, 1),
             nn.LeakyReLU(inplace=True),

@@ -97,6 +97,8 @@ class Cheng2020AnchorCheckerboard(SimpleVAECompressionModel):
         super().__init__(**kwargs)
         self.g_a = residual_analysis(N)
         self.g_s = residual_synthesis(N)
+        # In CompressAI's order: the same seed then gives the same weights.
+        h_a, h_s = hyper_analysis(N), hyper_synthesis(N)
         self.latent_codec = HyperpriorLatentCodec(
             {
                 "y": CheckerboardLatentCodec(
@@ -110,9 +112,7 @@ class Cheng2020AnchorCheckerboard(SimpleVAECompressionModel):
                     ),
                     context_prediction=CheckerboardMaskedConv2d(N, 2 * N, 5, padding=2),
                 ),
-                "hyper": HyperLatentCodec(
-                    EntropyBottleneck(N), hyper_analysis(N), hyper_synthesis(N), quantizer="ste"
-                ),
+                "hyper": HyperLatentCodec(EntropyBottleneck(N), h_a, h_s, quantizer="ste"),
             }
         )
         self.N = N
@@ -190,6 +190,8 @@ class Elic2022Official(SimpleVAECompressionModel):
             nn.ReLU(inplace=True),
             conv(N, N),
         )
+        # In CompressAI's order: the same seed then gives the same weights.
+        h_s = self._hyper_synthesis(N, M)
         channel_context = {
             f"y{k}": nn.Sequential(
                 conv(self._context_channels(k), 224, stride=1),
@@ -200,20 +202,22 @@ class Elic2022Official(SimpleVAECompressionModel):
             )
             for k in range(1, len(self.groups))
         }
+        spatial = [CheckerboardMaskedConv2d(size, size * 2, 5, padding=2) for size in self.groups]
+        aggregation = [
+            self._aggregation(size, (2 if k == 0 else 4) * size, N, M) for k, size in enumerate(self.groups)
+        ]
         codecs = {
             f"y{k}": CheckerboardLatentCodec(
                 {"y": GaussianConditionalLatentCodec(quantizer="ste", chunks=self._chunks)},
-                entropy_parameters=self._aggregation(size, (2 if k == 0 else 4) * size, N, M),
-                context_prediction=CheckerboardMaskedConv2d(size, size * 2, 5, padding=2),
+                entropy_parameters=aggregation[k],
+                context_prediction=spatial[k],
             )
-            for k, size in enumerate(self.groups)
+            for k in range(len(self.groups))
         }
         self.latent_codec = HyperpriorLatentCodec(
             {
                 "y": self._groups_codec(codecs, channel_context),
-                "hyper": HyperLatentCodec(
-                    EntropyBottleneck(N), h_a, self._hyper_synthesis(N, M), quantizer="ste"
-                ),
+                "hyper": HyperLatentCodec(EntropyBottleneck(N), h_a, h_s, quantizer="ste"),
             }
         )
         self.N = N

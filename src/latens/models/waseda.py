@@ -26,26 +26,34 @@ from latens.registry import register_model  # noqa: F401  (derived models import
 __all__ = ["Cheng2020Anchor", "Cheng2020Attention", "Cheng2020GMM"]
 
 
-def residual_analysis(N: int) -> nn.Sequential:
-    """Residual blocks from pixels to latents at 1/16."""
+def _attention(N: int, wanted: bool) -> list[nn.Module]:
+    return [AttentionBlock(N)] if wanted else []
+
+
+def residual_analysis(N: int, attention: bool = False) -> nn.Sequential:
+    """Residual blocks from pixels to latents at 1/16, with attention at 1/4 and 1/16 if wanted."""
     return nn.Sequential(
         ResidualBlockWithStride(3, N, stride=2),
         ResidualBlock(N, N),
         ResidualBlockWithStride(N, N, stride=2),
+        *_attention(N, attention),
         ResidualBlock(N, N),
         ResidualBlockWithStride(N, N, stride=2),
         ResidualBlock(N, N),
         conv3x3(N, N, stride=2),
+        *_attention(N, attention),
     )
 
 
-def residual_synthesis(N: int) -> nn.Sequential:
-    """Residual blocks from latents to pixels."""
+def residual_synthesis(N: int, attention: bool = False) -> nn.Sequential:
+    """Residual blocks from latents to pixels, with attention at 1/16 and 1/4 if wanted."""
     return nn.Sequential(
+        *_attention(N, attention),
         ResidualBlock(N, N),
         ResidualBlockUpsample(N, N, 2),
         ResidualBlock(N, N),
         ResidualBlockUpsample(N, N, 2),
+        *_attention(N, attention),
         ResidualBlock(N, N),
         ResidualBlockUpsample(N, N, 2),
         ResidualBlock(N, N),
@@ -122,9 +130,8 @@ class Cheng2020Attention(Cheng2020Anchor):
 
     def __init__(self, N: int = 192, **kwargs: Any) -> None:
         super().__init__(N, **kwargs)
-        a, s = list(self.g_a), list(self.g_s)
-        self.g_a = nn.Sequential(*a[:3], AttentionBlock(N), *a[3:], AttentionBlock(N))
-        self.g_s = nn.Sequential(AttentionBlock(N), *s[:4], AttentionBlock(N), *s[4:])
+        self.g_a = residual_analysis(N, attention=True)
+        self.g_s = residual_synthesis(N, attention=True)
 
 
 class _MixturePositions(PositionCodec):

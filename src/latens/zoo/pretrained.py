@@ -91,7 +91,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         raise LimitError(f"{shown}: {size:,} bytes, but weights may have at most {MAX_BYTES:,}")
     content = _safetensors(path) if _is_safetensors(path) else _pickled(path)
     if isinstance(content, dict):
-        for key in ("state_dict", "network"):
+        for key in ("state_dict", "network", "model_state_dict"):
             content = content[key] if isinstance(content.get(key), dict) else content
         networks = {k: v for k, v in content.items() if isinstance(k, str) and k.startswith(_NETWORK)}
         if networks:

@@ -256,8 +256,10 @@ class Bpg(BinaryCodec):
 
     suffix = ".bpg"
     dial = Dial("qp", 0, 51, 1, _QP)
-    defaults: ClassVar = {**BinaryCodec.defaults, "chroma": "444", "bits": "8", "level": "8"}
-    colour = "YCbCr of bpgenc, 4:4:4 unless chroma=420"
+    defaults: ClassVar = {
+        **BinaryCodec.defaults, "chroma": "444", "bits": "8", "level": "8", "space": "", "inside": "",
+    }  # fmt: skip
+    colour = "YCbCr of bpgenc unless space=rgb, 4:4:4 unless chroma=420"
 
     def write(self, folder: Path, pixels: Pixels, setting: float) -> None:
         PilImage.fromarray(pixels).save(folder / "in.png")
@@ -265,6 +267,8 @@ class Bpg(BinaryCodec):
             (
                 self.options["encoder"], "-q", str(round(setting)), "-f", self.choice("chroma", "444", "420"),
                 "-b", self.options["bits"], "-m", self.options["level"],
+                *(["-c", self.choice("space", "rgb", "ycbcr")] if self.options["space"] else []),
+                *(["-e", self.choice("inside", "jctvc", "x265")] if self.options["inside"] else []),
                 "-o", str(folder / "out"), str(folder / "in.png"),
             )
         )  # fmt: skip
@@ -297,24 +301,39 @@ class ReferenceCodec(BinaryCodec):
     """What the reference softwares of HEVC and VVC share."""
 
     dial = Dial("qp", 0, 63, 1, _QP)
-    defaults: ClassVar = {**BinaryCodec.defaults, "chroma": "444", "bits": "8"}
+    defaults: ClassVar = {**BinaryCodec.defaults, "chroma": "444", "bits": "8", "space": "ycbcr"}
     needs: ClassVar = ("encoder", "decoder", "config")
     colour = (
-        "YCbCr, BT.709 full range, 8 bits unless bits=10, 4:4:4 unless chroma=420; converted by the harness"
+        "YCbCr, BT.709 full range, 8 bits unless bits=10, 4:4:4 unless chroma=420; converted by the harness; "
+        "with space=rgb 8-bit RGB, converted by the codec"
     )
+
+    @property
+    def rgb(self) -> bool:
+        """Whether the codec gets RGB."""
+        return self.choice("space", "ycbcr", "rgb") == "rgb"
 
     def write(self, folder: Path, pixels: Pixels, setting: float) -> None:
         bits, chroma = self.number("bits"), self.choice("chroma", "444", "420")
         height, width = pixels.shape[:2]
         if chroma == "420":
             height, width = height + height % 2, width + width % 2
-        (folder / "in.yuv").write_bytes(to_planes(pixels, bits, chroma == "420"))
+        if self.rgb and (bits, chroma) != (8, "444"):
+            raise CodecError(f"{self.spec}: space=rgb goes with bits=8 and chroma=444")
+        planes = pixels.transpose(2, 0, 1).tobytes() if self.rgb else to_planes(pixels, bits, chroma == "420")
+        (folder / "in.yuv").write_bytes(planes)
+        spaces = (
+            "InputColourSpaceConvert=RGBtoGBR",
+            "SNRInternalColourSpace=1",
+            "OutputInternalColourSpace=0",
+        )
         run(
             (
                 self.options["encoder"], "-c", self.options["config"], "-i", str(folder / "in.yuv"),
                 "-b", str(folder / "out"), "-o", str(folder / "rec.yuv"), "-wdt", str(width), "-hgt", str(height),
                 "-fr", "1", "-f", "1", "-q", str(round(setting)), f"--InputChromaFormat={chroma}",
                 f"--InputBitDepth={bits}", "--ConformanceWindowMode=1",
+                *(f"--{space}" for space in spaces if self.rgb),
             )
         )  # fmt: skip
 
@@ -323,14 +342,18 @@ class ReferenceCodec(BinaryCodec):
         run(
             (
                 self.options["decoder"], "-b", str(folder / "out"), "-o", str(folder / "image.yuv"),
-                "-d", str(bits),
+                "-d", str(bits), *(["--OutputInternalColourSpace=GBRtoRGB"] if self.rgb else []),
             )
         )  # fmt: skip
         try:
             planes = (folder / "image.yuv").read_bytes()
         except OSError as error:
             raise CodecError(f"{self.spec}: the decoder wrote no image") from error
-        return to_rgb(planes, size, bits, self.options["chroma"] == "420")
+        if not self.rgb:
+            return to_rgb(planes, size, bits, self.options["chroma"] == "420")
+        if len(planes) != 3 * size[0] * size[1]:
+            raise CodecError(f"{self.spec}: the decoder wrote {len(planes)} bytes for {size[1]}x{size[0]}")
+        return np.frombuffer(planes, np.uint8).reshape(3, *size).transpose(1, 2, 0)
 
 
 @register_codec("hm")

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from latens import registry
@@ -43,8 +43,18 @@ _ELSEWHERE = {
     "registry.torchvision": "registry",
     "registry.transforms": "registry",
     "typing.torch": "typing",
+    "utils": "compat.utils",
+    "utils.bench.codecs": "compat.utils.codecs",
+    "utils.video": "compat.utils",
+    "utils.video.bench.codecs": "compat.utils.video_codecs",
     "zoo.image_vbr": "zoo.image",
 }
+
+for _tool in ("bench", "eval_model", "find_close", "plot", "update_model"):
+    _ELSEWHERE[f"utils.{_tool}"] = _ELSEWHERE[f"utils.{_tool}.__main__"] = f"compat.utils.{_tool}"
+for _tool in ("bench", "eval_model", "plot"):
+    _ELSEWHERE[f"utils.video.{_tool}"] = f"compat.utils.video_{_tool}"
+    _ELSEWHERE[f"utils.video.{_tool}.__main__"] = f"compat.utils.video_{_tool}"
 
 _OUT_OF_SCOPE = {
     "point clouds": (
@@ -58,7 +68,6 @@ _OUT_OF_SCOPE = {
         "zoo.pointcloud",
     ),
     "export to SADL": ("sadl_codec",),
-    "CompressAI's command-line tools (the command 'latens' takes their place)": ("utils",),
 }
 
 _POINT_CLOUDS = {
@@ -146,7 +155,7 @@ class _TopLevel(ModuleType):
         self.__version__ = COMPRESSAI_VERSION
         self.__all__ = [
             *("datasets", "entropy_models", "latent_codecs", "layers", "losses", "models", "ops"),
-            *("optimizers", "registry", "transforms", "typing", "zoo"),
+            *("optimizers", "registry", "transforms", "typing", "utils", "zoo"),
             *_TOP_LEVEL,
         ]
 
@@ -192,6 +201,14 @@ class _Loader(Loader):
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         return self.module
 
+    def get_code(self, fullname: str) -> CodeType | None:
+        """For ``python -m``, which runs a module anew."""
+        if isinstance(self.module, _Package) or self.spec is None:
+            return None
+        loader: Any = self.spec.loader
+        code: CodeType | None = loader.get_code(self.spec.name)
+        return code
+
     def exec_module(self, module: ModuleType) -> None:
         # A module of Latens was run under its own name. The import system has just written the other one into it.
         if self.spec is not None:
@@ -206,7 +223,8 @@ class _Finder(MetaPathFinder):
         if root != _ROOT:
             return None
         module = _find(name)
-        return ModuleSpec(fullname, _Loader(module), is_package=hasattr(module, "__path__"))
+        origin = getattr(module, "__file__", None)
+        return ModuleSpec(fullname, _Loader(module), origin=origin, is_package=hasattr(module, "__path__"))
 
 
 def _find(name: str) -> ModuleType:
@@ -238,7 +256,8 @@ def _find(name: str) -> ModuleType:
         _masked_convolution().__prepare_scriptable__ = _refuse_scripting
     if name in _POINT_CLOUDS and not isinstance(vars(module).get("__getattr__"), _Missing):
         module.__dict__["__getattr__"] = _Missing(module, name)
-    if not hasattr(module, "__path__") and any(other.startswith(f"{name}.") for other in _ELSEWHERE):
+    is_package = hasattr(module, "__path__") and _ELSEWHERE.get(name, name) == name
+    if not is_package and any(other.startswith(f"{name}.") for other in _ELSEWHERE):
         return _Package(f"{_ROOT}.{name}", module)
     return module
 
