@@ -7,8 +7,8 @@ What is converted on reading, by rule:
   were multiplied by alpha are divided.
 - CMYK and Lab become sRGB; their ICC profile has then done its work and is not kept.
 - An orientation, from EXIF or else XMP, is applied to the pixels and set to 1 in the EXIF data and XMP that are kept.
-- Otherwise an ICC profile is kept and never applied. Colour that is described by code points stays described by them, and
-  one by gamma and primaries too, or by a profile made from them.
+- Otherwise an ICC profile is kept and never applied. Colour that is described by code points stays described by them;
+  gamma and primaries become code points, too, or a profile that says the same.
 
 What is not kept is named in one note. One module for each family of files that needs more than Pillow: `_tiff`, `_png`,
 `_jpeg`, `_pnm`, and `_boxes` for AVIF and JPEG 2000.
