@@ -68,6 +68,44 @@ class TestWays:
         assert decoded.out.startswith(b"YUV4MPEG2 W40 H24 F25:1")
         assert decoded.out.count(b"FRAME\n") == 5
 
+    def test_sound_and_what_is_not_kept(self, latens: Run, here: Path) -> None:
+        av = pytest.importorskip("av")
+        with av.open("talk.mkv", "w") as container:
+            video = container.add_stream("ffv1", rate=25)
+            video.width, video.height, video.pix_fmt = 40, 24, "gbrp10le"
+            audio = container.add_stream("pcm_s16le", rate=8000)
+            audio.layout = "mono"
+            for number in range(3):
+                picture = av.VideoFrame(40, 24, "gbrp10le")
+                picture.pts = number
+                container.mux(video.encode(picture))
+                silence = av.AudioFrame.from_ndarray(np.zeros((1, 320), np.int16), "s16", "mono")
+                silence.sample_rate = 8000
+                silence.pts = 320 * number
+                container.mux(audio.encode(silence))
+            for stream in (video, audio):
+                container.mux(stream.encode(None))
+        options = ("-m", "tiny.safetensors", "--quiet")
+        done = latens("video", "encode", "talk.mkv", "-o", "mute.ltn", *options)
+        assert done.err == "talk.mkv: not kept: sound\n"
+        assert latens("video", "encode", "talk.mkv", "-o", "talk.ltn", *options, "--audio", "copy").err == ""
+        done = latens("video", "decode", "talk.ltn", "-o", "mute.mkv", *options)
+        assert done.err == "mute.mkv: not kept: sound (--audio copy gives it back)\n"
+        data = Path("talk.ltn").read_bytes()
+        for source, target in (("talk.ltn", "back.mkv"), ("-", "piped.mkv")):
+            line = ("video", "decode", source, "-o", target, *options, "--audio", "copy")
+            assert latens(*line, stdin=data).err == ""
+            with av.open("talk.mkv") as before, av.open(target) as after:
+                assert after.streams.video[0].codec_context.pix_fmt == "gbrp10le"
+                found = [
+                    [bytes(packet) for packet in container.demux(audio=0)] for container in (before, after)
+                ]
+                assert found[0] == found[1]
+        done = latens("video", "decode", "talk.ltn", "-o", "x.y4m", *options, "--audio", "copy")
+        assert (done.code, "no place for sound" in done.err) == (2, True)
+        done = latens("video", "encode", "talk.mkv", "-o", "x.ltn", *options, "--audio", "mp3")
+        assert (done.code, "expected copy" in done.err) == (2, True)
+
     def test_the_default_model(self, latens: Run, here: Path) -> None:
         if not card(DEFAULT_VIDEO_MODEL).path.exists():
             pytest.skip("the default video model's weights are not in this checkout")

@@ -14,8 +14,8 @@ import pytest
 from latens.io import VideoFrame
 
 
-def ffmpeg(*arguments: str | Path) -> bytes:
-    """Run it; its standard output. A test is skipped where it is not installed."""
+def ffmpeg(*arguments: str | Path, errors: bool = False) -> bytes:
+    """Run it; its standard output, or what it says on standard error. A test is skipped where it is not installed."""
     program = pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
     line = [
         program,
@@ -27,7 +27,8 @@ def ffmpeg(*arguments: str | Path) -> bytes:
         "-bitexact",
         *map(str, arguments),
     ]
-    return subprocess.run(line, check=True, capture_output=True).stdout
+    done = subprocess.run(line, check=True, capture_output=True)
+    return done.stderr if errors else done.stdout
 
 
 def pattern(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, cast
@@ -24,7 +26,7 @@ from latens.io import NOT_KEPT, TemporaryOutput, check_output, printable
 if TYPE_CHECKING:
     from latens.codec.video import VideoCodec
     from latens.evaluate.video import VideoResult
-    from latens.io import RawVideo, VideoSink, VideoSource
+    from latens.io import RawVideo, SoundFile, VideoSink, VideoSource
 
 app = typer.Typer(
     name="video",
@@ -72,6 +74,9 @@ Fast = Annotated[
         help="bfloat16 in the networks: faster on recent CPUs. Decode as was encoded, or some tenths of a dB are lost.",
     ),
 ]
+Audio = Annotated[
+    str | None, typer.Option("--audio", help="'copy' keeps the sound as it is; without it, it is left out.")
+]
 MaxPixels = Annotated[
     int, typer.Option("--max-pixels", min=1, help="Refuse frames with more pixels than this.")
 ]
@@ -93,6 +98,7 @@ def encode(
     raw_fps: RawRate = "25",
     raw_format: RawFormat = "yuv420p",
     flow_unit: FlowUnit = None,
+    audio: Audio = None,
     force: Force = False,
     fast: Fast = False,
     threads: Threads = None,
@@ -100,7 +106,8 @@ def encode(
 ) -> None:
     """Compress a video to a .ltn file.
 
-    Sound is left out. The file can be read while it is written to standard output.
+    Frames are turned as the file wants them shown. What is not kept is named. The file can be read while it is
+    written to standard output.
 
     Examples:
 
@@ -108,21 +115,27 @@ def encode(
 
       latens video encode clip.mp4 -o clip.ltn --model weights.safetensors --gop 12
 
+      latens video encode clip.mp4 -o clip.ltn --audio copy
+
       latens video encode clip.yuv --raw 416x240 --raw-fps 50 -m ssf2020 -q 3 -o clip.ltn
     """
+    with_sound = _with_sound(audio)
     layout = _layout(raw, raw_fps, raw_format)
     target = _target(clip, output, ".ltn", force)
     codec = _codec(model, quality, flow_unit, fast, threads)
     from latens.io import VideoSource
 
-    with files.named(clip), VideoSource(clip, layout) as source:
+    with files.named(clip), VideoSource(clip, layout, sound=with_sound) as source:
         given = source.frames() if frames is None else _first(source.frames(), frames)
         total = frames if frames is not None else source.info.frames
         with _written(target, clip, force) as file, _Progress("Encoding", total, quiet) as progress:
             count = 0
             rate = quality if codec.qualities else None
             counted = _Counted(file)
-            for _ in codec.encode(source.info, given, cast(BinaryIO, counted), gop=gop, quality=rate):
+            coded = codec.encode(
+                source.info, given, cast(BinaryIO, counted), gop=gop, quality=rate, sound=source.sound
+            )
+            for _ in coded:
                 count += 1
                 if target == files.STANDARD:
                     file.flush()
@@ -162,6 +175,7 @@ def decode(
     ] = None,
     other_weights: OtherWeights = False,
     flow_unit: FlowUnit = None,
+    audio: Audio = None,
     force: Force = False,
     fast: Fast = False,
     threads: Threads = None,
@@ -174,19 +188,31 @@ def decode(
 
       latens video decode clip.ltn -o clip.mkv
 
+      latens video decode clip.ltn -o clip.mp4 --audio copy
+
       latens video decode clip.ltn -o - -m weights.safetensors | ffplay -
     """
+    with_sound = _with_sound(audio)
+    if with_sound and follow is not None:
+        raise VideoError("--audio copy reads a file twice; it does not go with --follow")
     target = _target(file, output, ".y4m", force)
     limits = ltn.Limits(max_pixels=max_pixels)
-    with _source(file) as stream, files.named(file):
+    with ExitStack() as stack:
+        stream = stack.enter_context(_source(file))
+        stack.enter_context(files.named(file))
         wait = None if follow is None else _patience(follow)
+        sound = None
+        if with_sound:
+            stream = _seekable(stream, stack)
+            part = start is not None or frames is not None
+            sound = _kept_sound(stream, limits, salvage, part, stack)
         reader = ltn.VideoReader(stream, limits, on_error="conceal" if salvage else "raise", wait=wait)
         codec = _codec(model, quality, flow_unit, fast, threads, reader.header.model, weights_dir, quiet)
         if start is not None:
             if not stream.seekable():
                 raise FormatError("--start needs a file that can be seeked in, not a pipe")
             reader.seek(start)
-        count = _decode_to(codec, reader, target, file, frames, salvage, other_weights, force, quiet)
+        count = _decode_to(codec, reader, target, file, frames, salvage, other_weights, force, quiet, sound)
     for problem in reader.problems:
         say(f"{files.shown(file)}: {problem}", quiet)
     header = reader.header
@@ -209,6 +235,7 @@ def _decode_to(
     other_weights: bool,
     force: bool,
     quiet: bool,
+    sound: SoundFile | None,
 ) -> tuple[int, float]:
     from latens.codec.video import info_of
     from latens.io import VideoSink
@@ -219,13 +246,15 @@ def _decode_to(
         total = reader.index.frames
     count = 0
     inputs = [] if source == files.STANDARD else [source]
-    info = info_of(reader.header)
+    info = info_of(reader.header, reader.extras)
     with _Progress("Decoding", total, quiet) as progress:
-        with VideoSink(target, info, force=force, inputs=inputs) as sink:
+        with VideoSink(target, info, force=force, inputs=inputs, sound=sound) as sink:
             for found in decoded if frames is None else _first(decoded, frames):
                 sink.add(found.frame, found.rgb8)
                 count += 1
                 progress.advance()
+        if sound is None and reader.sound_start is not None:
+            sink.not_kept.append("sound (--audio copy gives it back)")
         _say_notes(_shown(target), sink, quiet)
     return count, progress.rate
 
@@ -429,6 +458,44 @@ def freeze(
 
 def _shown(target: str) -> str:
     return "standard output" if target == files.STANDARD else printable(target)
+
+
+def _with_sound(audio: str | None) -> bool:
+    if audio not in (None, "copy"):
+        raise VideoError(
+            f"--audio {printable(audio)[:40]}: expected copy; sound is kept as it is, or not at all"
+        )
+    return audio == "copy"
+
+
+def _seekable(stream: BinaryIO, stack: ExitStack) -> BinaryIO:
+    """The file, or what comes through a pipe as one."""
+    if stream.seekable():
+        return stream
+    spooled = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  (closed by the stack)
+    shutil.copyfileobj(stream, spooled)
+    spooled.seek(0)
+    return cast(BinaryIO, spooled)
+
+
+def _kept_sound(
+    stream: BinaryIO, limits: ltn.Limits, salvage: bool, part: bool, stack: ExitStack
+) -> SoundFile | None:
+    """The sound of a file; None without."""
+    from latens.io import SoundFile
+
+    found = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  (closed by the stack)
+    here = stream.tell()
+    reader = ltn.VideoReader(stream, limits, on_error="conceal" if salvage else "raise", sound=found.write)
+    for _ in reader.frames():
+        pass
+    stream.seek(here)
+    if reader.sound_start is None or not found.tell():
+        say("there is no sound in it")
+        return None
+    sound = SoundFile(cast(BinaryIO, found), reader.sound_start, part)
+    stack.callback(sound.close)
+    return sound
 
 
 def _say_notes(name: str, file: VideoSource | VideoSink, quiet: bool) -> None:

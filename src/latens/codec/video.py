@@ -20,7 +20,7 @@ from latens.codec._colour import planes_from_rgb, rgb_from_planes
 from latens.codec.models import LEVELS
 from latens.codec.video_models import picture_coder
 from latens.errors import ChecksumError, CoderError, FormatError, VideoError, WrongWeightsError
-from latens.io import VideoFrame, VideoInfo
+from latens.io import Light, Mastering, Sound, VideoFrame, VideoInfo
 from latens.models.video.conditional import settled
 from latens.zoo.video_weights import LoadedVideoModel, load_video
 
@@ -68,6 +68,11 @@ class DecodedFrame:
         rounded = self.rgb[0].mul(255).round_().to(torch.uint8).permute(1, 2, 0)
         return np.ascontiguousarray(rounded.numpy())
 
+    def rgb16(self) -> npt.NDArray[np.uint16]:
+        """The same as ``(H, W, 3)`` of 16 bits."""
+        rounded = self.rgb[0].double().mul(65535).round_().to(torch.int32).permute(1, 2, 0)
+        return np.ascontiguousarray(rounded.numpy().astype(np.uint16))
+
 
 class VideoCodec:
     """Codes videos with one model.
@@ -98,6 +103,7 @@ class VideoCodec:
         *,
         gop: int = 12,
         quality: float | None = None,
+        sound: Sound | None = None,
     ) -> Iterator[CodedFrame]:
         """Write the ``.ltn`` file of a video; a frame is in the file when it is yielded.
 
@@ -107,6 +113,7 @@ class VideoCodec:
             file: opened for writing bytes.
             gop: every so many frames one can be decoded without others.
             quality: 0 to 100, 50 by default; None for weights that have one only.
+            sound: that goes with the frames; see :attr:`latens.io.VideoSource.sound`.
 
         Yields:
             What became of each frame.
@@ -139,7 +146,7 @@ class VideoCodec:
             time_base=info.time_base.as_integer_ratio(),
             frame_rate=info.frame_rate.as_integer_ratio(),
         )
-        writer = ltn.VideoWriter(file, header)
+        writer = ltn.VideoWriter(file, header, extras_of(info))
         reference: Tensor | None = None
         step = max(round(1 / info.frame_rate / info.time_base), 1)
         last: VideoFrame | None = None
@@ -149,11 +156,15 @@ class VideoCodec:
                 found = self._coder.encode(self._picture(frame, info), None if key else reference, level)
                 reference = settled(found.picture, info.bit_depth)
             coded = ltn.Frame(number, frame.timestamp, key, found.checksum, found.streams)
+            if sound is not None:
+                writer.add_sound(sound.take(), sound.start)
             writer.add(coded)
             last = frame
             yield CodedFrame(number, key, coded.size, self._frame(reference, info, frame))
         if last is None:
             raise VideoError("holds no frame")
+        if sound is not None:
+            writer.add_sound(sound.finish(), sound.start)
         writer.finish(last.timestamp + (last.duration or step))
 
     def _picture(self, frame: VideoFrame, info: VideoInfo) -> Tensor:
@@ -207,7 +218,7 @@ class VideoCodec:
         """
         header = reader.header
         self._check_identity(header, other_weights)
-        info = info_of(header)
+        info = info_of(header, reader.extras)
         reference: Tensor | None = None
         expected = 0
         delivered = False
@@ -275,8 +286,10 @@ class VideoCodec:
 _NONE: npt.NDArray[np.uint8] = np.zeros((0, 0), np.uint8)
 
 
-def info_of(header: ltn.VideoHeader) -> VideoInfo:
-    """What a file's header says of its frames."""
+def info_of(header: ltn.VideoHeader, extras: ltn.VideoExtras | None = None) -> VideoInfo:
+    """What a file says of its frames."""
+    extras = extras or ltn.VideoExtras()
+    mastering = extras.mastering
     return VideoInfo(
         header.width,
         header.height,
@@ -285,4 +298,24 @@ def info_of(header: ltn.VideoHeader) -> VideoInfo:
         (header.colour.primaries, header.colour.transfer, header.colour.matrix, header.colour.full_range),
         Fraction(*header.time_base),
         Fraction(*header.frame_rate),
+        pixel_aspect=Fraction(*extras.pixel_aspect),
+        mastering=None if mastering is None else _mastering(mastering),
+        light=None if extras.light is None else Light(*extras.light),
+    )
+
+
+def _mastering(values: tuple[int, ...]) -> Mastering:
+    red, green, blue, white = ((values[i], values[i + 1]) for i in range(0, 8, 2))
+    return Mastering(red, green, blue, white, values[8], values[9])
+
+
+def extras_of(info: VideoInfo) -> ltn.VideoExtras:
+    """What of it has a place beside the header."""
+    mastering = info.mastering
+    return ltn.VideoExtras(
+        pixel_aspect=info.pixel_aspect.as_integer_ratio(),
+        mastering=None
+        if mastering is None
+        else (*(x for point in mastering[:4] for x in point), mastering.brightest, mastering.darkest),
+        light=info.light,
     )

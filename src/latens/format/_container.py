@@ -178,7 +178,8 @@ def _pack_density(density: Density) -> bytes:
     return bytes([_UNITS.index(unit)]) + b"".join(varint(part, "density") for part in (*across, *down))
 
 
-def _unpack_density(payload: memoryview) -> Density:
+def unpack_density(payload: memoryview) -> Density:
+    """What a density chunk says. Raises FormatError, or VersionError for a unit that is not known."""
     reader = Reader(payload)
     unit = reader.uint(1, "density")
     if unit >= len(_UNITS):
@@ -269,7 +270,7 @@ class _Collector:
             if kind in _METADATA:
                 content = self._metadata(chunk, _METADATA[kind])
             elif kind == DENSITY:
-                self.container.density = _unpack_density(chunk.payload)
+                self.container.density = unpack_density(chunk.payload)
             elif kind == ALPHA:
                 content = self._alpha(chunk)
             elif kind == TILE:

@@ -6,10 +6,12 @@ Frames are written and read one by one, in memory that does not grow with their 
 from __future__ import annotations
 
 import re
+import struct
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any, BinaryIO, Literal, NamedTuple
 
 from latens.errors import (
@@ -20,6 +22,7 @@ from latens.errors import (
     TruncatedError,
     VersionError,
 )
+from latens.format._container import unpack_density
 from latens.format._header import (
     MAX_SIDE,
     SIGNATURE,
@@ -46,6 +49,7 @@ __all__ = [
     "Index",
     "KeyFrame",
     "Stream",
+    "VideoExtras",
     "VideoHeader",
     "VideoReader",
     "VideoWriter",
@@ -61,14 +65,18 @@ GRID = 128
 MAX_INDEX = 65536
 """Key frames in an index. One of a longer film leaves out every other, again and again."""
 
-_FRAME, _INDEX, _END = b"FnZ"
-_ANY_KNOWN = re.compile(b"[FnZ]")
+_SHAPE, _HDR, _FRAME, _SOUND, _INDEX, _END = b"dhFsnZ"
+_ANY_KNOWN = re.compile(b"[FsnZ]")
+# Sound is written in chunks of about so much, and read in chunks of at most so much.
+_SOUND_USUAL, _SOUND_MOST = 1 << 15, 1 << 16
 _OPTIONAL = 0x20
 _MAX_UNKNOWN = 256
 _MAX_KIND = 7
 _MAX_STREAMS = 4
 _LANES = (1, 2, 4, 8)
 _HEAD_MAX = 1 + VARINT_BYTES
+_HDR_LAYOUT = "<8H2I2H"
+_UNKNOWN = (0,) * 10
 _BLOCK = 1 << 16
 # Salvage is bounded: CRC work of at most so many times the bytes read, and so many problems.
 _SALVAGE_EFFORT = 32
@@ -272,6 +280,62 @@ class Index(NamedTuple):
     keys: tuple[KeyFrame, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class VideoExtras:
+    """What is told of all frames beside the header. Values are checked on construction: FormatError.
+
+    pixel_aspect: width of a pixel to its height, (numerator, denominator). mastering: of the display that HDR was
+    mastered on, x and y of red, green, blue and white in steps of 0.00002, then brightest and darkest luminance in
+    steps of 0.0001 cd/m2. light: brightest pixel and brightest mean of a frame, in cd/m2. 0 is what is not known.
+    """
+
+    pixel_aspect: tuple[int, int] = (1, 1)
+    mastering: tuple[int, ...] | None = None
+    light: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        mastering, light = self.mastering or _UNKNOWN, self.light or (0, 0)
+        if len(self.pixel_aspect) != 2 or not all(0 < part <= VARINT_MAX for part in self.pixel_aspect):
+            raise FormatError(f"pixel_aspect: expected two positive integers, got {self.pixel_aspect!a:.80}")
+        bits = (16,) * 8 + (32,) * 2 + (16,) * 2
+        values = (*mastering, *light)
+        if len(values) != len(bits) or not all(
+            0 <= value < 1 << size for value, size in zip(values, bits, strict=True)
+        ):
+            raise FormatError("HDR metadata: expected ten and two integers in range")
+
+    def pack(self) -> bytes:
+        """The chunks."""
+        across, down = self.pixel_aspect
+        out = b""
+        if across != down:
+            # So many samples per unit: the wider a pixel, the fewer.
+            shape = (0, down, 1, across, 1)
+            out += _pack_chunk(_SHAPE, b"".join(varint(part, "pixel_aspect") for part in shape))
+        values = (*(self.mastering or _UNKNOWN), *(self.light or (0, 0)))
+        if any(values):
+            out += _pack_chunk(_HDR, struct.pack(_HDR_LAYOUT, *values))
+        return out
+
+    def with_chunk(self, kind: int, payload: bytes) -> VideoExtras:
+        """The same and what a chunk says. Raises FormatError, or VersionError for a unit that is not known."""
+        if kind == _SHAPE:
+            (a, b), (c, d), _ = unpack_density(memoryview(payload))
+            ratio = Fraction(c * b, d * a)
+            if max(ratio.numerator, ratio.denominator) > VARINT_MAX:
+                raise FormatError("shape of pixels: its ratio is out of range")
+            return replace(self, pixel_aspect=(ratio.numerator, ratio.denominator))
+        if len(payload) != struct.calcsize(_HDR_LAYOUT):
+            raise FormatError(f"HDR metadata: {len(payload)} bytes, where 28 are expected")
+        values = struct.unpack(_HDR_LAYOUT, payload)
+        if not any(values):
+            raise FormatError("HDR metadata: the chunk says nothing")
+        mastering, light = values[:10], values[10:]
+        return replace(
+            self, mastering=mastering if any(mastering) else None, light=light if any(light) else None
+        )
+
+
 def _pack_chunk(kind: int, payload: bytes) -> bytes:
     head = bytes([kind]) + varint(len(payload), "chunk size")
     return head + payload + zlib.crc32(payload, zlib.crc32(head)).to_bytes(4, "little")
@@ -343,10 +407,10 @@ def _unpack_index(payload: memoryview) -> Index:
 class VideoWriter:
     """Writes a video, frame by frame; everything given so far is in the file.
 
-    file: opened for writing bytes; it need not be seekable, and is not closed.
+    file: opened for writing bytes; it need not be seekable, and is not closed. extras: of all frames.
     """
 
-    def __init__(self, file: BinaryIO, header: VideoHeader) -> None:
+    def __init__(self, file: BinaryIO, header: VideoHeader, extras: VideoExtras | None = None) -> None:
         header.check(Limits(max_pixels=MAX_SIDE**2))
         self.header = header
         self._file = file
@@ -354,7 +418,10 @@ class VideoWriter:
         self._frames = 0
         self._last = -1
         self._keys = _Keys()
-        self._write(pack_video_header(header))
+        self._sound = bytearray()
+        self._sound_start = 0
+        self._sound_chunks = 0
+        self._write(pack_video_header(header) + (extras or VideoExtras()).pack())
 
     def add(self, frame: Frame) -> None:
         """Write the next frame. Raises FormatError or LimitError for what a reader would refuse."""
@@ -378,6 +445,23 @@ class VideoWriter:
         self._frames += 1
         self._last = frame.timestamp
 
+    def add_sound(self, data: bytes, start: int) -> None:
+        """Write the next part of the sound, a Matroska file. What is little is held back until there is more.
+
+        start: when on that file's clock the first frame is shown, in microseconds.
+        """
+        self._sound += data
+        self._sound_start = start
+        while len(self._sound) >= _SOUND_USUAL:
+            self._write_sound(min(len(self._sound), _SOUND_MOST))
+
+    def _write_sound(self, size: int) -> None:
+        first = self._sound_chunks == 0
+        head = varint(self._sound_chunks, "sound") + (varint(self._sound_start, "sound") if first else b"")
+        self._write(_pack_chunk(_SOUND, head + bytes(self._sound[:size])))
+        del self._sound[:size]
+        self._sound_chunks += 1
+
     def finish(self, end: int) -> int:
         """Write index and end; `end` is when the last frame ends, in ticks. Returns the size of the file.
 
@@ -387,6 +471,8 @@ class VideoWriter:
             raise FormatError("a video without a single frame cannot be written")
         if end <= self._last:
             raise FormatError(f"the last frame ends at {end}, but begins at {self._last}")
+        if self._sound:
+            self._write_sound(len(self._sound))
         self._write(_pack_chunk(_INDEX, _pack_index(Index(self._frames, end, tuple(self._keys.kept)))))
         self._write(_pack_chunk(_END, varint(self._size, "file size")))
         return self._size
@@ -427,7 +513,8 @@ class VideoReader:
     raises; frames that are damaged are left out, and `problems` tells what happened.
 
     file: opened for reading bytes, at the start of the video; it need not be seekable. wait: called when the file
-    ends too early; True means that there may be more now. So a file is read while it is written.
+    ends too early; True means that there may be more now. So a file is read while it is written. sound: is given the
+    parts of a Matroska file while frames are read; see `sound_start`. extras: what the file tells of all frames.
     """
 
     def __init__(
@@ -436,6 +523,7 @@ class VideoReader:
         limits: Limits | None = None,
         on_error: Literal["raise", "conceal"] = "raise",
         wait: Callable[[], bool] | None = None,
+        sound: Callable[[bytes], object] | None = None,
     ) -> None:
         if on_error not in ("raise", "conceal"):
             raise ValueError(f"on_error: expected 'raise' or 'conceal', got {on_error!r}")
@@ -457,6 +545,29 @@ class VideoReader:
         self._unknown = self._unknown_size = 0
         self._effort = 0
         self._seeked = False
+        self._sound = sound
+        self._sound_chunks = 0
+        self.sound_start: int | None = None
+        """When on the sound's clock the first frame is shown, in microseconds, once sound was met."""
+        self.extras = VideoExtras()
+        self._read_extras()
+
+    def _read_extras(self) -> None:
+        seen = b""
+        while self._need(1) and self._buffer[0] in (_SHAPE, _HDR):
+            try:
+                kind, payload, size = self._intact_chunk()
+                if kind <= max(seen, default=0):
+                    raise FormatError(
+                        f"chunk '{chr(kind)}' at byte {self._offset} is repeated or out of place"
+                    )
+                self.extras = self.extras.with_chunk(kind, payload)
+            except FormatError:
+                if not self._conceal:
+                    raise
+                return  # reading frames meets it again, and tells
+            seen += bytes([kind])
+            self._drop(size)
 
     def _header(self) -> tuple[VideoHeader, int]:
         while True:
@@ -569,7 +680,7 @@ class VideoReader:
         del self._buffer[:count]
         self._offset += count
 
-    def _sound_chunk(self) -> tuple[int, bytes, int]:
+    def _intact_chunk(self) -> tuple[int, bytes, int]:
         """Kind, payload and size of the chunk that the buffer starts with, its CRC proved. It is left there."""
         if not self._need(1):
             raise TruncatedError("the file ends without an END chunk")
@@ -601,7 +712,7 @@ class VideoReader:
     def _chunk(self) -> tuple[int, bytes, int]:
         """Kind, payload and offset of the next chunk."""
         start = self._offset
-        kind, payload, size = self._sound_chunk()
+        kind, payload, size = self._intact_chunk()
         self._drop(size)
         return kind, payload, start
 
@@ -623,6 +734,12 @@ class VideoReader:
                 raise FormatError("the index does not fit the frames")
         elif kind == _END:
             self._end(payload, start)
+        elif kind == _SOUND:
+            self._take_sound(payload, start)
+        elif kind in (_SHAPE, _HDR):
+            if not self._conceal:
+                raise FormatError(f"chunk '{chr(kind)}' at byte {start} is repeated or out of place")
+            self.extras = self.extras.with_chunk(kind, payload)
         elif not kind & _OPTIONAL:
             raise VersionError(f"chunk type 0x{kind:02x} is newer than this release of Latens; update it")
         else:
@@ -634,6 +751,26 @@ class VideoReader:
                     f"{self.limits.max_metadata} bytes"
                 )
         return None
+
+    def _take_sound(self, payload: bytes, start: int) -> None:
+        if self.index is not None:
+            raise FormatError(f"the sound at byte {start} comes after the index")
+        reader = Reader(memoryview(payload))
+        number = reader.varint("sound")
+        if number == 0:
+            self.sound_start = reader.varint("sound")
+        size = len(payload) - reader.pos
+        if not 0 < size <= _SOUND_MOST:
+            raise LimitError(f"the sound at byte {start}: {size} bytes, where 1 to {_SOUND_MOST} are allowed")
+        if self._seeked:
+            return
+        if number != self._sound_chunks:
+            # What is behind a hole is not delivered: nobody could tell when it is heard.
+            expected, self._sound_chunks, self._sound = self._sound_chunks, number + 1, None
+            raise FormatError(f"part {number} of the sound, where part {expected} was expected")
+        self._sound_chunks += 1
+        if self._sound is not None:
+            self._sound(payload[reader.pos :])
 
     def _check(self, frame: Frame) -> None:
         if self.index is not None:
@@ -691,7 +828,7 @@ class VideoReader:
             self._drop(found)
             if self._plausible():
                 with suppress(FormatError):
-                    self._sound_chunk()
+                    self._intact_chunk()
                     return True
                 if self._effort > _SALVAGE_EFFORT * (self._offset + len(self._buffer)):
                     self._note("the search for sound frames is given up")
@@ -715,8 +852,19 @@ class VideoReader:
                     and code <= _MAX_KIND
                     and reader.pos - start + 4 <= length <= self.header.max_chunk
                 )
+            elif kind == _SOUND:
+                fits = (
+                    reader.varint("sound") >= self._sound_chunks and length <= _SOUND_MOST + 2 * VARINT_BYTES
+                )
             elif kind == _INDEX:
-                fits = length <= 3 * VARINT_BYTES * (MAX_INDEX + 1) + 4 and self.index is None
+                frames, end, count = (reader.varint("the index") for _ in range(3))
+                fits = (
+                    self.index is None
+                    and self._next <= frames <= self._next + _MAX_STEP
+                    and end > self._last
+                    and count <= min(MAX_INDEX, frames)
+                    and length <= 3 * VARINT_BYTES * (count + 1) + 4
+                )
             else:
                 fits = length <= VARINT_BYTES
         except FormatError:

@@ -14,6 +14,7 @@ from latens.io._text import NOT_KEPT, printable
 if TYPE_CHECKING:
     from latens.io._image import READ_FORMATS, from_pil, read_image
     from latens.io._picture import Image
+    from latens.io._sound import Sound, SoundFile
     from latens.io._video import Light, Mastering, RawVideo, VideoFrame, VideoInfo
     from latens.io._video_in import VIDEO_FORMATS, VideoSource
     from latens.io._video_out import VideoSink
@@ -28,6 +29,8 @@ __all__ = [
     "Light",
     "Mastering",
     "RawVideo",
+    "Sound",
+    "SoundFile",
     "TemporaryOutput",
     "VideoFrame",
     "VideoInfo",
@@ -48,7 +51,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    for module in ("_picture", "_image", "_write", "_video", "_video_in", "_video_out"):
+    for module in ("_picture", "_image", "_write", "_video", "_sound", "_video_in", "_video_out"):
         home = import_module(f"latens.io.{module}")
         if hasattr(home, name):
             return getattr(home, name)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 import numpy as np
 
 from latens.errors import VideoError
+from latens.io._sound import Sound
 from latens.io._text import printable
 from latens.io._turn import Turn, turn_of, turned_chroma
 from latens.io._video import (
@@ -100,9 +101,11 @@ class VideoSource:
     Args:
         path: of a file that FFmpeg reads, or ``-`` for standard input.
         raw: the file is bare planes, laid out like this; else its content says what it is.
+        sound: keep it.
 
     Attributes:
         info: of the frames.
+        sound: that goes with them, if it is kept and there is any; it grows while frames are read.
         notes: sentences about what was converted; reading may add some.
         not_kept: names of what the file has and frames do not; reading may add some.
 
@@ -113,7 +116,8 @@ class VideoSource:
 
     info: VideoInfo
 
-    def __init__(self, path: str, raw: RawVideo | None = None) -> None:
+    def __init__(self, path: str, raw: RawVideo | None = None, *, sound: bool = False) -> None:
+        self.sound: Sound | None = None
         self.notes: list[str] = []
         self.not_kept: list[str] = []
         self._path = path
@@ -127,7 +131,7 @@ class VideoSource:
                 self._file = sys.stdin.buffer
             else:
                 self._file = _open(path)
-            self._frames = self._raw(raw) if raw is not None else self._decoded()
+            self._frames = self._raw(raw) if raw is not None else self._decoded(sound)
         except BaseException:
             self.close()
             raise
@@ -142,6 +146,8 @@ class VideoSource:
 
     def close(self) -> None:
         """Close the file."""
+        if self.sound is not None:
+            self.sound.close()
         if self._container is not None:
             self._container.close()
         if self._file is not None and self._path != STANDARD:
@@ -201,7 +207,7 @@ class VideoSource:
 
     # -- everything else
 
-    def _decoded(self) -> Iterator[VideoFrame]:
+    def _decoded(self, sound: bool) -> Iterator[VideoFrame]:
         av = pyav()
         try:
             # The file is given open, and may not name others: nothing but its own bytes is ever read.
@@ -223,11 +229,15 @@ class VideoSource:
         # ever. One thread is enough for what follows.
         stream.thread_type = "NONE"
         stream.codec_context.thread_count = 1
+        if sound and self._container.streams.audio:
+            self.sound = Sound(self._container.streams.audio)
         decoded = self._pictures(av, stream)
         try:
             first = next(decoded)
         except StopIteration:
             raise VideoError("holds no frame, or is cut within the first") from None
+        if self.sound is not None:
+            self.sound.begin(Fraction(first.pts or 0) * Fraction(stream.time_base))
         self._name_what_is_left_out(stream)
         samples = samples_of(first)
         self.info = _info(stream, first, samples, _shown(self._container, stream))
@@ -239,7 +249,7 @@ class VideoSource:
         container = self._container
         streams = container.streams
         for others, name in (
-            (streams.audio, "sound"),
+            (() if self.sound is not None else streams.audio, "sound"),
             (streams.subtitles, "subtitles"),
             (
                 [s for s in streams.video if s is not stream and not int(s.disposition) & _ATTACHED_PICTURE],
@@ -266,15 +276,21 @@ class VideoSource:
     def _pictures(self, av: Any, stream: Any) -> Iterator[Any]:
         count = end = found = 0
         announced = _announced(self._container, stream)
-        packets = self._container.demux(stream)
+        tracks = () if self.sound is None else self._container.streams.audio
+        packets = self._container.demux(stream, *tracks)
         try:
             while True:
                 # That a file ends too early, or that a checksum is wrong, FFmpeg only mentions.
                 with av.logging.Capture() as said:
                     packet = next(packets, None)
-                    pictures = [] if packet is None or packet.is_corrupt else packet.decode()
-                if packet is None:
-                    break
+                    if packet is None:
+                        break
+                    is_frame = packet.stream_index == stream.index
+                    pictures = packet.decode() if is_frame and not packet.is_corrupt else []
+                if not is_frame:
+                    if self.sound is not None:
+                        self.sound.add(packet)
+                    continue
                 if packet.is_corrupt or any(sign in text for _, _, text in said for sign in _SIGNS):
                     raise VideoError(f"is damaged, or cut, after frame {count}")
                 if packet.size:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -18,6 +19,7 @@ import numpy.typing as npt
 from latens.errors import LatensError, OutputError
 from latens.io._hdr import hdr_template
 from latens.io._output import TemporaryOutput, check_output
+from latens.io._sound import SoundFile
 from latens.io._text import printable
 from latens.io._video import (
     RGB,
@@ -57,6 +59,7 @@ class VideoSink:
         info: of the frames. RGB becomes luma and chroma where a file has no place for it.
         force: replace what is there.
         inputs: files that must not be written over.
+        sound: to be written along, unchanged.
 
     Attributes:
         notes: sentences about what was converted.
@@ -74,7 +77,10 @@ class VideoSink:
         *,
         force: bool = False,
         inputs: Sequence[str] = (),
+        sound: SoundFile | None = None,
     ) -> None:
+        self._sound = sound
+        self._first: Fraction | None = None
         self.notes: list[str] = []
         self.not_kept: list[str] = []
         self._name = "standard output" if path == STANDARD else printable(path)
@@ -84,6 +90,7 @@ class VideoSink:
         self._file: Any = None
         self._container: Any = None
         self._template: Any = None
+        self._shaped: Any = None
         self._pictures: Callable[[int], Path] | None = None
         self._force = force
         suffix = Path(path).suffix.lower()
@@ -100,6 +107,8 @@ class VideoSink:
             if self._kind not in _BARE:
                 pyav()
             self._output = TemporaryOutput(path, force=force, inputs=inputs)
+        if sound is not None and self._kind in (*_BARE, _PNG):
+            raise OutputError(f"{self._name}: {self._kind} has no place for sound; .mkv, .mp4 and .mov do")
         self._from_rgb = info.colour[2] == RGB and self._kind in (*_BARE, "mp4", "mov", "m4v")
         self.info = _without_rgb(info) if self._from_rgb else info
         self._name_what_is_lost()
@@ -261,6 +270,8 @@ class VideoSink:
                 f"a file of kind '{printable(suffix)}' cannot be written ({printable(reason_of(error))}); .y4m, .mkv, "
                 ".mp4, .yuv or a folder can"
             ) from error
+        if self._sound is not None:
+            self._sound.attach(self._container, suffix)
         context = stream.codec_context
         if self._template is not None and not lossless:
             context.flags |= int(av.codec.context.Flags.global_header)
@@ -281,6 +292,31 @@ class VideoSink:
         context.color_primaries, context.color_trc, context.colorspace = primaries, transfer, matrix
         context.color_range = 2 if full else 1
         self._stream = stream
+        if lossless and info.pixel_aspect != 1:
+            # FFV1 takes the shape of pixels from frames, which only a filter tells it.
+            graph = self._shaped = av.filter.Graph()
+            source = graph.add_buffer(
+                width=info.width, height=info.height, format=self._layout, time_base=info.time_base
+            )
+            aspect = context.sample_aspect_ratio
+            graph.link_nodes(
+                source,
+                graph.add("setsar", f"{aspect.numerator}/{aspect.denominator}"),
+                graph.add("buffersink"),
+            ).configure()
+
+    def _write_sound(self, frame: VideoFrame | None) -> None:
+        """What is heard before a frame, or after the last one."""
+        if self._sound is None:
+            return
+        base, step = self.info.time_base, 1 / self.info.frame_rate
+        if frame is not None:
+            now = frame.timestamp * base
+            self._first = now if self._first is None else self._first
+            self._end = now + (frame.duration * base if frame.duration else step)
+            self._sound.until(self._container, now, self._first)
+        elif self._first is not None:
+            self._sound.until(self._container, self._end if self._sound.part else None, self._first)
 
     def _encode(self, frame: VideoFrame | None) -> None:
         av = pyav()
@@ -296,7 +332,12 @@ class VideoSink:
                     picture = picture.reformat(format=self._layout, src_color_range=2, dst_color_range=2)
                 picture.pts = frame.timestamp
                 picture.time_base = self.info.time_base
-            for packet in self._stream.encode(picture):
+                if self._shaped is not None:
+                    self._shaped.push(picture)
+                    picture = self._shaped.pull()
+            packets = self._stream.encode(picture)
+            self._write_sound(frame)
+            for packet in packets:
                 self._container.mux(packet)
         except av.FFmpegError as error:
             raise OutputError(
