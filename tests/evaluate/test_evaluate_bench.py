@@ -93,11 +93,8 @@ def test_crashes_and_hangs_are_recorded_and_the_rest_goes_on(
     )  # missing if the machine is so busy that the program was ended before it got there
     child = int(mark.read_text()) if mark.exists() else 0
     for _ in range(6000):  # it would sleep for a day
-        if (
-            not child
-            or not Path(f"/proc/{child}").exists()
-            or "Z" in Path(f"/proc/{child}/stat").read_text().split()[2]
-        ):
+        status = Path(f"/proc/{child}/stat")
+        if not child or not status.exists() or "Z" in status.read_text().split()[2]:
             break
         time.sleep(0.1)
     else:
