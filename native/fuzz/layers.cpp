@@ -37,7 +37,7 @@ struct Case {
         positions = height * width;
         const std::size_t count = 1 + numbers.byte() % 3u;
         std::size_t inputs = numbers.byte() % 70u;
-        const std::size_t first = inputs;
+        // Sizes and forms first, at fixed places.
         for (std::size_t i = 0; i < count; ++i) {
             const std::size_t outputs = numbers.byte() % 40u;
             const bool each = numbers.byte() % 2 > 0;
@@ -51,26 +51,29 @@ struct Case {
             if (shape == 7)
                 layer.side = numbers.byte() % 12u, layer.up = numbers.byte() % 10u,
                 layer.shuffle = numbers.byte() % 70u;
-            // The rest repeats what there is, so that short inputs fill large layers.
-            const Numbers again = numbers;
-            const auto next = [&](unsigned bytes) {
-                if (numbers.size < bytes) numbers = again;
-                return numbers.integer(bytes);
-            };
-            weights.emplace_back(outputs * inputs * layer.side * layer.side);
-            for (std::int16_t& w : weights.back()) w = static_cast<std::int16_t>(next(2));
-            rows.emplace_back((each ? positions : 1) * outputs);
-            for (std::int64_t& row : rows.back()) row = next(7);
             layers.push_back(layer);
             added.push_back({nullptr, each});
             inputs = outputs / std::max<std::size_t>(1, layer.shuffle * layer.shuffle);
         }
+        // The rest repeats, so that short inputs fill large layers.
+        const Numbers again = numbers;
+        const auto next = [&](unsigned bytes) {
+            if (numbers.size < bytes) numbers = again;
+            return numbers.integer(bytes);
+        };
+        weights.resize(count);
+        rows.resize(count);
         for (std::size_t i = 0; i < count; ++i) {
-            layers[i].weight = weights[i].data();
+            latens::Layer& layer = layers[i];
+            weights[i].resize(layer.outputs * layer.inputs * layer.side * layer.side);
+            for (std::int16_t& w : weights[i]) w = static_cast<std::int16_t>(next(2));
+            rows[i].resize((added[i].each ? positions : 1) * layer.outputs);
+            for (std::int64_t& row : rows[i]) row = next(7);
+            layer.weight = weights[i].data();
             added[i].rows = rows[i].data();
         }
-        in.resize(positions * first);
-        for (std::int32_t& a : in) a = static_cast<std::int32_t>(numbers.integer(4));
+        in.resize(positions * layers.front().inputs);
+        for (std::int32_t& a : in) a = static_cast<std::int32_t>(next(4));
     }
 
     struct Plane {
@@ -162,15 +165,23 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
 }
 
 Input valid_input(Random& random) {
-    Input input(20 + below(random, 4000));
+    Input input(27 + below(random, 4000));
     for (std::uint8_t& byte : input) byte = static_cast<std::uint8_t>(random());
+    const auto put = [&](std::size_t place, std::size_t value) {
+        input[place] = static_cast<std::uint8_t>(value);
+    };
     // Largest weights and activations, half of the time, so that sums come near to their limits.
     if (below(random, 2) > 0)
-        for (std::size_t i = 20; i < input.size(); ++i) input[i] = i % 2 > 0 ? 0x7f : 0xff;
-    for (std::size_t i = 6; i < 20; ++i) input[i] = static_cast<std::uint8_t>(below(random, 3));
-    input[10] = static_cast<std::uint8_t>(below(random, 7));
-    input[0] = static_cast<std::uint8_t>(below(random, 42));
-    input[2] = static_cast<std::uint8_t>(1 + below(random, 69));
-    input[3] = static_cast<std::uint8_t>(1 + below(random, 39));
+        for (std::size_t i = 27; i < input.size(); ++i) put(i, i % 2 > 0 ? 0x7f : 0xff);
+    put(0, below(random, 42));
+    put(2, 1 + below(random, 69));
+    for (std::size_t form = 3; form < 27; form += 8) {
+        const std::size_t shape = below(random, 7);
+        put(form, shape == 6 ? 4 * (1 + below(random, 9)) : 1 + below(random, 39));
+        put(form + 2, below(random, 53));
+        put(form + 3, 2 + below(random, 3));
+        put(form + 6, below(random, 16));
+        put(form + 7, shape);
+    }
     return input;
 }
