@@ -113,7 +113,7 @@ class FactorizedPrior(CompressionModel):
             ShapeError: ``x`` is not ``(B, 3, H, W)`` of the type of the weights.
         """
         self._check_image(x, self.g_a, 16)
-        y_hat, y_likelihoods = self.entropy_bottleneck(self._transform(self.g_a, x))
+        y_hat, y_likelihoods = self.entropy_bottleneck(self._analyse(self.g_a, x))
         return {"x_hat": self._transform(self.g_s, y_hat), "likelihoods": {"y": y_likelihoods}}
 
     @torch.no_grad()
@@ -135,7 +135,7 @@ class FactorizedPrior(CompressionModel):
         if exact:
             return coded_exactly(self, x)
         self._check_image(x, self.g_a, 16)
-        y = self._transform(self.g_a, x)
+        y = self._analyse(self.g_a, x)
         return {"strings": [self.entropy_bottleneck.compress(y)], "shape": y.shape[-2:]}
 
     @torch.no_grad()
@@ -268,7 +268,7 @@ class ScaleHyperprior(CompressionModel):
             ShapeError: ``x`` is not ``(B, 3, H, W)`` of the type of the weights, or its size does not fit.
         """
         self._check_image(x, self.g_a, 16, 4)
-        y = self._transform(self.g_a, x)
+        y = self._analyse(self.g_a, x)
         z_hat, z_likelihoods = self.entropy_bottleneck(self._hyper_analysis(y))
         scales, means = self._parameters_of(z_hat)
         y_hat, y_likelihoods = self.gaussian_conditional(y, scales, means)
@@ -296,7 +296,7 @@ class ScaleHyperprior(CompressionModel):
         if exact:
             return coded_exactly(self, x)
         self._check_image(x, self.g_a, 16, 4)
-        y = self._transform(self.g_a, x)
+        y = self._analyse(self.g_a, x)
         z = self._hyper_analysis(y)
         z_strings = self.entropy_bottleneck.compress(z)
         scales, means = self._parameters_of(self.entropy_bottleneck.dequantized(z))
@@ -461,7 +461,8 @@ class JointAutoregressiveHierarchicalPriors(MeanScaleHyperprior):
 
     def _compress_with(self, scan: RasterScan, x: Tensor) -> dict[str, Any]:
         self._check_image(x, self.g_a, 16, 4)
-        y = self._transform(self.g_a, x)
+        reference = self.arithmetic == "reference"
+        y = self._analyse(self.g_a, x) if reference else self._transform(self.g_a, x)
         z = self.h_a(y)
         z_strings = self.entropy_bottleneck.compress(z)
         y_strings, _ = scan.compress(y, self.h_s(self.entropy_bottleneck.dequantized(z)))

@@ -264,7 +264,7 @@ class ScaleHyperpriorVbr(ScaleHyperprior):
         if stage == 1:
             return super().forward(x)
         self._check_image(x, self.g_a, 16, 4)
-        y = self._transform(self.g_a, x)
+        y = self._analyse(self.g_a, x)
         z_hat, z_likelihoods = self._train_hyper(y, gain)
         y_hat, y_likelihoods = self._train_y(y, z_hat, gain)
         return {
@@ -309,7 +309,7 @@ class ScaleHyperpriorVbr(ScaleHyperprior):
         if stage == 1:
             return super().compress(x)
         self._check_image(x, self.g_a, 16, 4)
-        y = self._transform(self.g_a, x)
+        y = self._analyse(self.g_a, x)
         z = self._hyper_analysis(y)
         options = self._z_options(gain)
         z_strings = self.entropy_bottleneck.compress(z, **options)
