@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 import tempfile
@@ -37,7 +38,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Clip = Annotated[str, typer.Argument(help="Video file; '-' is standard input.")]
+Clip = Annotated[
+    str, typer.Argument(help="Video file, folder of pictures or frame_%04d.png; '-' is standard input.")
+]
 Coded = Annotated[str, typer.Argument(help="A .ltn file; '-' is standard input.")]
 Model = Annotated[
     str | None,
@@ -59,7 +62,7 @@ RawSize = Annotated[
     str | None, typer.Option("--raw", help="The input is bare planes of this size, as 416x240.")
 ]
 RawRate = Annotated[
-    str, typer.Option("--raw-fps", help="Frames per second of bare planes, as 25 or 30000/1001.")
+    str, typer.Option("--raw-fps", help="Frames per second of bare planes or pictures, as 25 or 30000/1001.")
 ]
 RawFormat = Annotated[
     str, typer.Option("--raw-format", help="Of bare planes: yuv420p, yuv422p, yuv444p; 10le or 12le behind.")
@@ -125,7 +128,7 @@ def encode(
     codec = _codec(model, quality, flow_unit, fast, threads)
     from latens.io import VideoSource
 
-    with files.named(clip), VideoSource(clip, layout, sound=with_sound) as source:
+    with files.named(clip), VideoSource(clip, layout, sound=with_sound, rate=_rate(raw_fps)) as source:
         given = source.frames() if frames is None else _first(source.frames(), frames)
         total = frames if frames is not None else source.info.frames
         with _written(target, clip, force) as file, _Progress("Encoding", total, quiet) as progress:
@@ -155,7 +158,11 @@ def decode(
     file: Coded,
     output: Annotated[
         str | None,
-        typer.Option("--output", "-o", help=".y4m, .mkv, .mp4, .mov, .yuv, a folder/ of PNGs, or '-' (y4m)."),
+        typer.Option(
+            "--output",
+            "-o",
+            help=".y4m, .mkv, .mp4, .mov, .yuv, a folder/ of PNGs, frame_%04d.png, or '-' (y4m).",
+        ),
     ] = None,
     model: Model = None,
     weights_dir: WeightsDir = None,
@@ -250,7 +257,7 @@ def _decode_to(
     with _Progress("Decoding", total, quiet) as progress:
         with VideoSink(target, info, force=force, inputs=inputs, sound=sound) as sink:
             for found in decoded if frames is None else _first(decoded, frames):
-                sink.add(found.frame, found.rgb8)
+                sink.add(found.frame, found.rgb8 if info.bit_depth == 8 else found.rgb16)
                 count += 1
                 progress.advance()
         if sound is None and reader.sound_start is not None:
@@ -556,6 +563,13 @@ def _codec(
     return codec
 
 
+def _rate(text: str) -> Fraction:
+    try:
+        return Fraction(text)
+    except (ValueError, ZeroDivisionError) as error:
+        raise VideoError(f"expected --raw-fps as 25 or 30000/1001, got {text!a:.80}") from error
+
+
 def _layout(size: str | None, rate: str, pixel_format: str) -> RawVideo | None:
     if size is None:
         return None
@@ -563,18 +577,15 @@ def _layout(size: str | None, rate: str, pixel_format: str) -> RawVideo | None:
 
     try:
         width, height = (int(side) for side in size.lower().split("x"))
-        frames_per_second = Fraction(rate)
-    except (ValueError, ZeroDivisionError) as error:
-        raise VideoError(
-            f"expected --raw as 416x240 and --raw-fps as 25 or 30000/1001, got {size!a} {rate!a}"
-        ) from error
+    except ValueError as error:
+        raise VideoError(f"expected --raw as 416x240, got {size!a}") from error
     planar, _, depth = pixel_format.removesuffix("le").partition("p")
     chroma = {"yuv420": "4:2:0", "yuv422": "4:2:2", "yuv444": "4:4:4"}.get(planar)
     if chroma is None or depth not in ("", "10", "12"):
         raise VideoError(
             f"--raw-format {printable(pixel_format)[:40]}: expected yuv420p, yuv422p, yuv444p, ..p10le or ..p12le"
         )
-    return RawVideo(width, height, frames_per_second, chroma, int(depth or 8))
+    return RawVideo(width, height, _rate(rate), chroma, int(depth or 8))
 
 
 def _target(source: str, output: str | None, suffix: str, force: bool) -> str:
@@ -583,7 +594,9 @@ def _target(source: str, output: str | None, suffix: str, force: bool) -> str:
     if output is None:
         if source == files.STANDARD:
             raise OutputError("name the output with -o; '-' is standard output")
-        output = str(Path(source).with_suffix(suffix))
+        # The sequence frame_%04d.png becomes frame_.ltn.
+        plain = re.sub(r"%(0\d+)?d", "", Path(source).name) or "video"
+        output = str(Path(source).with_name(plain).with_suffix(suffix))
     if output == files.STANDARD:
         if sys.stdout is None or sys.stdout.isatty():
             raise OutputError("standard output is closed or a terminal; redirect it, or name a file with -o")

@@ -219,6 +219,7 @@ def evaluate_ffmpeg(
             with VideoSink(clip, info) as sink:
                 for frame in islice(source.frames(), frames):
                     sink.add(frame)
+                info = sink.info  # y4m has no place for RGB
         for name in names:
             arguments, kind, qualities = _FFMPEG[name]
             for quality in qualities:

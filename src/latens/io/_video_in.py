@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 import numpy as np
 
 from latens.errors import VideoError
+from latens.io._pictures import PATTERN, PictureSequence
 from latens.io._sound import Sound
 from latens.io._text import printable
 from latens.io._turn import Turn, turn_of, turned_chroma
@@ -99,9 +100,11 @@ class VideoSource:
     """The frames of a video file, one after the other, turned as the file wants them shown.
 
     Args:
-        path: of a file that FFmpeg reads, or ``-`` for standard input.
+        path: of a file that FFmpeg reads, ``-`` for standard input,
+            or a folder of pictures or their name, ``frame_%04d.png``.
         raw: the file is bare planes, laid out like this; else its content says what it is.
         sound: keep it.
+        rate: frames per second of pictures.
 
     Attributes:
         info: of the frames.
@@ -116,7 +119,9 @@ class VideoSource:
 
     info: VideoInfo
 
-    def __init__(self, path: str, raw: RawVideo | None = None, *, sound: bool = False) -> None:
+    def __init__(
+        self, path: str, raw: RawVideo | None = None, *, sound: bool = False, rate: Fraction = Fraction(25)
+    ) -> None:
         self.sound: Sound | None = None
         self.notes: list[str] = []
         self.not_kept: list[str] = []
@@ -124,6 +129,12 @@ class VideoSource:
         self._file: Any = None
         self._container: Any = None
         self._frames: Iterator[VideoFrame]
+        if raw is None and _are_pictures(path):
+            if rate <= 0:
+                raise VideoError(f"the frame rate must be positive, not {rate}")
+            pictures = PictureSequence(path, rate)
+            self.info, self.not_kept, self._frames = pictures.info, pictures.lost, pictures.frames()
+            return
         try:
             if path == STANDARD:
                 if sys.stdin is None:
@@ -372,6 +383,16 @@ class VideoSource:
             if lost:
                 self._lose(lost)
         return turn
+
+
+def _are_pictures(path: str) -> bool:
+    """Whether a folder is meant, or a name with a number in it that is not the name of a file."""
+    try:
+        return Path(path).is_dir() or (
+            PATTERN.fullmatch(Path(path).name) is not None and not Path(path).exists()
+        )
+    except (OSError, ValueError):
+        return False
 
 
 def _open(path: str) -> BinaryIO:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,6 +18,8 @@ import numpy.typing as npt
 from latens.errors import LatensError, OutputError
 from latens.io._hdr import hdr_template
 from latens.io._output import TemporaryOutput, check_output
+from latens.io._picture import SRGB
+from latens.io._pictures import PATTERN
 from latens.io._sound import SoundFile
 from latens.io._text import printable
 from latens.io._video import (
@@ -38,10 +39,7 @@ from latens.io._video import (
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["PICTURES", "VideoSink"]
-
-PICTURES = re.compile(r"(?P<start>(?:[^%]|%%)*)%(?:0(?P<digits>\d{1,2}))?d(?P<end>(?:[^%]|%%)*)")
-"""The name of a sequence of pictures, as ``frame_%04d.png``."""
+__all__ = ["VideoSink"]
 
 _BARE = ("y4m", "yuv")
 _PNG = "png"
@@ -140,7 +138,8 @@ class VideoSink:
 
         Args:
             frame: shaped as the video says.
-            rgb: makes the same as ``(height, width, 3)``; PNG files need it.
+            rgb: makes the same as ``(height, width, 3)``, uint8, or of more than 8 bits uint16, 0 ... 65,535; PNG files
+                need it.
 
         Raises:
             OutputError: it cannot be written.
@@ -218,24 +217,30 @@ class VideoSink:
         )
         hdr = info.mastering is not None or info.light is not None
         self._lose("HDR metadata", hdr and self._kind in (*_BARE, _PNG))
-        self._lose("shape of pixels", info.pixel_aspect != 1 and self._kind in ("yuv", _PNG))
-        self._lose(f"{info.bit_depth} bits (8 are)", info.bit_depth > 8 and self._kind == _PNG)
+        self._lose("shape of pixels", info.pixel_aspect != 1 and self._kind == "yuv")
 
     # -- kinds of files
 
     def _write_picture(self, rgb: Callable[[], npt.NDArray[Any]] | None) -> None:
-        from PIL import Image, PngImagePlugin
+        from latens.io._picture import Image
+        from latens.io._write import write_image
 
         if self._pictures is None or rgb is None:
             raise OutputError("PNG files need frames in RGB")
         target = self._pictures(self._count)
         check_output(target, force=self._force)
-        chunks = PngImagePlugin.PngInfo()
-        primaries, transfer = self.info.colour[:2]
-        if UNSPECIFIED not in (primaries, transfer) and not (primaries == 1 and transfer in (1, 13)):
-            chunks.add(b"cICP", bytes((primaries, transfer, RGB, 1)))
+        info = self.info
+        primaries, transfer = info.colour[:2]
+        told = UNSPECIFIED not in (primaries, transfer) and not (primaries == 1 and transfer in (1, 13))
+        aspect = info.pixel_aspect
+        image = Image(
+            rgb(),
+            colour=(primaries, transfer, RGB, 1) if told else SRGB,
+            density=None if aspect == 1 else ((aspect.denominator, 1), (aspect.numerator, 1), ""),
+            bit_depth=info.bit_depth if info.bit_depth == 8 else 16,
+        )
         data = io.BytesIO()
-        Image.fromarray(rgb()).save(data, "png", pnginfo=chunks)
+        write_image(image, data)
         try:
             target.write_bytes(data.getvalue())
         except OSError as error:
@@ -394,7 +399,7 @@ def _pictures(path: str, force: bool) -> Callable[[int], Path] | None:
     Raises:
         OutputError: they cannot be written there.
     """
-    found = PICTURES.fullmatch(Path(path).name)
+    found = PATTERN.fullmatch(Path(path).name)
     if path.endswith(("/", os.sep)) or Path(path).is_dir():
         folder = Path(path)
         _make_folder(folder, force)
