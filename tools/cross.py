@@ -1,0 +1,151 @@
+"""Do integer networks give the same on other processors? Compiles the core for them, runs it under QEMU.
+
+    python tools/cross.py [--cases N] [--processors aarch64 s390x riscv64]
+
+Needs Debian's g++-aarch64-linux-gnu, g++-s390x-linux-gnu, g++-riscv64-linux-gnu and qemu-user-static. Random
+networks of all kinds of stages (those of tests/runtime/test_engine.py) must give the integers of plain int64
+arithmetic everywhere, on this processor's instruction sets, too.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests" / "runtime"))
+
+from test_engine import Draw  # noqa: E402
+
+from latens.runtime import reference  # noqa: E402
+
+SOURCES = (
+    "status",
+    "network",
+    "execute",
+    "pool",
+    "fork",
+    "team",
+    "kernels",
+    "kernels_avx2",
+    "kernels_avx512",
+    "kernels_neon",
+)
+KINDS = ("product", "depthwise", "block", "shuffle", "unshuffle", "scale", "pixels", "input")
+PARTS = ("pw_in", "dw", "pw_out", "ffn_in", "ffn_out")
+
+
+def _array(values: Any) -> list[int]:
+    flat = np.asarray(values, np.int64).ravel().tolist()
+    return [len(flat), *flat]
+
+
+def _weights(part: Mapping[str, Any]) -> list[int]:
+    weight = np.asarray(part["weight"])
+    depthwise = weight.ndim == 3
+    outputs, kernel, inputs = len(weight), 1 if weight.ndim == 2 else weight.shape[1], weight.shape[-1]
+    shift = np.broadcast_to(part["shift"], outputs)
+    limits = [
+        int(part.get(name, default)) for name, default in (("low", -32768), ("high", 32767), ("gate", 0))
+    ]
+    head = [outputs, kernel, 1 if depthwise else inputs, *limits]
+    return [*head, *_array(weight), *_array(part["bias"]), *_array(shift)]
+
+
+def _case(case: Mapping[str, Any]) -> list[int]:
+    numbers = [*case["limits"], *case.get("samples", (8, 3)), len(case["stages"])]
+    for kind, form in case["stages"]:
+        parts = [form[name] for name in PARTS] if kind == "block" else [form] if "weight" in form else []
+        numbers += [
+            KINDS.index(kind),
+            form.get("r", form.get("slot", 0)),
+            form.get("channels", 0),
+            len(parts),
+        ]
+        for part in parts:
+            numbers += _weights(part)
+    numbers.append(len(case["factors"]))
+    for m, s in case["factors"]:
+        numbers += [len(m), *_array(m), *_array(s)]
+    return [*numbers, *case["x"].shape[:2], *_array(case["x"])]
+
+
+def _write(path: Path, numbers: Iterable[int]) -> None:
+    path.write_bytes(np.array(list(numbers), "<i8").tobytes())
+
+
+def _compile(compiler: str, folder: Path, name: str, *flags: str) -> Path:
+    if shutil.which(compiler) is None:
+        sys.exit(f"there is no {compiler}: install Debian's g++ for that processor")
+    program = folder / name
+    sources = [ROOT / "tools" / "cross.cpp", *(ROOT / "native" / f"{source}.cpp" for source in SOURCES)]
+    command = [
+        compiler,
+        "-std=c++20",
+        "-O3",
+        "-Wall",
+        "-Wextra",
+        *flags,
+        f"-I{ROOT / 'native'}",
+        "-pthread",
+        *map(str, sources),
+    ]
+    subprocess.run([*command, "-o", str(program), "-ldl"], check=True)
+    return program
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cases", type=int, default=100, help="random networks")
+    parser.add_argument("--processors", nargs="*", default=["aarch64", "s390x", "riscv64"])
+    arguments = parser.parse_args()
+    cases = [Draw(seed).network() for seed in range(arguments.cases)]
+    expected: list[int] = []
+    for case in cases:
+        rest = {name: case[name] for name in ("factors", "samples") if name in case}
+        expected += _array(reference.run(case["stages"], case["x"], limits=case["limits"], **rest))
+    different = 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _write(folder / "in", [len(cases), *(number for case in cases for number in _case(case))])
+        here = _compile("c++", folder, "here")
+        runs = [
+            ([str(here)], {}),
+            ([str(here)], {"LATENS_ISA": "avx2"}),
+            ([str(here)], {"LATENS_ISA": "portable"}),
+        ]
+        if os.uname().machine != "x86_64":
+            runs = [runs[0], runs[2]]
+        for processor in arguments.processors:
+            program = _compile(f"{processor}-linux-gnu-g++", folder, processor)
+            command = [f"qemu-{processor}-static", "-L", f"/usr/{processor}-linux-gnu", str(program)]
+            runs += [(command, {}), (command, {"LATENS_ISA": "portable"})]
+        for command, environment in runs:
+            result = subprocess.run(
+                [*command, str(folder / "in"), str(folder / "out")],
+                env=os.environ | environment,
+                stdout=subprocess.PIPE,
+                text=True,
+                check=True,
+            )
+            got = np.frombuffer((folder / "out").read_bytes(), "<i8")
+            wrong = len(expected) if len(got) != len(expected) else int((got != np.array(expected)).sum())
+            different += wrong
+            print(
+                f"{Path(command[-1]).name:8} {result.stdout.strip():9} {len(expected)} integers, {wrong} differ",
+                flush=True,
+            )
+    sys.exit(1 if different else 0)
+
+
+if __name__ == "__main__":
+    main()
