@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, settings
 
 import tiny
 from latens import compat
-from latens.zoo import LoadedModel, load
+from latens.runtime.released import ReleasedPictures
+from latens.zoo import load
 
 # Machines that are busy with other work must not fail tests.
 settings.register_profile("calm", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -24,7 +25,7 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tiny_weights: Path) -> LoadedModel:
+def tiny_model(tiny_weights: Path) -> ReleasedPictures:
     """The tiny model, loaded."""
     return load(tiny_weights)
 

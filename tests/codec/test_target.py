@@ -14,7 +14,7 @@ from latens.codec.target import search
 from latens.errors import TargetError
 from latens.io import Image
 from latens.metrics import ssimulacra2
-from latens.zoo import LoadedModel
+from latens.runtime.released import ReleasedPictures
 
 TOP = 65535
 
@@ -92,7 +92,7 @@ def test_one_positive_target(bad: dict[str, float]) -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_files_meet_their_target(tiny_model: LoadedModel, channels: int) -> None:
+def test_files_meet_their_target(tiny_model: ReleasedPictures, channels: int) -> None:
     """Real files: not larger than asked for and within 1 %, or within 0.05 dB or 0.3 points as decoded."""
     rng = np.random.default_rng(4)
     smooth = rng.normal(size=(9, 11, channels)).repeat(16, 0).repeat(16, 1)

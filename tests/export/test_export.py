@@ -24,7 +24,7 @@ from latens.errors import CoderError, LatensError, LimitError, ModelError, Outpu
 from latens.export import Runner, export
 from latens.io import from_pil
 from latens.models import CompressionModel
-from latens.zoo import LoadedModel
+from latens.runtime.released import ReleasedPictures
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def written(folder: Path, tiny_model: LoadedModel) -> Callable[[str], tuple[Path, FileModel]]:
+def written(folder: Path, tiny_model: ReleasedPictures) -> Callable[[str], tuple[Path, FileModel]]:
     """An exported model by name, and the same in PyTorch."""
 
     @lru_cache
@@ -47,7 +47,7 @@ def written(folder: Path, tiny_model: LoadedModel) -> Callable[[str], tuple[Path
         model = tiny_model
         if name != BASE:
             network = published.make(name)
-            model = LoadedModel(name, network, exact_entropy(network), "")
+            model = ReleasedPictures(name, network, exact_entropy(network), "")
         export(model, folder / name)
         return folder / name, FileModel(model, fast=False)
 
@@ -122,7 +122,7 @@ def test_the_encoder_finds_the_same_symbols(
 
 
 def test_a_file_of_the_codec(
-    tiny_model: LoadedModel, written: Callable[[str], tuple[Path, FileModel]]
+    tiny_model: ReleasedPictures, written: Callable[[str], tuple[Path, FileModel]]
 ) -> None:
     """The stream within a ``.ltn`` file, and the picture that it decodes to."""
     codec, runner = ImageCodec(tiny_model), Runner(written(BASE)[0], 1)
@@ -176,7 +176,7 @@ def test_a_model_is_exported_as_it_stands(folder: Path) -> None:
     assert all(parameter.requires_grad for parameter in model.parameters())
     x = pixels(64, 64)
     entropy = exact_entropy(model)
-    loaded = FileModel(LoadedModel("any", model.eval(), entropy, ""), fast=False)
+    loaded = FileModel(ReleasedPictures("any", model.eval(), entropy, ""), fast=False)
     assert Runner(folder / "training", 1).compress(x) == coded(loaded, x, 0).stream
 
 

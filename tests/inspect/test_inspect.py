@@ -26,7 +26,7 @@ from latens.errors import (
     UnknownModelError,
 )
 from latens.inspect import Anatomy, ClassicSubject, LtnSubject, report
-from latens.zoo import LoadedModel, save
+from latens.zoo import save
 
 PIXELS = tiny.picture(150, 200)
 
@@ -67,7 +67,7 @@ def alive(model: Any, scale: float = 1.5) -> Any:
 
 
 @pytest.fixture(scope="module")
-def ltn(tiny_model: LoadedModel) -> Anatomy:
+def ltn(tiny_model: ReleasedPictures) -> Anatomy:
     return LtnSubject(tiny_model).inspect(PIXELS, 70)
 
 
@@ -123,7 +123,7 @@ def test_bits_of_y_are_those_of_its_gaussians(ltn: Anatomy) -> None:
 
 @pytest.mark.parametrize("size", [(150, 200), (100, 1100)])
 def test_symbols_are_what_the_means_leave_of_the_latent(
-    tiny_model: LoadedModel, size: tuple[int, int]
+    tiny_model: ReleasedPictures, size: tuple[int, int]
 ) -> None:
     # Over several tiles too: the latent comes from the picture in one piece, symbols and means tile by tile.
     anatomy = LtnSubject(tiny_model).inspect(tiny.picture(*size), 70)
@@ -151,7 +151,7 @@ def test_expected_histograms_are_averages_of_the_model(ltn: Anatomy) -> None:
     assert (np.diff(y.channel_bits()[order]) <= 0).all()
 
 
-def test_the_curve_goes_through_real_files(tiny_model: LoadedModel, ltn: Anatomy) -> None:
+def test_the_curve_goes_through_real_files(tiny_model: ReleasedPictures, ltn: Anatomy) -> None:
     subject = LtnSubject(tiny_model)
     subject.qualities = (0.0, 70.0, 100.0)
     curve = subject.rate_curve(PIXELS)
@@ -170,7 +170,7 @@ def test_baselines_hold_the_same_symbols(ltn: Anatomy) -> None:
     assert ltn.baselines().zlib == len(zlib.compress(raw, 9))
 
 
-def test_grey_pictures_and_the_difference(tiny_model: LoadedModel) -> None:
+def test_grey_pictures_and_the_difference(tiny_model: ReleasedPictures) -> None:
     anatomy = LtnSubject(tiny_model).inspect(tiny.picture(70, 50, 1), 30)
     assert anatomy.original.shape == (70, 50, 3)
     error = anatomy.original[3, 4].astype(int) - anatomy.reconstruction[3, 4]
@@ -370,7 +370,7 @@ def test_models_are_recognised(tmp_path: Path, tiny_weights: Path) -> None:
         assert opened.name == path.name
 
 
-def test_what_is_no_model_says_so(tmp_path: Path, tiny_model: LoadedModel) -> None:
+def test_what_is_no_model_says_so(tmp_path: Path, tiny_model: ReleasedPictures) -> None:
     with pytest.raises(
         UnknownModelError, match=r"neither a file nor a model; there are latens-base-6.*mbt2018"
     ):
@@ -405,7 +405,7 @@ class _Bare(models.CompressionModel):
 @pytest.mark.parametrize(
     "pixels", [np.zeros((8, 8, 3), np.float32), np.zeros((8, 8), np.uint8), np.zeros((0, 8, 3), np.uint8)]
 )
-def test_other_arrays_are_refused(tiny_model: LoadedModel, classic: ClassicSubject, pixels: Any) -> None:
+def test_other_arrays_are_refused(tiny_model: ReleasedPictures, classic: ClassicSubject, pixels: Any) -> None:
     for subject in (LtnSubject(tiny_model), classic):
         with pytest.raises(ShapeError, match="expected uint8"):
             subject.inspect(pixels)
@@ -438,7 +438,7 @@ class Tags(HTMLParser):
         self.text += data
 
 
-def test_the_report_holds_everything(ltn: Anatomy, tiny_model: LoadedModel, tmp_path: Path) -> None:
+def test_the_report_holds_everything(ltn: Anatomy, tiny_model: ReleasedPictures, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     subject = LtnSubject(tiny_model)
     curve = [subject.point(PIXELS, quality) for quality in (0, 50)]

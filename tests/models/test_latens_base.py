@@ -29,14 +29,14 @@ from latens.models.latens_base import (
     gaussian_likelihood,
 )
 from latens.runtime import ExactEntropy
+from latens.runtime.released import ReleasedPictures
 from latens.train.objectives import rate_and_distortion
-from latens.zoo import LoadedModel
 
 SCALES = np.geomspace(0.11, 256.0, 64)
 
 
 @pytest.fixture(scope="module")
-def network(tiny_model: LoadedModel) -> LatensBase:
+def network(tiny_model: ReleasedPictures) -> LatensBase:
     return tiny_model.base
 
 
@@ -171,7 +171,7 @@ def test_first_means_need_nothing_and_second_means_only_the_first(network: Laten
 
 
 @pytest.mark.parametrize("side", ["analysis", "synthesis"])
-def test_receptive_fields_are_what_the_codec_assumes(tiny_model: LoadedModel, side: str) -> None:
+def test_receptive_fields_are_what_the_codec_assumes(tiny_model: ReleasedPictures, side: str) -> None:
     """A change reaches positions of y up to the halo away, and none beyond."""
     network, codec = tiny_model.base, ImageCodec(tiny_model)._model
     q = torch.tensor([0.5])
@@ -211,7 +211,7 @@ def test_freezing_is_deterministic_and_leaves_the_model_alone(threads: None) -> 
         assert torch.equal(value, before[key])
 
 
-def test_frozen_tables_are_the_distributions(tiny_model: LoadedModel) -> None:
+def test_frozen_tables_are_the_distributions(tiny_model: ReleasedPictures) -> None:
     entropy, c = tiny_model.entropy, tiny.CONFIG
     for index in (0, 3, 20, 63):
         row, offset = entropy.y_tables.rows(index, index + 1)[0], int(entropy.y_tables.offsets[index])
@@ -238,7 +238,7 @@ def test_frozen_tables_are_the_distributions(tiny_model: LoadedModel) -> None:
             assert want.sum() > 1 - 1e-3
 
 
-def test_integer_indexes_follow_the_float_network(tiny_model: LoadedModel) -> None:
+def test_integer_indexes_follow_the_float_network(tiny_model: ReleasedPictures) -> None:
     z = np.random.default_rng(0).integers(-6, 7, (tiny.CONFIG.hyper, 6, 5)).astype(np.int16)
     with torch.no_grad():
         real = tiny_model.network.h_scale.double()(torch.from_numpy(z)[None].double())[0].numpy()
@@ -262,7 +262,7 @@ def test_weights_that_are_not_numbers_cannot_be_frozen(name: str) -> None:
 
 @pytest.mark.parametrize("q", [0, 50, 100])
 def test_the_training_pass_with_hard_rounding_is_the_codec(
-    tiny_model: LoadedModel, q: int, monkeypatch: pytest.MonkeyPatch
+    tiny_model: ReleasedPictures, q: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without the skip rule, which training does not know."""
     codec = ImageCodec(tiny_model)
@@ -286,7 +286,7 @@ def test_the_training_pass_with_hard_rounding_is_the_codec(
 
 @pytest.mark.parametrize("skip", [0, 4, 12])
 @pytest.mark.parametrize("knot", range(tiny.CONFIG.knots))
-def test_estimated_rate_is_what_the_stream_weighs(tiny_model: LoadedModel, knot: int, skip: int) -> None:
+def test_estimated_rate_is_what_the_stream_weighs(tiny_model: ReleasedPictures, knot: int, skip: int) -> None:
     """Within 0.5 % and 16 bytes, for symbols that follow the distributions; the estimate is all float."""
     entropy, network = tiny_model.entropy, tiny_model.base
     channels, side, lanes = tiny.CONFIG.hyper, 12, 4

@@ -21,9 +21,9 @@ from PIL import Image
 import tiny
 from latens.errors import LatensError, ModelError, TrainingError
 from latens.losses import EYE, Mixture, ssimulacra2_distance
+from latens.runtime.released import ReleasedPictures
 from latens.train import TrainConfig, Trainer, load_average
 from latens.train.objectives import rate_and_distortion
-from latens.zoo import LoadedModel
 
 Make = Callable[..., Trainer]
 
@@ -275,7 +275,7 @@ def test_validation_comes_in_time_and_uses_what_was_held_out(make: Make, tmp_pat
 
 
 def test_fine_tuning_starts_from_a_weights_file(
-    make: Make, tiny_weights: Path, tiny_model: LoadedModel
+    make: Make, tiny_weights: Path, tiny_model: ReleasedPictures
 ) -> None:
     """Both the weights and their average are those of the file, and the run begins at step 0."""
     run = make("tuned", branch_from=tiny_weights)

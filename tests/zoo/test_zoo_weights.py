@@ -23,7 +23,8 @@ import tiny
 from latens.convert import freeze
 from latens.errors import LatensError, ModelError, OutputError, UnknownModelError, WrongWeightsError
 from latens.models.latens_base import LatensBaseConfig
-from latens.zoo import DEFAULT_MODEL, LoadedModel, ModelCard, card, cards, load, register_card, save
+from latens.runtime.released import ReleasedPictures
+from latens.zoo import DEFAULT_MODEL, ModelCard, card, cards, load, register_card, save
 from latens.zoo.weights import load_released
 
 
@@ -90,14 +91,14 @@ def test_a_file_that_changes_is_read_again(
     "name", ["", "Upper", "a/b", "../a", ".a", "-a", "a b", "é", "a" * 65, "a\x1b[31m", "a\n"]
 )
 def test_names_that_files_cannot_carry_are_refused(
-    name: str, tiny_model: LoadedModel, tmp_path: Path
+    name: str, tiny_model: ReleasedPictures, tmp_path: Path
 ) -> None:
     with pytest.raises(ModelError, match="model name"):
         save(tiny_model.network, tmp_path / "a.safetensors", name)
     assert not list(tmp_path.iterdir())
 
 
-def test_saving_refuses_before_it_works(tiny_model: LoadedModel, tmp_path: Path) -> None:
+def test_saving_refuses_before_it_works(tiny_model: ReleasedPictures, tmp_path: Path) -> None:
     model = tiny_model.network
     with pytest.raises(ModelError, match=r"must end in \.safetensors"):
         save(model, tmp_path / "weights.bin", "a")
@@ -110,7 +111,7 @@ def test_saving_refuses_before_it_works(tiny_model: LoadedModel, tmp_path: Path)
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, 1e6])
 def test_weights_that_cannot_be_stored_are_refused(
-    value: float, tiny_model: LoadedModel, tmp_path: Path
+    value: float, tiny_model: ReleasedPictures, tmp_path: Path
 ) -> None:
     model = copy.deepcopy(tiny_model.network)
     with torch.no_grad():

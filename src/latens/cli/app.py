@@ -60,7 +60,6 @@ Output = Annotated[
         "--output", "-o", help="File or folder to write; beside the input by default. '-' is standard output."
     ),
 ]
-Fast = Annotated[bool, typer.Option("--fast", help="bfloat16 in the image networks: faster on recent CPUs.")]
 MaxPixels = Annotated[
     int, typer.Option("--max-pixels", min=1, help="Refuse images with more pixels than this.")
 ]
@@ -101,12 +100,11 @@ def _root(
 
 def _threads(threads: int | None) -> None:
     if threads is not None:
-        import torch
-
         from latens.runtime import set_threads
 
-        torch.set_num_threads(threads)
         set_threads(threads)
+        # PyTorch reads it when it is imported, which only models of published architectures make it.
+        os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
 _SIZE = re.compile(r"(\d+\.?\d*|\.\d+) ?(?:([kmg])(i?))?b?", re.IGNORECASE | re.ASCII)
@@ -175,7 +173,6 @@ def encode(
     skip_existing: SkipExisting = False,
     jobs: Jobs = None,
     force: Force = False,
-    fast: Fast = False,
     threads: Threads = None,
     max_pixels: MaxPixels = _PIXELS,
     as_json: Lines = False,
@@ -198,7 +195,7 @@ def encode(
 
       latens encode photo.png --target-size 50k
 
-      latens encode photo.png --effort 3 --fast
+      latens encode photo.png --effort 3
 
       latens encode -r photos/ -o small/ --skip-existing
     """
@@ -218,7 +215,7 @@ def encode(
     _threads(threads)
     from latens.codec import ImageCodec, Target
     from latens.io import read_image
-    from latens.zoo import DEFAULT_MODEL, tuned
+    from latens.zoo.cards import DEFAULT_MODEL, tuned
 
     # Made for the first image that can be read: a mistake is told without waiting for weights.
     codec: ImageCodec | None = None
@@ -228,7 +225,7 @@ def encode(
         nonlocal codec
         with lock:
             if codec is None:
-                codec = ImageCodec(tuned(tune) if tune is not None else model or DEFAULT_MODEL, fast=fast)
+                codec = ImageCodec(tuned(tune) if tune is not None else model or DEFAULT_MODEL)
             return codec
 
     def work(job: files.Job) -> batch.Done:
@@ -306,7 +303,6 @@ def decode(
     skip_existing: SkipExisting = False,
     jobs: Jobs = None,
     force: Force = False,
-    fast: Fast = False,
     threads: Threads = None,
     max_pixels: MaxPixels = _PIXELS,
     as_json: Lines = False,
@@ -356,10 +352,10 @@ def decode(
         name = model or header.model
         with lock:
             if name not in codecs and model:
-                codecs[name] = ImageCodec(model, fast=fast)
+                codecs[name] = ImageCodec(model)
             elif name not in codecs:
                 announce(name, weights_dir, quiet or as_json)
-                codecs[name] = ImageCodec.for_file(header, weights_dir=weights_dir, fast=fast)
+                codecs[name] = ImageCodec.for_file(header, weights_dir=weights_dir)
             return codecs[name]
 
     def work(job: files.Job) -> batch.Done:

@@ -300,14 +300,19 @@ def evaluate(
     if output is not None:
         check_output(output, force=force)
     model = model or DEFAULT_MODEL
-    options = {"fast": "yes" if half else "no"}
+    options = {}
     if model in {known.id for known in entries()}:
-        options |= {"metric": objective, "coder": coder, "device": "cuda" if cuda else "cpu"}
+        options |= {
+            "fast": "yes" if half else "no",
+            "metric": objective,
+            "coder": coder,
+            "device": "cuda" if cuda else "cpu",
+        }
         if checkpoint is not None:
             options["weights"] = str(checkpoint)
-    elif checkpoint is not None or coder != "ans" or cuda or objective != "mse":
+    elif checkpoint is not None or coder != "ans" or cuda or half or objective != "mse":
         raise CodecError(
-            f"{printable(model)}: --checkpoint, --entropy-coder, --cuda and --objective are for architectures of "
+            f"{printable(model)}: --checkpoint, --entropy-coder, --cuda, --half and --objective are for architectures of "
             "'latens models --published'"
         )
     if quality and vbr_steps:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 import os
+import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
+from latens import _native
 from latens import format as ltn
-from latens.codec.effort import EFFORTS
-from latens.codec.models import LATENT, LEVELS, FileModel, by_position
 from latens.codec.target import Target, search
 from latens.errors import (
     ChecksumError,
@@ -30,19 +29,24 @@ from latens.errors import (
 from latens.io import Image
 from latens.metrics import ssimulacra2
 from latens.metrics.perceptual import LEAST_SIDE
-from latens.zoo import DEFAULT_MODEL, LoadedModel, load
-from latens.zoo.weights import load_released
+from latens.runtime.coding import LATENT, CodedTile, FileModel
+from latens.zoo.cards import DEFAULT_MODEL
+from latens.zoo.weights import load, load_released
 
-__all__ = ["ImageCodec"]
+__all__ = ["EFFORTS", "ImageCodec"]
 
 Samples = npt.NDArray[Any]  # uint8 or uint16
-Int16 = npt.NDArray[np.int16]
-Index = npt.NDArray[np.uint8]
+Array = npt.NDArray[Any]
 
+EFFORTS = {1: 0, 2: 20, 3: 40, 4: 100, 5: 250}
+"""Gradient steps for each effort."""
+
+_LEVELS = 65_535
 _TILE = 1024
 _MAX_TILE = 4096  # a tile is decoded in one piece, which takes memory in proportion
 _LANES = 8  # of images of several tiles
 _QUALITY = 50.0
+_ROWS = 256  # of pixels that analysis takes at a time
 
 
 class ImageCodec:
@@ -50,33 +54,24 @@ class ImageCodec:
 
     Args:
         model: a loaded model, or what :func:`latens.zoo.load` takes.
-        fast: run g_a, h_a and g_s in bfloat16. Symbols stay exact; pixels change by less than quantisation does.
     """
 
-    def __init__(
-        self, model: LoadedModel | str | os.PathLike[str] = DEFAULT_MODEL, *, fast: bool = False
-    ) -> None:
-        self.model = model if isinstance(model, LoadedModel) else load(model)
-        self._model = FileModel(self.model, fast)
+    def __init__(self, model: FileModel | str | os.PathLike[str] = DEFAULT_MODEL) -> None:
+        self.model = load(model) if isinstance(model, str | os.PathLike) else model
 
     @classmethod
-    def for_file(
-        cls, header: ltn.Header, *, weights_dir: str | os.PathLike[str] | None = None, fast: bool = False
-    ) -> ImageCodec:
+    def for_file(cls, header: ltn.Header, *, weights_dir: str | os.PathLike[str] | None = None) -> ImageCodec:
         """The codec for the released model that a file names.
 
         Args:
             header: of the file.
             weights_dir: folder with weights that are not in the package; see :func:`latens.zoo.obtain.obtain`.
-            fast: as for the class.
 
         Raises:
             UnknownModelError, UnavailableError: neither this release nor the folder has the model.
             DownloadError: its weights cannot be fetched.
         """
-        return cls(
-            load_released(header.model, None if weights_dir is None else os.fspath(weights_dir)), fast=fast
-        )
+        return cls(load_released(header.model, None if weights_dir is None else os.fspath(weights_dir)))
 
     # -- encoding ------------------------------------------------------------------------------------------
 
@@ -87,14 +82,14 @@ class ImageCodec:
             image: 8 or 16 bits, grey or RGB. Alpha, ICC, EXIF, XMP, colour and density go into the file unchanged.
             quality: 0 (smallest) to 100 (best), 50 by default; any real number between, of which a model with a
                 few rates takes the nearest. Not for a model of a single rate.
-            effort: 1 (none) to 5 (most) of searching for latents that cost less; see :mod:`latens.codec.effort`.
+            effort: 1 (none) to 5 (most) of searching for latents that cost less; above 1 it needs PyTorch.
 
         Raises:
             ImageError: quality or effort out of range, or not for this model.
             LimitError: the image or its metadata are too large for a file.
             ModelError: the weights give values that are not finite.
         """
-        if quality is not None and self._model.rates == 1:
+        if quality is not None and self.model.rates == 1:
             raise ImageError(
                 f"{self.model.id} has a single rate; leave the quality out, or use another model"
             )
@@ -102,10 +97,8 @@ class ImageCodec:
         if not 0.0 <= quality <= 100.0:
             raise ImageError(f"quality must be 0 to 100, got {quality}")
         steps = self._steps(effort)
-        header = self._header(image, self._model.level(quality))
-        with self._inference():
-            features = (self._features(image.pixels, rect) for rect in header.tiles())
-            return self._write(image, header, features, steps)
+        header = self._header(image, self.model.level(quality))
+        return self._write(image, header, self._features(image.pixels, header), steps)
 
     def encode_to(self, image: Image, target: Target, *, effort: int = 1) -> bytes:
         """The ``.ltn`` file of an image that has a wanted size, score or PSNR.
@@ -122,26 +115,25 @@ class ImageCodec:
             ImageError: effort out of range, or not for this model.
             LimitError, ModelError: as :meth:`encode`.
         """
-        if self._model.rates is not None:
+        if self.model.rates is not None:
             raise TargetError(f"{self.model.id} has no continuous quality to search; use a model that has")
         if target.ssimulacra2 is not None and min(image.pixels.shape[:2]) < LEAST_SIDE:
             raise TargetError(f"SSIMULACRA2 is not defined for sides of less than {LEAST_SIDE} pixels")
         steps = self._steps(effort)
         header = self._header(image, 0)
         original = _seen(image.pixels) if target.ssimulacra2 is not None else image.pixels
-        with self._inference():
-            features = [self._features(image.pixels, rect) for rect in header.tiles()]
+        features = list(self._features(image.pixels, header))
 
-            def measure(level: int) -> tuple[float, bytes]:
-                data = self._write(image, replace(header, quality=level), features, steps)
-                if target.bytes is not None:
-                    return float(len(data)), data
-                decoded, _ = self.decode(ltn.read(data, ltn.Limits(max_pixels=image.pixels.size)))
-                if target.psnr is not None:
-                    return _psnr(decoded.pixels, image.pixels), data
-                return ssimulacra2(original, _seen(decoded.pixels)), data
+        def measure(level: int) -> tuple[float, bytes]:
+            data = self._write(image, replace(header, quality=level), features, steps)
+            if target.bytes is not None:
+                return float(len(data)), data
+            decoded, _ = self.decode(ltn.read(data, ltn.Limits(max_pixels=image.pixels.size)))
+            if target.psnr is not None:
+                return _psnr(decoded.pixels, image.pixels), data
+            return ssimulacra2(original, _seen(decoded.pixels)), data
 
-            return search(measure, LEVELS, target)
+        return search(measure, _LEVELS, target)
 
     def _header(self, image: Image, level: int) -> ltn.Header:
         height, width, channels = image.pixels.shape
@@ -152,59 +144,83 @@ class ImageCodec:
             bit_depth=image.bit_depth,
             colour=ltn.Cicp(*image.colour),
             model=self.model.id,
-            entropy_id=self.model.entropy.entropy_id[:8],
+            entropy_id=self.model.entropy_id[:8],
             weights_id=self.model.weights_id[:8],
             quality=level,
             tile_size=_TILE,
             lanes=_LANES,
-            skip=self._model.skip,
+            skip=self.model.skip,
         )
 
     def _steps(self, effort: int) -> int:
         """Gradient steps that an effort stands for."""
         if effort not in EFFORTS:
             raise ImageError(f"effort must be {min(EFFORTS)} to {max(EFFORTS)}, got {effort}")
-        if EFFORTS[effort] and not self._model.refines:
+        if EFFORTS[effort] and not self.model.refines:
             raise ImageError(
                 f"{self.model.id} has no effort above {min(EFFORTS)}; only the default model has"
             )
         return EFFORTS[effort]
 
-    def _write(self, image: Image, header: ltn.Header, features: Iterable[Tensor], steps: int) -> bytes:
-        """The file at the header's quality, given :meth:`_features` of each tile."""
+    def _features(self, pixels: Samples, header: ltn.Header) -> Iterator[Array]:
+        """What analysis makes of each tile, ``(h, w, C)``; it sees the surroundings of tiles."""
+        height, width = pixels.shape[:2]
+        coded_width, coded_height = ltn.coded_size(width, height)
+        rows = self.model.analysis(coded_width, pixels.dtype, pixels.shape[2])
+        stock = _Stock()
+
+        def padded(top: int) -> Samples:
+            # The border is repeated up to the grid; it costs few bits and is cut off by the decoder.
+            strip = pixels[top : min(top + _ROWS, height)]
+            below = min(top + _ROWS, coded_height) - top - len(strip)
+            missing = ((0, below), (0, coded_width - width), (0, 0))
+            return np.pad(strip, missing, mode="edge") if below or coded_width > width else strip
+
+        starts = iter(range(0, coded_height, _ROWS))
+        for band in _bands(header):
+            wanted = ltn.coded_size(1, band[0].height)[1] // LATENT
+            while stock.count < wanted:
+                top = next(starts, None)
+                stock.put(rows.finish() if top is None else rows.push(np.ascontiguousarray(padded(top))))
+            features = stock.take(wanted)
+            for rect in band:
+                left = rect.x // LATENT
+                right = left + ltn.coded_size(rect.width, 1)[0] // LATENT
+                yield np.ascontiguousarray(features[:, left:right])
+
+    def _write(self, image: Image, header: ltn.Header, features: Iterable[Array], steps: int) -> bytes:
+        """The file at the header's quality, given :meth:`_features`."""
         tiles: list[ltn.Tile | None] = []
-        for tile, rect in zip(features, header.tiles(), strict=True):
-            if steps:
-                window = image.pixels[rect.y : rect.y + rect.height, rect.x : rect.x + rect.width]
-                x = _unit(window)[None].permute(0, 3, 1, 2)
-                tile = self._model.refine(x, tile, header.quality, steps)
-            coded = self._model.encode(tile, header.quality, None if header.tile_count == 1 else header.lanes)
-            header = replace(header, lanes=coded.lanes)
-            tiles.append(ltn.Tile(coded.checksum, coded.stream))
+        picture = _Picture(self.model, header) if self.model.exact else None
+        given = iter(features)
+        for band in _bands(header):
+            latents = []
+            for rect in band:
+                latent = self.model.latent(next(given), header.quality)
+                if steps:
+                    window = image.pixels[rect.y : rect.y + rect.height, rect.x : rect.x + rect.width]
+                    latent = self.model.refine(window, latent, header.quality, steps)
+                latents.append(latent)
+            found = _together(partial(self._encode, header), latents)
+            for rect, coded in zip(band, found, strict=True):
+                header = replace(header, lanes=coded.lanes)
+                tiles.append(ltn.Tile(coded.checksum, coded.stream))
+                if picture is not None:
+                    picture.put(rect, coded.rows)
+            if picture is not None:
+                for _ in picture.band():
+                    pass
+        if picture is not None:
+            for _ in picture.finish():
+                pass
         # In the byte order of the file.
         alpha = None if image.alpha is None else image.alpha.astype(_stored(header), copy=False).tobytes()
         metadata = (image.icc or None, image.exif or None, image.xmp or None, image.density)
-        return ltn.write(ltn.Container(header, tiles, alpha, *metadata))
+        pixels = None if picture is None else picture.crc
+        return ltn.write(ltn.Container(header, tiles, alpha, *metadata, pixels=pixels))
 
-    def _features(self, pixels: Samples, rect: ltn.Rect) -> Tensor:
-        """What g_a makes of one tile, ``(1, channels, h, w)``, computed with the surroundings that it depends on."""
-        height, width = pixels.shape[:2]
-        coded_width, coded_height = ltn.coded_size(width, height)
-        halo = 0 if _is_one_tile(rect, width, height) else self._model.analysis_halo
-        x0, y0 = max(rect.x - halo, 0), max(rect.y - halo, 0)
-        x1 = min(_up(rect.x + rect.width, ltn.GRID) + halo, coded_width)
-        y1 = min(_up(rect.y + rect.height, ltn.GRID) + halo, coded_height)
-        window = pixels[y0:y1, x0:x1]
-        # The border is repeated up to the grid; it costs few bits and is cut off by the decoder.
-        missing = ((0, y1 - y0 - window.shape[0]), (0, x1 - x0 - window.shape[1]), (0, 0))
-        window = np.pad(window, missing, mode="edge")
-        # The batch comes first: added last, its stride would hide the layout from what asks for it.
-        x = by_position(_unit(window)[None].permute(0, 3, 1, 2).expand(-1, 3, -1, -1))
-        y = self._model.analyse(x)
-        top, left = (rect.y - y0) // LATENT, (rect.x - x0) // LATENT
-        tile_width, tile_height = ltn.coded_size(rect.width, rect.height)
-        bottom, right = top + tile_height // LATENT, left + tile_width // LATENT
-        return by_position(y[:, :, top:bottom, left:right])
+    def _encode(self, header: ltn.Header, latent: Array) -> CodedTile:
+        return self.model.encode(latent, header.quality, None if header.tile_count == 1 else header.lanes)
 
     # -- decoding ------------------------------------------------------------------------------------------
 
@@ -225,7 +241,7 @@ class ImageCodec:
         Raises:
             WrongWeightsError: the file needs another entropy model or other weights.
             LimitError: tiles that take too much memory.
-            CoderError, ChecksumError: a tile is damaged.
+            CoderError, ChecksumError: a tile is damaged, or the picture is not the one that was coded.
             FormatError: the bytes are damaged, or not a single tile can be decoded.
             ModelError: the weights give values that are not finite.
         """
@@ -233,31 +249,43 @@ class ImageCodec:
             container = ltn.read(container, on_error=on_error)
         header = container.header
         self._check_identity(header, other_weights)
-        _check_supported(header)
+        if header.tile_size > _MAX_TILE:
+            raise LimitError(f"tiles of {header.tile_size} pixels are above the limit of {_MAX_TILE}")
         problems = list(container.problems)
-        coded_width, coded_height = ltn.coded_size(header.width, header.height)
         lost = 0
-        with self._inference():
-            # NumPy's zeros take no memory before they are touched: a file that only claims to be large is cheap.
-            size = (1, coded_height // LATENT, coded_width // LATENT, self._model.channels)
-            y_hat = torch.from_numpy(np.zeros(size, np.float32)).permute(0, 3, 1, 2)
-            for number, (tile, rect) in enumerate(zip(container.tiles, header.tiles(), strict=True)):
-                try:
-                    if tile is None:
-                        lost += 1
-                        continue
-                    part = self._decode_tile(tile, rect, header)
-                except (ChecksumError, CoderError) as error:
-                    if on_error == "raise":
-                        raise type(error)(f"tile {number}: {error}") from error
-                    problems.append(f"tile {number}: {error}")
+        dtype = np.uint8 if header.sample_bytes == 1 else np.uint16
+        # NumPy's empty arrays take no memory before they are touched: a file that only claims to be large is cheap.
+        pixels = np.empty((header.height, header.width, header.channels), dtype)
+        picture = _Picture(self.model, header)
+        end = 0
+        given = iter(container.tiles)
+        for band in _bands(header):
+            tiles = [(rect, next(given)) for rect in band]
+            for (rect, _), found in zip(tiles, _together(self._decoder(header), tiles), strict=True):
+                number = picture.tiles
+                if isinstance(found, _Problem):
+                    if found.error is not None:
+                        if on_error == "raise":
+                            raise type(found.error)(f"tile {number}: {found.error}") from found.error
+                        problems.append(f"tile {number}: {found.error}")
                     lost += 1
-                    continue
-                top, left = rect.y // LATENT, rect.x // LATENT
-                y_hat[:, :, top : top + part.shape[2], left : left + part.shape[3]] = part
-            if lost == header.tile_count:
-                raise FormatError(f"nothing of the picture can be saved: {'; '.join(problems)[:500]}")
-            pixels = self._synthesise(y_hat, header)
+                    found = None
+                picture.put(rect, found)
+            for rows in picture.band():
+                pixels[end : end + len(rows)] = rows
+                end += len(rows)
+        if lost == header.tile_count:
+            raise FormatError(f"nothing of the picture can be saved: {'; '.join(problems)[:500]}")
+        for rows in picture.finish():
+            pixels[end : end + len(rows)] = rows
+            end += len(rows)
+        stored = container.pixels
+        same = self.model.exact and header.weights_id == self.model.weights_id[:8]
+        if stored is not None and same and not lost and picture.crc != stored:
+            problem = f"the decoded picture has CRC-32 {picture.crc:08x}, {stored:08x} was stored"
+            if on_error == "raise":
+                raise ChecksumError(f"{problem}; the file, or this installation, is damaged")
+            problems.append(problem)
         alpha = None
         if container.alpha is not None:
             alpha = np.frombuffer(container.alpha, _stored(header)).reshape(header.height, header.width)
@@ -275,7 +303,7 @@ class ImageCodec:
         return image, tuple(problems)
 
     def _check_identity(self, header: ltn.Header, other_weights: bool) -> None:
-        have = self.model.entropy.entropy_id[:8]
+        have = self.model.entropy_id[:8]
         if header.entropy_id != have:
             raise WrongWeightsError(
                 f"the file was made with entropy model {header.entropy_id}, {self.model.id} at hand has {have}; "
@@ -288,63 +316,109 @@ class ImageCodec:
                 "use --other-weights (other_weights=True) to accept other pixels"
             )
 
-    def _decode_tile(self, tile: ltn.Tile, rect: ltn.Rect, header: ltn.Header) -> Tensor:
-        """y_hat of one tile ``(1, channels, h, w)``."""
+    def _decoder(self, header: ltn.Header) -> Any:
+        def decode(given: tuple[ltn.Rect, ltn.Tile | None]) -> Array | _Problem:
+            rect, tile = given
+            if tile is None:
+                return _Problem(None)
+            width, height = ltn.coded_size(rect.width, rect.height)
+            try:
+                found, rows = self.model.decode(
+                    tile.stream, (height, width), header.quality, header.skip, header.lanes
+                )
+            except CoderError as error:
+                return _Problem(error)
+            if found != tile.checksum:
+                return _Problem(
+                    ChecksumError(f"its symbols have checksum {found:08x}, {tile.checksum:08x} was stored")
+                )
+            return rows
+
+        return decode
+
+
+class _Problem:
+    """A tile that cannot be had, and why, if that is not known already."""
+
+    def __init__(self, error: CoderError | ChecksumError | None) -> None:
+        self.error = error
+
+
+class _Stock:
+    """Rows that have come, and are taken in other portions."""
+
+    def __init__(self) -> None:
+        self._pieces: list[Array] = []
+        self.count = 0
+
+    def put(self, rows: Array) -> None:
+        if len(rows):
+            self._pieces.append(rows)
+            self.count += len(rows)
+
+    def take(self, count: int) -> Array:
+        rows = np.concatenate(self._pieces) if len(self._pieces) > 1 else self._pieces[0]
+        self._pieces = [rows[count:]]
+        self.count -= count
+        return rows[:count]
+
+
+class _Picture:
+    """The decoded picture, made from latents of tiles, band by band, in memory that does not grow with its height."""
+
+    def __init__(self, model: FileModel, header: ltn.Header) -> None:
+        self._model, self._header = model, header
+        self._width = ltn.coded_size(header.width, 1)[0] // LATENT
+        dtype = np.uint8 if header.sample_bytes == 1 else np.uint16
+        self._rows = model.synthesis(self._width, header.quality, dtype, header.channels)
+        self._band: Array | None = None
+        self._left = header.height
+        self.tiles, self.crc = 0, 0
+
+    def put(self, rect: ltn.Rect, rows: Array | None) -> None:
+        """The next tile; None for one that is lost, which becomes flat."""
         width, height = ltn.coded_size(rect.width, rect.height)
-        checksum, y_hat = self._model.decode(tile.stream, (height, width), header)
-        if checksum != tile.checksum:
-            raise ChecksumError(f"its symbols have checksum {checksum:08x}, {tile.checksum:08x} was stored")
-        return y_hat
+        if self._band is None:
+            size = height // LATENT, self._width, self._model.channels
+            self._band = np.zeros(size, self._model.rows_type)
+        if rows is not None:
+            left = rect.x // LATENT
+            self._band[:, left : left + width // LATENT] = rows
+        self.tiles += 1
 
-    def _synthesise(self, y_hat: Tensor, header: ltn.Header) -> Samples:
-        """Pixels ``(height, width, channels)``, tile by tile with the surroundings that each depends on."""
-        most, dtype = (255, np.uint8) if header.bit_depth == 8 else (65535, np.uint16)
-        pixels = np.empty((header.height, header.width, header.channels), dtype)
-        halo = 0 if header.tile_count == 1 else self._model.synthesis_halo
-        for rect in header.tiles():
-            top, left = rect.y // LATENT, rect.x // LATENT
-            y0, x0 = max(top - halo, 0), max(left - halo, 0)
-            y1, x1 = (
-                math.ceil((s + n) / LATENT) + halo for s, n in ((rect.y, rect.height), (rect.x, rect.width))
-            )
-            window = by_position(y_hat[:, :, y0:y1, x0:x1])
-            x = self._model.synthesise(window, header.quality)
-            row, col = (top - y0) * LATENT, (left - x0) * LATENT
-            x = x[0, :, row : row + rect.height, col : col + rect.width]
-            if header.channels == 1:
-                x = x.mean(0, keepdim=True)
-            # int32: not all of PyTorch knows uint16.
-            x = x.mul(float(most)).round_().clamp_(0.0, float(most)).to(torch.int32)
-            pixels[rect.y : rect.y + rect.height, rect.x : rect.x + rect.width] = x.permute(1, 2, 0).numpy()
-        return pixels
+    def band(self) -> Iterator[Samples]:
+        """Rows of samples that are complete, now that all tiles of a row of them have been put."""
+        if self._band is not None:
+            yield from self._cut(self._rows.push(self._band))
+        self._band = None
 
-    # -- how networks run ----------------------------------------------------------------------------------
+    def finish(self) -> Iterator[Samples]:
+        """The last rows."""
+        yield from self._cut(self._rows.finish())
 
-    @contextmanager
-    def _inference(self) -> Iterator[None]:
-        # Whatever a caller has set must not reach the networks that means are computed with.
-        with torch.inference_mode(), torch.device("cpu"), torch.autocast("cpu", enabled=False):
-            yield
+    def _cut(self, rows: Samples) -> Iterator[Samples]:
+        if not len(rows):
+            return
+        kept = np.ascontiguousarray(rows[: self._left, : self._header.width])
+        self._left -= len(kept)
+        self.crc = zlib.crc32(kept.astype(kept.dtype.newbyteorder("<"), copy=False).data, self.crc)
+        yield kept
 
 
-def _check_supported(header: ltn.Header) -> None:
-    if header.tile_size > _MAX_TILE:
-        raise LimitError(f"tiles of {header.tile_size} pixels are above the limit of {_MAX_TILE}")
+def _bands(header: ltn.Header) -> list[list[ltn.Rect]]:
+    """Tiles, a list for each row of them."""
+    rects = header.tiles()
+    columns = ltn.tile_grid(header.width, header.height, header.tile_size)[0]
+    return [rects[start : start + columns] for start in range(0, len(rects), columns)]
 
 
-def _up(value: int, step: int) -> int:
-    return -(-value // step) * step
-
-
-def _is_one_tile(rect: ltn.Rect, width: int, height: int) -> bool:
-    return (rect.width, rect.height) == (width, height)
-
-
-def _unit(samples: Samples) -> Tensor:
-    """Samples as float32 in 0..1."""
-    # Copied and contiguous: PyTorch warns of arrays that must not be written to.
-    most = np.iinfo(samples.dtype).max
-    return torch.from_numpy(np.ascontiguousarray(samples, np.float32)).div_(float(most))
+def _together(work: Any, items: list[Any]) -> list[Any]:
+    """Results of all items, several at a time: tiles know nothing of each other, and the core needs no interpreter."""
+    threads = min(len(items), _native.threads())
+    if threads < 2:
+        return [work(item) for item in items]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(work, items))
 
 
 def _stored(header: ltn.Header) -> str:

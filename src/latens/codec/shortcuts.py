@@ -13,7 +13,7 @@ from latens.codec.image import ImageCodec, Samples
 from latens.codec.target import Target
 from latens.errors import FormatError, ImageError, LatensError, OutputError, ShapeError, TargetError
 from latens.io import Image, atomic_write, check_output, from_pil, printable, read_image, to_pil
-from latens.zoo import DEFAULT_MODEL, tuned
+from latens.zoo.cards import DEFAULT_MODEL, tuned
 
 __all__ = ["decode", "encode", "open", "save"]
 
@@ -30,7 +30,6 @@ def encode(
     target_ssimulacra2: float | None = None,
     model: str | os.PathLike[str] | None = None,
     tune: str | None = None,
-    fast: bool = False,
     effort: int = 1,
 ) -> bytes:
     """Encode an image.
@@ -46,7 +45,6 @@ def encode(
         target_ssimulacra2: score of colours as seen, up to 100, in place of a quality; met within 0.3.
         model: a released model, or the path of a weights file; the default model if there is none.
         tune: in place of a model: the newest that is trained for ``"eye"`` or for ``"psnr"``.
-        fast: run g_a, h_a and g_s in bfloat16.
         effort: 1 to 5; above 1, latents are improved by gradient steps for seconds to minutes, for smaller files
             of the same quality. Decoding is as fast as ever.
 
@@ -68,7 +66,7 @@ def encode(
     if model is not None and tune is not None:
         raise ImageError("give a model or a tune, not both")
     picture = _picture(image)
-    codec = ImageCodec(tuned(tune) if tune is not None else model or DEFAULT_MODEL, fast=fast)
+    codec = ImageCodec(tuned(tune) if tune is not None else model or DEFAULT_MODEL)
     if target is not None:
         return codec.encode_to(picture, target, effort=effort)
     return codec.encode(picture, quality, effort=effort)
@@ -99,7 +97,6 @@ def decode(
     weights_dir: str | os.PathLike[str] | None = None,
     max_pixels: int | None = None,
     other_weights: bool = False,
-    fast: bool = False,
 ) -> PilImage.Image:
     """Decode a ``.ltn`` file to a Pillow image (its ``info`` holds ICC, EXIF and XMP).
 
@@ -112,7 +109,6 @@ def decode(
         weights_dir: folder with weights that are not in the package, in place of ``LATENS_WEIGHTS_DIR``.
         max_pixels: limit on width times height; 2^28 by default.
         other_weights: accept other weights for the pixels than the file was made with.
-        fast: run g_s in bfloat16.
 
     Raises:
         ShapeError: something else than bytes.
@@ -126,9 +122,9 @@ def decode(
         )
     container = ltn.read(data, _limits(max_pixels))
     if model:
-        codec = ImageCodec(model, fast=fast)
+        codec = ImageCodec(model)
     else:
-        codec = ImageCodec.for_file(container.header, weights_dir=weights_dir, fast=fast)
+        codec = ImageCodec.for_file(container.header, weights_dir=weights_dir)
     return to_pil(codec.decode(container, other_weights=other_weights)[0])
 
 
@@ -139,7 +135,6 @@ def open(
     weights_dir: str | os.PathLike[str] | None = None,
     max_pixels: int | None = None,
     other_weights: bool = False,
-    fast: bool = False,
 ) -> PilImage.Image:
     """Read a ``.ltn`` file from the disk; else as :func:`decode`.
 
@@ -156,12 +151,7 @@ def open(
             reason = getattr(error, "strerror", None) or str(error)
             raise FormatError(f"cannot be read ({printable(reason)})") from error
         return decode(
-            data,
-            model=model,
-            weights_dir=weights_dir,
-            max_pixels=max_pixels,
-            other_weights=other_weights,
-            fast=fast,
+            data, model=model, weights_dir=weights_dir, max_pixels=max_pixels, other_weights=other_weights
         )
     except LatensError as error:
         raise type(error)(f"{printable(path)}: {error}") from error
@@ -177,7 +167,6 @@ def save(
     target_ssimulacra2: float | None = None,
     model: str | os.PathLike[str] | None = None,
     tune: str | None = None,
-    fast: bool = False,
     effort: int = 1,
     force: bool = False,
 ) -> int:
@@ -205,7 +194,6 @@ def save(
         target_ssimulacra2=target_ssimulacra2,
         model=model,
         tune=tune,
-        fast=fast,
         effort=effort,
     )
     atomic_write(path, data, force=force, inputs=inputs)

@@ -19,8 +19,7 @@ from safetensors.numpy import save
 from torch import Tensor, nn
 
 from latens import format as ltn
-from latens.codec.models import FileModel
-from latens.convert import exact_entropy, freeze
+from latens.convert import exact_entropy
 from latens.convert.published import hyper_analysis
 from latens.errors import ModelError, OutputError
 from latens.export.runner import FORMAT
@@ -55,20 +54,16 @@ def export(model: LoadedModel | LatensBase | CompressionModel, folder: str | os.
     if find_spec("onnx") is None:
         raise OutputError("exporting models needs onnx: pip install 'latens[export]'")
     with torch.inference_mode(False), torch.enable_grad(), torch.device("cpu"):
-        network = copy.deepcopy(model.network if isinstance(model, LoadedModel) else model)
+        network = copy.deepcopy(model.network if isinstance(model, ResearchPictures) else model)
         # Where parameters ask for gradients, or where there are none at all, modules take ways that ONNX does not know.
         network = network.cpu().float().eval().requires_grad_(False)
-        if isinstance(model, LoadedModel):
-            entropy = model.entropy
-        else:
-            entropy = freeze(network) if isinstance(network, LatensBase) else exact_entropy(network)
+        entropy = model.entropy if isinstance(model, ResearchPictures) else exact_entropy(network)
         # It checks that networks and integers fit.
-        checked = FileModel(LoadedModel(type(network).__name__, network, entropy, ""), fast=False)
+        checked = ResearchPictures(type(network).__name__, "", network, entropy)
         description = {
             "format": FORMAT,
             "entropy_id": entropy.entropy_id,
             "skip": checked.skip,
-            "continuous": isinstance(network, LatensBase),
         }
         files = {
             "entropy.safetensors": save(entropy.tensors()),

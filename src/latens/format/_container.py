@@ -31,7 +31,7 @@ from latens.format._wire import VARINT_BYTES, Reader, inflate, varint
 Buffer = bytes | bytearray | memoryview
 
 OPTIONAL = 0x20
-ICC, EXIF, XMP, DENSITY, ALPHA, TILE, END = b"iexdATZ"
+ICC, EXIF, XMP, DENSITY, ALPHA, TILE, PIXELS, END = b"iexdATcZ"
 # The order of this table is the order of the chunks in a file.
 _NAMES = {
     ICC: "ICC profile",
@@ -40,11 +40,12 @@ _NAMES = {
     DENSITY: "density",
     ALPHA: "alpha",
     TILE: "tile",
+    PIXELS: "checksum of the picture",
     END: "END",
 }
 _ORDER = {kind: rank for rank, kind in enumerate(_NAMES)}
 _METADATA = {ICC: "icc", EXIF: "exif", XMP: "xmp"}
-_ANY_KNOWN = re.compile(b"[iexdATZ]")
+_ANY_KNOWN = re.compile(b"[iexdATcZ]")
 _UNITS = ("", "inch", "cm", "m")
 _MAX_UNKNOWN = 256
 # Salvage is bounded: CRC work of at most so many times the file's size, and so many problems.
@@ -69,7 +70,8 @@ class Container:
 
     tiles: one per rectangle of `header.tiles()`; None where salvage found nothing. alpha: height * width
     samples, row by row, one byte each (two, little-endian, at 16 bits). icc, exif, xmp: raw bytes; exif
-    without an `Exif` prefix. density: samples per unit. problems: what salvage met; empty for a sound file.
+    without an `Exif` prefix. density: samples per unit. pixels: CRC-32 of the decoded samples. problems: what salvage
+    met; empty for a sound file.
     """
 
     header: Header
@@ -79,6 +81,7 @@ class Container:
     exif: bytes | None = None
     xmp: bytes | None = None
     density: Density | None = None
+    pixels: int | None = None
     problems: tuple[str, ...] = field(default=(), compare=False)
 
 
@@ -158,6 +161,10 @@ def write(container: Container) -> bytes:
         _check_stream(index, len(tile.stream), max_stream_size(rect.width, rect.height))
         number = varint(index, "tile number") if len(rects) > 1 else b""
         out += _pack_chunk(TILE, number + tile.checksum.to_bytes(4, "little") + tile.stream)
+    if container.pixels is not None:
+        if not 0 <= container.pixels < 1 << 32:
+            raise FormatError(f"checksum of the picture: expected 32 bits, got {container.pixels}")
+        out += _pack_chunk(PIXELS, container.pixels.to_bytes(4, "little"))
     return bytes(out + _pack_chunk(END, varint(len(out), "file size")))
 
 
@@ -275,6 +282,10 @@ class _Collector:
                 content = self._alpha(chunk)
             elif kind == TILE:
                 content = self._tile(chunk, strict)
+            elif kind == PIXELS:
+                if len(chunk.payload) != 4:
+                    raise FormatError(f"{chunk.name}: expected 4 bytes, got {len(chunk.payload)}")
+                self.container.pixels = int.from_bytes(chunk.payload, "little")
             else:
                 self._end(chunk)
         self.chunks.append(ChunkInfo(chunk.name, chunk.start, chunk.end - chunk.start, content))
@@ -329,6 +340,8 @@ class _Collector:
             return len(payload) <= VARINT_BYTES + 4 + max_stream_size(rect.width, rect.height)
         if kind == END:
             return len(payload) <= VARINT_BYTES
+        if kind == PIXELS:
+            return kind not in self.seen and len(payload) == 4
         if kind == DENSITY:
             return kind not in self.seen and len(payload) <= 1 + 4 * VARINT_BYTES
         head = payload[1:3] if kind == ALPHA else payload[:2]

@@ -20,7 +20,6 @@ from latens import registry, zoo
 from latens.codec import ImageCodec
 from latens.codec._colour import planes_from_rgb
 from latens.codec.video import VideoCodec
-from latens.convert import freeze
 from latens.convert.video import freeze_conditional, freeze_flow
 from latens.entropy_models import EntropyBottleneck
 from latens.errors import ModelError, TrainingError
@@ -33,7 +32,7 @@ from latens.models.video import LatensVideo, LatensVideoConfig, ScaleSpaceFlow
 from latens.ops import compute_padding
 from latens.train.config import DEFAULT_ARCHITECTURE, FLOW_ARCHITECTURE, VIDEO_ARCHITECTURE, TrainConfig
 from latens.zoo.video_weights import LoadedVideoModel
-from latens.zoo.weights import LoadedModel
+from latens.zoo.weights import frozen, parse
 
 __all__ = ["Objective", "make_objective", "model_of", "rate_and_distortion"]
 
@@ -159,7 +158,7 @@ class DefaultObjective(Objective):
 
     def files(self, model: nn.Module) -> Iterator[tuple[float, Callable[[Pixels], tuple[int, Pixels]]]]:
         network = cast(LatensBase, copy.deepcopy(model).cpu().eval())
-        codec = ImageCodec(LoadedModel("validation", network, freeze(network), "0" * 64), fast=True)
+        codec = ImageCodec(parse(frozen(network, "validation"), "validation"))
         for quality in VALIDATION_QUALITIES:
 
             def code(pixels: Pixels, quality: float = quality) -> tuple[int, Pixels]:

@@ -168,7 +168,7 @@ def register_entry(describe: Callable[[], ModelEntry]) -> ModelFunction:
 
 def functions(media: str) -> dict[str, ModelFunction]:
     """The functions that make the models of images or of video, by name."""
-    return {key: _FUNCTIONS[key] for key, known in _ENTRIES.items() if known.media == media}
+    return {known.id: _FUNCTIONS[known.id] for known in entries() if known.media == media}
 
 
 def dictionary(name: str, media: str) -> dict[str, Any]:
@@ -214,6 +214,8 @@ def attribute(name: str, media: str) -> Any:
 
 def entries() -> tuple[ModelEntry, ...]:
     """All entries, sorted by name."""
+    for module in ("image", "video"):
+        import_module(f"latens.zoo.{module}")  # registers its own
     return tuple(_ENTRIES[key] for key in sorted(_ENTRIES))
 
 
@@ -223,9 +225,10 @@ def entry(model: str) -> ModelEntry:
     Raises:
         UnknownModelError: there is none.
     """
-    if model not in _ENTRIES:
-        raise UnknownModelError(f"unknown model {model!r}; there are {', '.join(sorted(_ENTRIES))}")
-    return _ENTRIES[model]
+    known = {found.id: found for found in entries()}
+    if model not in known:
+        raise UnknownModelError(f"unknown model {model!r}; there are {', '.join(known)}")
+    return known[model]
 
 
 def _load_model(

@@ -26,10 +26,10 @@ from latens.models.video.motion import REACH
 from latens.runtime.video import ConditionalEntropy, ExactLatents
 from latens.zoo.architectures import entry
 from latens.zoo.cards import cards
+from latens.zoo.float_weights import LoadedModel, canonical, integers, load_released, packed, released_bytes
+from latens.zoo.float_weights import frozen as frozen_image
+from latens.zoo.float_weights import parse as parse_image
 from latens.zoo.pretrained import load_pretrained, read_checkpoint
-from latens.zoo.weights import LoadedModel, canonical, integers, load_released, packed, released_bytes
-from latens.zoo.weights import frozen as frozen_image
-from latens.zoo.weights import parse as parse_image
 
 __all__ = ["LoadedVideoModel", "load_released_video", "load_video", "save_video"]
 

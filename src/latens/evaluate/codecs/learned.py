@@ -46,19 +46,19 @@ class LatensCodec(Codec):
     """``.ltn`` files of a released model or of a weights file."""
 
     suffix = ".ltn"
-    defaults: ClassVar = {"model": DEFAULT_MODEL, "fast": "no", "effort": "1"}
+    defaults: ClassVar = {"model": DEFAULT_MODEL, "effort": "1"}
     colour = "RGB, learned"
 
     def __init__(self, spec: str, options: Mapping[str, str], threads: int = 1) -> None:
         super().__init__(spec, options, threads)
-        self._fast, self._effort = self.flag("fast"), self.number("effort")
+        self._effort = self.number("effort")
 
     @cached_property
     def _codec(self) -> ImageCodec:
         from latens.codec import ImageCodec
 
         _use_threads(self.threads)
-        return ImageCodec(self.options["model"], fast=self._fast)
+        return ImageCodec(self.options["model"])
 
     @cached_property
     def dial(self) -> Dial:  # type: ignore[override]
@@ -71,10 +71,7 @@ class LatensCodec(Codec):
     @cached_property
     def _rates(self) -> int | None:
         """How many rates the model has; None for all."""
-        from latens.models.latens_base import LatensBase
-
-        network = self._codec.model.network
-        return None if isinstance(network, LatensBase) else int(getattr(network, "levels", 1))
+        return self._codec.model.rates
 
     def version(self) -> str:
         return f"{self._codec.model.id}, weights {self._codec.model.weights_id[:16]}, Latens {latens.__version__}"

@@ -1,0 +1,106 @@
+"""What a codec needs of a model, whatever executes it: from pixels to a tile's stream, and back."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["LATENT", "CodedTile", "FileModel", "Rows", "checksum"]
+
+LATENT = 16  # pixels per position of y
+
+Array = npt.NDArray[Any]
+
+
+class CodedTile(NamedTuple):
+    """A tile's stream, the lanes it was written with, the checksum over its symbols, and what synthesis takes of it."""
+
+    stream: bytes
+    lanes: int
+    checksum: int
+    rows: Array
+
+
+class Rows(Protocol):
+    """Something that takes rows of a picture from top to bottom, and gives rows of another as they become known."""
+
+    def push(self, rows: Array) -> Array:
+        """Take rows ``(n, width, C)``, and give those that are complete, ``(m, width', C')``; m may be 0."""
+
+    def finish(self) -> Array:
+        """Give the rest; nothing may be pushed any more."""
+
+
+class FileModel(Protocol):
+    """A loaded model that codes files of pictures.
+
+    Latents are arrays ``(H, W, C)``, a position for 16x16 pixels, of a type that is the model's own business.
+    """
+
+    id: str
+    """The name that goes into files."""
+    weights_id: str
+    """SHA-256 of the weights, 64 hex digits."""
+    entropy_id: str
+    """SHA-256 over every integer that decides about symbols, 64 hex digits."""
+    skip: int
+    """Table indexes below are not coded: a symbol other than zero is not worth its bits and its time."""
+    exact: bool
+    """Whether pixels are the same on every machine."""
+    rates: int | None
+    """Number of rates to choose from: None for any."""
+    refines: bool
+    """Whether :meth:`refine` can be used."""
+    channels: int
+    """Channels of :meth:`decode`'s rows."""
+    rows_type: npt.DTypeLike
+    """Type of them."""
+
+    def level(self, quality: float) -> int:
+        """The header's quality, 0 to 65,535, for a user's of 0 to 100: the nearest that the model has."""
+
+    def quality(self, level: int) -> float:
+        """The inverse of :meth:`level`."""
+
+    def analysis(self, width: int, dtype: npt.DTypeLike, channels: int) -> Rows:
+        """From samples, uint8 or uint16, of 1 or 3 channels, to rows of features. Widths are multiples of 64."""
+
+    def latent(self, features: Array, level: int) -> Array:
+        """What is coded of features at a quality."""
+
+    def refine(self, samples: Array, latent: Array, level: int, steps: int) -> Array:
+        """A latent that costs less for samples ``(h, w, 1 or 3)``, after so many gradient steps.
+
+        Raises:
+            ImageError: this model has no search, or what it needs is not installed.
+        """
+
+    def encode(self, latent: Array, level: int, lanes: int | None) -> CodedTile:
+        """The stream of a tile.
+
+        Raises:
+            ModelError: the weights give values that are not finite.
+        """
+
+    def decode(
+        self, stream: bytes, size: tuple[int, int], level: int, skip: int, lanes: int
+    ) -> tuple[int, Array]:
+        """Checksum over the symbols of a tile of coded ``size`` (height, width), and its rows for :meth:`synthesis`.
+
+        Raises:
+            CoderError: the stream is damaged.
+        """
+
+    def synthesis(self, width: int, level: int, dtype: npt.DTypeLike, channels: int) -> Rows:
+        """From rows ``width`` positions wide to samples ``(n, 16 width, channels)``, uint8 or uint16."""
+
+
+def checksum(*symbols: npt.NDArray[np.int16]) -> int:
+    """The checksum of a tile: CRC-32 over its symbols as little-endian int16, all of z, then all of y ``(C, H, W)``."""
+    crc = 0
+    for array in symbols:
+        crc = zlib.crc32(np.ascontiguousarray(array, "<i2").data, crc)
+    return crc
