@@ -124,14 +124,14 @@ def test_files_meet_their_target(tiny_model: ReleasedPictures, channels: int) ->
         codec.encode_to(image, Target(ssimulacra2=99.9))
 
 
-def test_scores_that_make_no_target(tiny_model: LoadedModel) -> None:
+def test_scores_that_make_no_target(tiny_model: ReleasedPictures) -> None:
     with pytest.raises(TargetError, match="no scores above 100, got 101"):
         Target(ssimulacra2=101)
     with pytest.raises(TargetError, match="less than 8 pixels"):
         ImageCodec(tiny_model).encode_to(Image(np.zeros((7, 64, 3), np.uint8)), Target(ssimulacra2=70))
 
 
-def test_a_score_of_sixteen_bits_with_alpha(tiny_model: LoadedModel) -> None:
+def test_a_score_of_sixteen_bits_with_alpha(tiny_model: ReleasedPictures) -> None:
     """Alpha has no part in it, and depth makes no difference."""
     rng = np.random.default_rng(0)
     eight = np.clip(128 + 30 * rng.normal(size=(8, 8, 3)).repeat(12, 0).repeat(12, 1), 0, 255).astype(

@@ -26,6 +26,7 @@ from latens.errors import (
     UnknownModelError,
 )
 from latens.inspect import Anatomy, ClassicSubject, LtnSubject, report
+from latens.runtime.released import ReleasedPictures
 from latens.zoo import save
 
 PIXELS = tiny.picture(150, 200)

@@ -312,8 +312,8 @@ def evaluate(
             options["weights"] = str(checkpoint)
     elif checkpoint is not None or coder != "ans" or cuda or half or objective != "mse":
         raise CodecError(
-            f"{printable(model)}: --checkpoint, --entropy-coder, --cuda, --half and --objective are for architectures of "
-            "'latens models --published'"
+            f"{printable(model)}: --checkpoint, --entropy-coder, --cuda, --half and --objective are for "
+            "architectures of 'latens models --published'"
         )
     if quality and vbr_steps:
         raise CodecError("give --quality or --vbr-steps, not both")

@@ -54,8 +54,9 @@ def _restore(
 ) -> None:
     ends = {}
     for name, module in (
-        ("g_a", nn.Sequential(*list(network.g_a)[1:])), ("h_a", network.h_a), ("h_scale", network.h_scale), ("h_mean", network.h_mean),
-        ("mean_0", network.mean_0), ("context", nn.Sequential(network.context, network.mean_1)), ("g_s", network.g_s),
+        ("g_a", nn.Sequential(*list(network.g_a)[1:])), ("h_a", network.h_a), ("h_scale", network.h_scale),
+        ("h_mean", network.h_mean), ("mean_0", network.mean_0),
+        ("context", nn.Sequential(network.context, network.mean_1)), ("g_s", network.g_s),
     ):  # fmt: skip
         ends[name] = _fill(module, model.networks[name], *units[name])
     before = ends["g_s"]

@@ -36,8 +36,8 @@ _ASINH_BITS = 11
 def sample_pictures(count: int = _PICTURES, side: int = _SIDE) -> Tensor:
     """Pictures ``(count, 3, side, side)`` in 0..1 with the statistics of photographs, the same each time.
 
-    Discs of all sizes in front of each other (Lee, Mumford and Huang, "Occlusion models for natural images", IJCV 2001),
-    each of a colour of its own with a slope and some grain.
+    Discs of all sizes in front of each other (Lee, Mumford and Huang, "Occlusion models for natural images", IJCV
+    2001), each of a colour of its own with a slope and some grain.
     """
     random = np.random.Generator(np.random.PCG64(1))
     rows, columns = np.mgrid[0:side, 0:side].astype(np.float32)

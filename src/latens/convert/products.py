@@ -325,7 +325,7 @@ def _shuffled(signal: Signal, r: int, *, up: bool) -> Signal:
 
 
 def scale_of(state: _State, samples: list[Tensor], slot: int = 0) -> tuple[Scale, int]:
-    """A stage that multiplies channels by a factor, after which ``samples`` are the values, and the unit it leads to."""
+    """A stage that multiplies channels by a factor, and the unit it leads to; ``samples`` are the values behind it."""
     channels = len(state.signal.exponent)
     unit = exponent_for(_reach(samples))
     state.samples, state.signal = samples, Signal.even(channels, unit)

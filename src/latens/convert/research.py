@@ -19,10 +19,10 @@ from latens.errors import ImageError, ModelError
 from latens.io import printable
 from latens.models.base import CompressionModel
 from latens.ops.fast_convolutions import FastConvolutions
-from latens.runtime.coding import LATENT, CodedTile, Rows, checksum
-from latens.runtime.entropy import ExactEntropy
+from latens.runtime.coding import LATENT, Anatomy, CodedTile, Prices, Rows, checksum
+from latens.runtime.entropy import LATENT_BITS, ExactEntropy
 from latens.runtime.factors import QUALITY_MAX
-from latens.runtime.parts import Pass
+from latens.runtime.parts import STEP_BITS, Decoded, Pass
 from latens.zoo.architectures import entries, functions
 from latens.zoo.weights import frozen
 
@@ -114,6 +114,59 @@ class ResearchPictures:
         shape = size[0] // self._hyper, size[1] // self._hyper
         found = self.entropy.decode(stream, shape, self.entropy.knot_at(level), skip, lanes)
         return checksum(found.z, found.y), _rows(found.latent)
+
+    def anatomy(self, stream: bytes, size: tuple[int, int], level: int, skip: int, lanes: int) -> Anatomy:
+        entropy, knot = self.entropy, self.entropy.knot_at(level)
+        shape = size[0] // self._hyper, size[1] // self._hyper
+        found = entropy.decode(stream, shape, knot, skip, lanes)
+        z_bytes = len(entropy.encode(found.z, entropy.replay(np.zeros_like(found.y)), knot, 256, 1)[0])
+        all_bytes = len(entropy.encode(found.z, entropy.replay(found.y), knot, skip, 1)[0])
+        mean = None
+        if any(group.mean is not None for group in entropy.groups):
+            step = entropy.levels[knot if len(entropy.levels) > 1 else 0].step / (1 << STEP_BITS)
+            mean = self._means(found, knot) / np.float32(step)
+        return Anatomy(found.z, found.y, found.indexes, mean, z_bytes, all_bytes - z_bytes)
+
+    def _means(self, found: Decoded, knot: int) -> npt.NDArray[np.float32]:
+        """What the integer networks say when they meet the same symbols again: ``(C, H, W)``."""
+        entropy = self.entropy
+        rows = np.zeros((found.y[0].size, entropy.y_channels), np.int64)
+        ends = np.cumsum([group.channels for group in entropy.groups])
+        replay = entropy.replay(found.y)
+
+        def note(part: Pass) -> npt.NDArray[np.int16]:
+            end = int(ends[part.group])
+            columns = slice(end - entropy.groups[part.group].channels, end)
+            if part.means is not None:
+                rows[slice(None) if part.positions is None else part.positions, columns] = part.means
+            return replay(part)
+
+        entropy.encode(found.z, note, knot, 0)
+        means = rows / (1 << LATENT_BITS)
+        return np.ascontiguousarray(means.T.reshape(found.y.shape), np.float32)
+
+    def unrounded(self, samples: Array, level: int) -> tuple[Array, Array]:
+        entropy = self.entropy
+        of_level = entropy.levels[entropy.knot_at(level) if len(entropy.levels) > 1 else 0]
+        features = self._analyse(samples).transpose(2, 0, 1)
+        y = np.ascontiguousarray(features / np.float32(of_level.step / (1 << STEP_BITS)))
+        z = features
+        if entropy.groups:
+            with _session():
+                z = hyper_analysis(self.network, by_position(torch.from_numpy(np.array(features))[None]))[
+                    0
+                ].numpy()
+        unit = 1 << entropy.z_bits
+        z = (z - (entropy.medians / unit)[:, None, None]) / (of_level.z_step / unit)
+        return y if entropy.groups else y[:0], z.astype(np.float32)
+
+    def prices(self, level: int) -> tuple[Prices, Prices | None]:
+        entropy = self.entropy
+        start = entropy.knot_at(level) * entropy.z_channels
+        own = slice(start, start + entropy.z_channels)
+        z, y = entropy.z_tables, entropy.y_tables
+        of_y = None if y is None else Prices(y.rows(0, len(y.sizes)), y.offsets)
+        return Prices(z.rows(own.start, own.stop), z.offsets[own]), of_y
 
     def synthesis(self, width: int, level: int, dtype: npt.DTypeLike, channels: int) -> Rows:
         return _Whole(lambda rows: self._synthesise(rows, np.dtype(dtype), channels))

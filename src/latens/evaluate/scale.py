@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from latens.codec import ImageCodec
-from latens.codec.scale import QualityScale
 from latens.errors import DatasetError, LatensError
 from latens.evaluate.quality import Pixels, find_images, read_rgb
 from latens.io import Image, printable
 from latens.metrics import ssimulacra2
+from latens.runtime.scale import QualityScale
 
 __all__ = ["FittedScale", "fit_scale"]
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ import numpy.typing as npt
 from latens import format as ltn
 from latens.errors import LimitError, ModelError, ShapeError
 from latens.io import printable
-from latens.runtime import QUALITY_MAX, Decoded, ExactEntropy, Pass
+from latens.runtime import QUALITY_MAX, Decoded, ExactEntropy
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -117,7 +116,6 @@ class Runner:
     def __init__(self, folder: str | os.PathLike[str], threads: int | None = None) -> None:
         self._folder = _Folder(folder, threads)
         self.entropy, self.skip = self._folder.entropy(), self._folder.whole("skip", 0, 255)
-        self._continuous = bool(self._folder.description.get("continuous"))
         self.hyper = 16 * self.entropy.upscale
 
     def compress(self, x: npt.NDArray[np.floating], quality: float = 50.0, lanes: int = _LANES) -> bytes:
@@ -133,20 +131,19 @@ class Runner:
             ModelError: a quality that does not exist, or weights that give values that are not finite.
             LimitError: the image is too large.
         """
-        level, knot = self._rate(quality)
+        knot = self._knot(quality)
         x = np.asarray(x)
         if x.ndim != 3 or x.shape[0] != 3 or x.dtype.kind != "f" or not np.isfinite(x).all():
             raise ShapeError(f"expected floats (3, height, width) from 0 to 1, but got {x.dtype} {x.shape}")
         height, width = self._coded(x.shape[1:])
         missing = ((0, 0), (0, height - x.shape[1]), (0, width - x.shape[2]))
         padded = np.pad(x.astype(np.float32), missing, mode="edge")[None]
-        found = self._folder.run("encoder", x=padded, quality=level)
+        found = self._folder.run("encoder", x=padded)
         if not all(np.isfinite(value).all() for value in found.values()):
             raise ModelError(f"{self._folder}: the weights give values that are not finite")
         y, entropy = found["y"], self.entropy
         z = entropy.quantise_z(found.get("z", y), knot)
-        quantise = self._refining(y, z, level) if self._continuous else entropy.quantiser(y, knot, self.skip)
-        return entropy.encode(z, quantise, knot, self.skip, lanes)[0]
+        return entropy.encode(z, entropy.quantiser(y, knot, self.skip), knot, self.skip, lanes)[0]
 
     def decompress(
         self, stream: bytes, shape: tuple[int, int], quality: float = 50.0, lanes: int = _LANES
@@ -163,17 +160,11 @@ class Runner:
             ShapeError, LimitError: not a shape that an image has.
             ModelError: a quality that does not exist.
         """
-        level, _ = self._rate(quality)
         latents = self.latents(stream, shape, quality, lanes)
         y_hat = latents.latent
-        if self._continuous:
-            features, mean, first = self._first(latents.z, level, y_hat.shape)
-            y_first = ((y_hat + mean) * first).astype(np.float32)
-            second = self._folder.run("context", features=features, y_first=y_first, quality=level)["mean"]
-            y_hat = np.where(first, y_first, y_hat + second)
         # As for files: what was repeated to fill the grid is left out.
         y_hat = y_hat[:, :, : -(-shape[0] // 16), : -(-shape[1] // 16)]
-        found = self._folder.run("synthesis", y_hat=y_hat, quality=level)["x_hat"]
+        found = self._folder.run("synthesis", y_hat=y_hat)["x_hat"]
         x_hat: Float32 = found[0, :, : shape[0], : shape[1]].clip(0.0, 1.0)
         return x_hat
 
@@ -181,17 +172,16 @@ class Runner:
         self, stream: bytes, shape: tuple[int, int], quality: float = 50.0, lanes: int = _LANES
     ) -> Decoded:
         """The symbols of a stream; arguments and errors as for :meth:`decompress`."""
-        _, knot = self._rate(quality)
+        knot = self._knot(quality)
         height, width = self._coded(shape)
         z_shape = (height // self.hyper, width // self.hyper)
         return self.entropy.decode(stream, z_shape, knot, self.skip, lanes)
 
-    def _rate(self, quality: float) -> tuple[Float32, int]:
-        """The header's quality as networks take it, and the table set of z."""
+    def _knot(self, quality: float) -> int:
+        """The table set of z."""
         if not 0.0 <= quality <= 100.0:
             raise ModelError(f"quality must be 0 to 100, got {quality}")
-        level = round(quality / 100.0 * QUALITY_MAX)
-        return np.array([level / QUALITY_MAX], np.float32), self.entropy.knot_at(level)
+        return self.entropy.knot_at(round(quality / 100.0 * QUALITY_MAX))
 
     @staticmethod
     def _coded(shape: Sequence[int]) -> tuple[int, int]:
@@ -202,33 +192,3 @@ class Runner:
             raise LimitError(f"{shape[0]}x{shape[1]} is above the limit of {_MAX_SIDE} pixels a side")
         width, height = ltn.coded_size(shape[1], shape[0])
         return height, width
-
-    # -- the default model, which refines the mean of y after its tables are chosen --------------------------
-
-    def _first(
-        self, z: Int16, level: Float32, shape: tuple[int, ...]
-    ) -> tuple[Float32, Float32, npt.NDArray[np.bool_]]:
-        """Features of the means, the mean of what is coded first, and where that is ``(1, C, H, W)``."""
-        found = self._folder.run("means", z=z[None].astype(np.float32), quality=level)
-        channel, row, column = np.indices(shape[1:], sparse=True)
-        first = ((row + column) % 2 == 0) == (channel < shape[1] // 2)
-        return found["features"], found["mean"], first[None]
-
-    def _refining(self, y: Float32, z: Int16, level: Float32) -> Callable[[Pass], Int16]:
-        features, mean, first = self._first(z, level, y.shape)
-
-        def quantise(part: Pass) -> Int16:
-            coded = (part.indexes >= self.skip).T.reshape(y.shape)
-
-            def symbols(mean: Float32) -> Float32:
-                rounded: Float32 = np.rint(y - mean).clip(-_INT16, _INT16) * coded
-                return rounded
-
-            y_first = ((symbols(mean) + mean) * first).astype(np.float32)
-            second = self._folder.run("context", features=features, y_first=y_first, quality=level)["mean"]
-            if not math.isfinite(float(second.sum())):
-                raise ModelError(f"{self._folder}: the weights give values that are not finite")
-            found = np.where(first, symbols(mean), symbols(second))
-            return np.ascontiguousarray(found.reshape(y.shape[1], -1).T.astype(np.int16))
-
-        return quantise

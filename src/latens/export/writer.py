@@ -21,25 +21,24 @@ from torch import Tensor, nn
 from latens import format as ltn
 from latens.convert import exact_entropy
 from latens.convert.published import hyper_analysis
+from latens.convert.research import ResearchPictures
 from latens.errors import ModelError, OutputError
 from latens.export.runner import FORMAT
 from latens.io import printable
 from latens.models.base import CompressionModel
-from latens.models.latens_base import LatensBase
 from latens.runtime import ExactEntropy
-from latens.zoo import LoadedModel
 
 __all__ = ["export"]
 
 _OPSET = 17
 
 
-def export(model: LoadedModel | LatensBase | CompressionModel, folder: str | os.PathLike[str]) -> None:
+def export(model: ResearchPictures | CompressionModel, folder: str | os.PathLike[str]) -> None:
     """Write a model for ONNX Runtime, as :class:`latens.export.Runner` takes it.
 
     Files: ``encoder.onnx`` (g_a and h_a), ``synthesis.onnx`` (g_s), ``entropy.safetensors`` (what decides about
-    symbols, for :class:`latens.runtime.ExactEntropy`) and ``model.json``; for the default model also ``means.onnx`` and
-    ``context.onnx``, which refine the mean of y. Images and latents are ``(1, C, H, W)``, of any multiple of 64 pixels.
+    symbols, for :class:`latens.runtime.ExactEntropy`) and ``model.json``. Images and latents are ``(1, C, H, W)``, of
+    any multiple of 64 pixels. The default model needs no export: its weights file runs without PyTorch.
 
     Args:
         model: a loaded model, or a trained one, whose entropy model is made exact first.
@@ -49,6 +48,10 @@ def export(model: LoadedModel | LatensBase | CompressionModel, folder: str | os.
         ModelError: a model that cannot be made exact, or a layer that ONNX does not have.
         OutputError: the folder exists or cannot be written, or the package ``onnx`` is not installed.
     """
+    if not isinstance(model, ResearchPictures | CompressionModel):
+        raise ModelError(
+            "only published architectures are exported; the default model's files need no PyTorch as it is"
+        )
     path = Path(folder)
     _check_folder(path)
     if find_spec("onnx") is None:
@@ -70,7 +73,7 @@ def export(model: LoadedModel | LatensBase | CompressionModel, folder: str | os.
             "model.json": json.dumps(description, indent=1).encode(),
         }
         try:
-            files |= _base(network) if isinstance(network, LatensBase) else _classic(network, entropy)
+            files |= _classic(network, entropy)
         except (RuntimeError, TypeError) as error:
             raise ModelError(f"{type(network).__name__} cannot be exported: {str(error)[:300]}") from error
     _write(path, files)
@@ -121,17 +124,6 @@ class _Encoder(nn.Module):
         return y, hyper_analysis(network, y)
 
 
-class _Call(nn.Module):
-    """A method as a module."""
-
-    def __init__(self, network: LatensBase, method: Any) -> None:
-        super().__init__()
-        self.network, self.method = network, method
-
-    def forward(self, *inputs: Tensor) -> Any:
-        return self.method(*inputs)
-
-
 def _classic(network: CompressionModel, entropy: ExactEntropy) -> dict[str, bytes]:
     x = torch.zeros(1, 3, ltn.GRID, 2 * ltn.GRID)
     side = ltn.GRID // 16
@@ -143,59 +135,21 @@ def _classic(network: CompressionModel, entropy: ExactEntropy) -> dict[str, byte
     }
 
 
-def _base(network: LatensBase) -> dict[str, bytes]:
-    config, side = network.config, ltn.GRID // 16
-
-    def encoder(x: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
-        y = network.analyse(x, quality)
-        return y, network.hyper_analyse(y, quality)
-
-    def means(z: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
-        features = network.means(z)
-        return features, network.first_mean(features, quality)
-
-    quality = torch.full((1,), 0.5)
-    x = torch.zeros(1, 3, ltn.GRID, 2 * ltn.GRID)
-    z = torch.zeros(1, config.hyper, 1, 2)
-    y = torch.zeros(1, config.M, side, 2 * side)
-    features = torch.zeros(1, config.inner, side, 2 * side)
-    known = {"features": features, "y_first": y, "quality": quality}
-    return {
-        "encoder.onnx": _onnx(_Call(network, encoder), {"x": x, "quality": quality}, ["y", "z"]),
-        "means.onnx": _onnx(_Call(network, means), {"z": z, "quality": quality}, ["features", "mean"]),
-        "context.onnx": _onnx(_Call(network, network.second_mean), known, ["mean"]),
-        "synthesis.onnx": _onnx(
-            _Call(network, network.synthesise), {"y_hat": y, "quality": quality}, ["x_hat"]
-        ),
-    }
-
-
 def _onnx(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> bytes:
     """The file of a float network, for any height and width."""
-    axes = {
-        name: {2: f"{name}_height", 3: f"{name}_width"} for name in (*inputs, *outputs) if name != "quality"
-    }
+    axes = {name: {2: f"{name}_height", 3: f"{name}_width"} for name in (*inputs, *outputs)}
     file = io.BytesIO()
-    torch.onnx.register_custom_op_symbolic("aten::copysign", _copysign, _OPSET)  # type: ignore[attr-defined]
-    try:
-        with warnings.catch_warnings():
-            # Tracing warns of every check of a shape, and of a newer exporter that needs more packages.
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                module,
-                tuple(inputs.values()),
-                cast(Any, file),
-                input_names=list(inputs),
-                output_names=list(outputs),
-                dynamic_axes=axes,
-                opset_version=_OPSET,
-                dynamo=False,
-            )
-    finally:
-        torch.onnx.unregister_custom_op_symbolic("aten::copysign", _OPSET)  # type: ignore[attr-defined]
+    with warnings.catch_warnings():
+        # Tracing warns of every check of a shape, and of a newer exporter that needs more packages.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module,
+            tuple(inputs.values()),
+            cast(Any, file),
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_axes=axes,
+            opset_version=_OPSET,
+            dynamo=False,
+        )
     return file.getvalue()
-
-
-def _copysign(graph: Any, magnitude: Any, sign: Any) -> Any:
-    """Which ONNX does not have. Where the sign is of zero, so is the magnitude in all our uses."""
-    return graph.op("Mul", graph.op("Abs", magnitude), graph.op("Sign", sign))

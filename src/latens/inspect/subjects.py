@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,17 +18,15 @@ from torch import Tensor, nn
 from latens import format as ltn
 from latens import models as classic
 from latens.codec import ImageCodec
-from latens.codec.models import LATENT, LEVELS, FileModel, by_position
-from latens.convert.published import hyper_analysis
 from latens.entropy_models import EntropyBottleneck, GaussianConditional, GaussianMixtureConditional
 from latens.entropy_models.gaussian import get_scale_table
 from latens.errors import ImageError, ModelError, ShapeError, UnknownModelError
 from latens.inspect.anatomy import REACH, Anatomy, Latent, Part, RatePoint, gaussian_pmf, psnr
 from latens.io import Image, printable
 from latens.models import CompressionModel
-from latens.models.latens_base import LatensBase, first_step_mask, gaussian_likelihood
-from latens.runtime import LATENT_BITS, Decoded, ExactEntropy, Pass
-from latens.zoo import DEFAULT_MODEL, LoadedModel, cards, entries, entry, image_models, load
+from latens.runtime.coding import LATENT, FileModel, Prices
+from latens.runtime.coding import Anatomy as TileAnatomy
+from latens.zoo import DEFAULT_MODEL, cards, entries, entry, image_models, load
 from latens.zoo.pretrained import load_pretrained, read_checkpoint
 
 __all__ = ["ClassicSubject", "LtnSubject", "Subject", "load_subject"]
@@ -110,9 +108,9 @@ class LtnSubject(Subject):
         model: a loaded model, or what :func:`latens.zoo.load` takes.
     """
 
-    def __init__(self, model: LoadedModel | str | os.PathLike[str] = DEFAULT_MODEL) -> None:
+    def __init__(self, model: FileModel | str | os.PathLike[str] = DEFAULT_MODEL) -> None:
         self._codec = ImageCodec(model)
-        self._model = FileModel(self._codec.model, fast=False)
+        self._model = self._codec.model
         self.name = self._model.id
         rates = self._model.rates
         count = 11 if rates is None else rates
@@ -129,9 +127,8 @@ class LtnSubject(Subject):
     def inspect(self, pixels: Uint8, quality: float | None = None) -> Anatomy:
         quality = self.quality if quality is None else quality
         original, container, reconstruction, size = self._code(_rgb(pixels), quality)
-        with torch.inference_mode():
-            parts, tiles = self._parts(container, size)
-            y, z = self._latents(original, container.header, tiles)
+        parts, tiles = self._parts(container, size)
+        y, z = self._latents(original, container.header, tiles)
         return Anatomy(self.name, quality, LATENT, original, reconstruction, y, z, _with_theory(parts, y, z))
 
     def _code(self, original: Uint8, quality: float) -> tuple[Uint8, ltn.Container, Uint8, int]:
@@ -148,24 +145,22 @@ class LtnSubject(Subject):
         All symbols share a stream. z and y are what each adds to it where there is one coder state; that state, and
         what further ones cost, counts as "coder states". What a model without side information codes is its y.
         """
-        header, entropy = container.header, self._model.entropy
-        knot = self._model.knot(header.quality)
+        header = container.header
         tiles, streams, z_size, y_size = [], 0, 0, 0
         for tile, rect in zip(container.tiles, header.tiles(), strict=True):
             if tile is None:  # strict reading leaves none out
                 continue
             width, height = ltn.coded_size(rect.width, rect.height)
-            shape = (height // self._model.hyper, width // self._model.hyper)
-            decoded = entropy.decode(tile.stream, shape, knot, header.skip, header.lanes)
-            z, y = decoded.z, decoded.y
-            z_alone = len(entropy.encode(z, entropy.replay(np.zeros_like(y)), knot, 256, 1)[0])
+            found = self._model.anatomy(
+                tile.stream, (height, width), header.quality, header.skip, header.lanes
+            )
             streams += len(tile.stream)
-            z_size += z_alone - _LANE_STATE
-            y_size += len(entropy.encode(z, entropy.replay(y), knot, header.skip, 1)[0]) - z_alone
-            tiles.append((rect, decoded))
-        coded = (
-            [Part("z", 0.0, z_size), Part("y", 0.0, y_size)] if entropy.groups else [Part("y", 0.0, z_size)]
-        )
+            z_size += found.z_bytes - _LANE_STATE
+            y_size += found.y_bytes
+            tiles.append((rect, found))
+        coded = [Part("z", 0.0, z_size), Part("y", 0.0, y_size)]
+        if not tiles[0][1].y.size:
+            coded = [Part("y", 0.0, z_size)]
         parts = (
             Part("container", 0.0, size - streams),
             Part("coder states", 0.0, streams - z_size - y_size),
@@ -176,117 +171,78 @@ class LtnSubject(Subject):
     def _latents(
         self, original: Uint8, header: ltn.Header, tiles: list[_Tile]
     ) -> tuple[Latent, Latent | None]:
-        network, entropy = self._codec.model.network, self._model.entropy
-        knot = self._model.knot(header.quality)
-        look = _Base(network, header) if isinstance(network, LatensBase) else _Classic(network, entropy, knot)
-        values, z_values = look.values(_padded(original))
-        z_symbols = np.empty(z_values.shape[1:], np.int32)
-        y_symbols, indexes = np.empty(values.shape[1:], np.int32), np.empty(values.shape[1:], np.uint8)
-        mean = np.empty(values.shape[1:], np.float32)
+        y_values, z_values = self._model.unrounded(_padded_samples(original), header.quality)
+        z_prices, y_prices = self._model.prices(header.quality)
+        z_symbols = np.empty(z_values.shape, np.int32)
+        y_symbols, indexes = np.empty(y_values.shape, np.int32), np.empty(y_values.shape, np.uint8)
+        mean = np.empty(y_values.shape, np.float32)
+        step = _up(original.shape[0]) // z_values.shape[1]
         for rect, tile in tiles:
-            there = _window(rect, self._model.hyper, tile.z.shape)
-            z_symbols[there] = tile.z
-            if entropy.groups:
+            z_symbols[_window(rect, step, tile.z.shape)] = tile.z
+            if tile.y.size:
                 here = _window(rect, LATENT, tile.y.shape)
                 y_symbols[here], indexes[here] = tile.y, tile.indexes
-                mean[here] = look.mean(tile)
-        z = Latent(_array(z_values), z_symbols, *_by_tables(entropy, knot, z_symbols))
-        if not entropy.groups:
+                mean[here] = 0.0 if tile.mean is None else tile.mean
+        channels = np.broadcast_to(np.arange(len(z_symbols))[:, None, None], z_symbols.shape)
+        z = Latent(z_values, z_symbols, *_priced(z_prices, z_symbols, channels))
+        if y_prices is None:
             return z, None
         coded = indexes >= header.skip
-        scale = get_scale_table().numpy()[indexes]
-        log_scale = torch.from_numpy(scale).log()
-        bits = (
-            -torch.log2(gaussian_likelihood(torch.from_numpy(y_symbols).float(), log_scale)).numpy() * coded
-        )
-        expected = gaussian_pmf(np.where(coded, scale, 1e-3))  # the rest is always zero
-        means = mean if look.has_means else None
-        return Latent(_array(values), y_symbols, bits, expected, means, scale), z
+        bits, by_channel = _priced(y_prices, y_symbols, indexes, coded)
+        means = None if tiles[0][1].mean is None else mean
+        return Latent(y_values, y_symbols, bits, by_channel, means, get_scale_table().numpy()[indexes]), z
 
 
-class _Base:
-    """The default model: what its files leave to float networks."""
-
-    has_means = True
-
-    def __init__(self, network: LatensBase, header: ltn.Header) -> None:
-        self._network = network
-        self._quality = torch.tensor([header.quality / LEVELS], dtype=torch.float32)
-
-    def values(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """y and z of a picture before rounding, in steps."""
-        y = self._network.analyse(by_position(x), self._quality)
-        return y, self._network.hyper_analyse(y, self._quality)
-
-    def mean(self, tile: Decoded) -> Array:
-        """Predicted for each symbol of y, in steps."""
-        network, q = self._network, self._quality
-        symbols = torch.from_numpy(tile.y)[None].float()
-        first = first_step_mask(symbols)
-        features = network.means(torch.from_numpy(tile.z)[None].float())
-        mean = network.first_mean(features, q)
-        return _array(torch.where(first, mean, network.second_mean(features, (symbols + mean) * first, q)))
-
-
-class _Classic:
-    """A published architecture: its means are integers."""
-
-    def __init__(self, network: CompressionModel, entropy: ExactEntropy, knot: int) -> None:
-        self._network, self._entropy, self._knot = network, entropy, knot
-        level = entropy.levels[knot if len(entropy.levels) > 1 else 0]
-        self._step, self._z_step = level.step / (1 << 16), level.z_step / (1 << entropy.z_bits)
-        self.has_means = any(group.mean is not None for group in entropy.groups)
-
-    def values(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """As of :class:`_Base`."""
-        y = cast(nn.Module, self._network.g_a)(by_position(x))
-        z = hyper_analysis(self._network, y) if self._entropy.groups else y
-        medians = torch.from_numpy(self._entropy.medians / (1 << self._entropy.z_bits)).to(z.dtype)
-        return y / self._step, (z - medians[:, None, None]) / self._z_step
-
-    def mean(self, tile: Decoded) -> Array:
-        """As of :class:`_Base`: what the integer networks say when they meet the same symbols again."""
-        entropy = self._entropy
-        rows = np.zeros((tile.y[0].size, entropy.y_channels), np.int64)
-        ends = np.cumsum([group.channels for group in entropy.groups])
-        replay = entropy.replay(tile.y)
-
-        def note(part: Pass) -> npt.NDArray[np.int16]:
-            end = int(ends[part.group])
-            columns = slice(end - entropy.groups[part.group].channels, end)
-            if part.means is not None:
-                rows[slice(None) if part.positions is None else part.positions, columns] = part.means
-            return replay(part)
-
-        entropy.encode(tile.z, note, self._knot, 0)
-        mean = rows / ((1 << LATENT_BITS) * self._step)
-        return np.ascontiguousarray(mean.T.reshape(tile.y.shape), np.float32)
-
-
-def _by_tables(entropy: ExactEntropy, knot: int, symbols: npt.NDArray[np.int32]) -> tuple[Array, Float64]:
-    """Bits of the symbols of z, and for each channel the probabilities of symbols around zero, by its tables."""
-    start = knot * entropy.z_channels
-    rows = entropy.z_tables.rows(start, start + entropy.z_channels)
-    offsets = entropy.z_tables.offsets[start : start + entropy.z_channels]
+def _priced(
+    prices: Prices,
+    symbols: npt.NDArray[np.int32],
+    tables: npt.NDArray[Any],
+    coded: npt.NDArray[np.bool_] | None = None,
+) -> tuple[Array, Float64]:
+    """Bits of symbols ``(C, H, W)`` by the tables they are coded with, and for each channel how probable those around
+    zero are on average. What is not ``coded`` is zero, and free."""
     around = np.arange(-REACH, REACH + 1)
-    bits, expected = np.empty(symbols.shape, np.float32), np.zeros((len(rows), len(around)))
-    for channel, (row, offset) in enumerate(zip(rows, offsets, strict=True)):
+    bits = np.zeros(symbols.shape, np.float32)
+    of_table = np.zeros((len(prices.rows), len(around)))
+    for number, (row, offset) in enumerate(zip(prices.rows, prices.offsets, strict=True)):
         mass = np.diff(row) / float(row[-1])
         escape = len(mass) - 1
-        place = symbols[channel] - offset
+        known = (around - offset >= 0) & (around - offset < escape)
+        of_table[number, known] = mass[(around - offset)[known]]
+        where = tables == number
+        if not where.any():
+            continue
+        place = symbols[where] - offset
         inside = (place >= 0) & (place < escape)
         # Beyond the table: its last entry, then the number of nibbles and the nibbles of the distance.
         beyond = 2 * np.where(place < 0, -place - 1, place - escape) + 1
         nibbles = 1 + np.ceil(np.log2(np.maximum(beyond, 1) + 1) / 4)
         cost = -np.log2(mass[np.where(inside, place, escape)])
-        bits[channel] = np.where(inside, cost, cost + 4 * nibbles)
-        place = around - offset
-        known = (place >= 0) & (place < escape)
-        expected[channel, known] = mass[place[known]]
-    return bits, expected
+        bits[where] = np.where(inside, cost, cost + 4 * nibbles)
+    if coded is not None:
+        bits *= coded
+    shares = np.zeros((len(symbols), len(around)))
+    for channel, chosen in enumerate(tables):
+        use = np.bincount(chosen.ravel(), minlength=len(prices.rows)) / chosen.size
+        if coded is not None:
+            free = 1.0 - coded[channel].mean()
+            use = np.bincount(chosen[coded[channel]].ravel(), minlength=len(prices.rows)) / chosen.size
+            shares[channel, REACH] += free
+        shares[channel] += use @ of_table
+    return bits, shares
 
 
-_Tile = tuple[ltn.Rect, Decoded]
+_Tile = tuple[ltn.Rect, TileAnatomy]
+
+
+def _up(size: int) -> int:
+    return -(-size // _GRID) * _GRID
+
+
+def _padded_samples(original: Uint8) -> Uint8:
+    """The border repeated up to the grid."""
+    height, width = original.shape[:2]
+    return np.pad(original, ((0, _up(height) - height), (0, _up(width) - width), (0, 0)), mode="edge")
 
 
 def _window(rect: ltn.Rect, step: int, shape: tuple[int, ...]) -> tuple[slice, slice, slice]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["LATENT", "CodedTile", "FileModel", "Rows", "checksum"]
+__all__ = ["LATENT", "Anatomy", "CodedTile", "FileModel", "Prices", "Rows", "checksum"]
 
 LATENT = 16  # pixels per position of y
 
@@ -94,8 +94,45 @@ class FileModel(Protocol):
             CoderError: the stream is damaged.
         """
 
+    def anatomy(self, stream: bytes, size: tuple[int, int], level: int, skip: int, lanes: int) -> Anatomy:
+        """What is in the stream of a tile; arguments and errors as for :meth:`decode`."""
+
+    def unrounded(self, samples: Array, level: int) -> tuple[Array, Array]:
+        """y and z of a picture before rounding, in steps: ``(C, H, W)`` float32; sides are multiples of 64.
+
+        For a model without side information y is empty.
+        """
+
+    def prices(self, level: int) -> tuple[Prices, Prices | None]:
+        """Tables of z, one for each channel, and of y, one for each index."""
+
     def synthesis(self, width: int, level: int, dtype: npt.DTypeLike, channels: int) -> Rows:
         """From rows ``width`` positions wide to samples ``(n, 16 width, channels)``, uint8 or uint16."""
+
+
+class Prices(NamedTuple):
+    """Tables that symbols of a latent are coded with: entries of each, summing up to 2^16, and its first symbol."""
+
+    rows: list[npt.NDArray[np.int32]]
+    offsets: npt.NDArray[np.int32]
+
+
+class Anatomy(NamedTuple):
+    """A tile taken apart.
+
+    Attributes:
+        z, y: symbols, ``(C_z, h, w)`` and ``(C, H, W)`` int16; no y for a model without side information.
+        indexes: table of each symbol of y, ``(C, H, W)`` uint8.
+        mean: what y was expected to be, in steps of its quantiser, ``(C, H, W)`` float32; None where that is always 0.
+        z_bytes, y_bytes: what either adds to a stream of one coder state, and that state's own.
+    """
+
+    z: npt.NDArray[np.int16]
+    y: npt.NDArray[np.int16]
+    indexes: npt.NDArray[np.uint8]
+    mean: npt.NDArray[np.float32] | None
+    z_bytes: int
+    y_bytes: int
 
 
 def checksum(*symbols: npt.NDArray[np.int16]) -> int:

@@ -15,7 +15,7 @@ __all__ = ["QUALITY_MAX", "Factors"]
 QUALITY_MAX = 65_535  # in a header
 _LOG_BITS = 16
 _M_BITS = 14
-# The table of docs/pixels.md. A power of two in float64 is off by less than 2^-52, and no entry lies that near to a half.
+# The table of docs/pixels.md. Powers in float64 are off by less than 2^-52, and no entry lies that near to a half.
 _POWERS = np.array([math.floor(2.0 ** (_M_BITS + j / 256) + 0.5) for j in range(257)], np.int64)
 _EXPONENT_MIN, _EXPONENT_MAX = -32, 29
 

@@ -209,15 +209,29 @@ class PictureModel:
         return encoder.finish(lanes), lanes, Latents(z, symbols, indexes, y_hat)
 
     def _z_of(self, y: Int32, quality: int) -> Int16:
-        # An encoder is free in what it does here.
+        z = (self.unrounded_z(y, quality) + (1 << Z_BITS - 1)) >> Z_BITS
+        return np.ascontiguousarray(np.clip(z, -Z_MAX, Z_MAX).astype(np.int16).transpose(2, 0, 1))
+
+    def unrounded_z(self, y: Int32, quality: int) -> Int32:
+        """z ``(h, w, hyper)`` in units of 2^-6; an encoder is free in what it does here."""
         tamed = np.rint(np.arcsinh(y * np.float32(2.0**-LATENT_BITS)) * np.float32(_ASINH_UNIT))
         found = self.networks["h_a"].run(tamed.astype(np.int16)).astype(np.int32)
         place = quality * (self.knots - 1) / QUALITY_MAX
         knot = min(int(place), self.knots - 2)
         share = place - knot
         offset = np.rint((1 - share) * self.z_offset[knot] + share * self.z_offset[knot + 1]).astype(np.int32)
-        z = (found + offset + (1 << Z_BITS - 1)) >> Z_BITS
-        return np.ascontiguousarray(np.clip(z, -Z_MAX, Z_MAX).astype(np.int16).transpose(2, 0, 1))
+        return found + offset
+
+    def weigh(self, z: Int16, y: Int16, indexes: Uint8, quality: int, skip: int) -> tuple[int, int]:
+        """Bytes of a stream of one lane with the symbols of z alone, and with those of y, too."""
+        sizes = []
+        for with_y in (False, True):
+            encoder = LaneEncoder()
+            encoder.push(z, _channel_indexes(*z.shape), self._tables(quality))
+            if with_y:
+                encoder.push(y, indexes, self._y, skip)
+            sizes.append(len(encoder.finish(1)))
+        return sizes[0], sizes[1]
 
     # -- pixels --------------------------------------------------------------------------------------------
 
@@ -303,7 +317,7 @@ def _channel_indexes(channels: int, height: int, width: int) -> Int16:
 
 
 def _first_step(height: int, width: int, channels: int) -> npt.NDArray[np.bool_]:
-    """Where y belongs to the first step: one colour of a checkerboard for one half of the channels, the other for the other."""
+    """Where y belongs to the first step: either half of the channels on one colour of a checkerboard."""
     even = (np.add.outer(np.arange(height), np.arange(width)) % 2 == 0)[:, :, None]
     return np.where(np.arange(channels) < channels // 2, even, ~even)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
 from functools import cached_property
 from importlib import import_module
@@ -13,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from latens.errors import ImageError, ModelError
-from latens.runtime.coding import LATENT, CodedTile, Rows, checksum
+from latens.runtime.coding import LATENT, Anatomy, CodedTile, Prices, Rows, checksum
 from latens.runtime.factors import QUALITY_MAX
-from latens.runtime.picture import PictureModel
+from latens.runtime.picture import LATENT_BITS, Z_BITS, PictureModel
+from latens.runtime.scale import LINEAR, QualityScale
 
 __all__ = ["ReleasedPictures", "load"]
 
@@ -31,8 +30,7 @@ class ReleasedPictures:
         name: that goes into files.
         weights_id: SHA-256 of the file.
         model: what it consists of.
-        scale: pairs of a user's quality, 0 to 100, and a header's, 0 to 65,535, both rising; what lies between is
-            interpolated. Empty for a scale that is even.
+        scale: what a user's quality means.
         file: arrays and metadata of the weights file, for :attr:`base`.
     """
 
@@ -47,16 +45,12 @@ class ReleasedPictures:
         name: str,
         weights_id: str,
         model: PictureModel,
-        scale: list[tuple[float, int]] | None = None,
+        scale: QualityScale = LINEAR,
         file: tuple[Mapping[str, Array], Mapping[str, str]] = ({}, {}),
     ) -> None:
         self.id, self.weights_id, self.model, self._file = name, weights_id, model, file
         self.entropy_id, self.channels = model.entropy_id, model.channels
-        points = scale or [(0.0, 0), (100.0, QUALITY_MAX)]
-        self._qualities, self._levels = (np.array(values, float) for values in zip(*points, strict=True))
-        rising = all((np.diff(values) > 0).all() for values in (self._qualities, self._levels))
-        if not rising or self._levels[0] < 0 or self._levels[-1] > QUALITY_MAX:
-            raise ModelError(f"{name}: its scale of qualities does not rise, or is out of range")
+        self.scale = scale
 
     @cached_property
     def base(self) -> Any:
@@ -73,10 +67,10 @@ class ReleasedPictures:
         return floats.float_model(self.model, *self._file)
 
     def level(self, quality: float) -> int:
-        return round(float(np.interp(quality, self._qualities, self._levels)))
+        return round(self.scale.level(float(quality)) * QUALITY_MAX)
 
     def quality(self, level: int) -> float:
-        return float(np.interp(level, self._levels, self._qualities))
+        return self.scale.quality(level / QUALITY_MAX)
 
     def analysis(self, width: int, dtype: npt.DTypeLike, channels: int) -> Rows:
         return self.model.analysis(width, 8 * np.dtype(dtype).itemsize, channels)
@@ -104,6 +98,35 @@ class ReleasedPictures:
         found = self.model.decode(stream, (height // _HYPER, width // _HYPER), level, skip, lanes)
         return checksum(found.z, found.y.transpose(2, 0, 1)), self.model.entry(found.y_hat, level)
 
+    def anatomy(self, stream: bytes, size: tuple[int, int], level: int, skip: int, lanes: int) -> Anatomy:
+        height, width = size
+        found = self.model.decode(stream, (height // _HYPER, width // _HYPER), level, skip, lanes)
+        z_bytes, all_bytes = self.model.weigh(found.z, found.y, found.indexes, level, skip)
+        # y is its mean and whole steps of 2^8.
+        mean = found.y_hat / 256.0 - found.y
+        y, indexes, means = (
+            np.ascontiguousarray(a.transpose(2, 0, 1))
+            for a in (found.y, found.indexes, mean.astype(np.float32))
+        )
+        return Anatomy(found.z, y, indexes, means, z_bytes, all_bytes - z_bytes)
+
+    def unrounded(self, samples: Array, level: int) -> tuple[Array, Array]:
+        rows = self.analysis(samples.shape[1], samples.dtype, samples.shape[2])
+        features = np.concatenate([part for part in (rows.push(samples), rows.finish()) if len(part)])
+        y = self.model.latent(features, level)
+        z = self.model.unrounded_z(y, level)
+        return tuple(  # type: ignore[return-value]
+            np.ascontiguousarray((a / unit).transpose(2, 0, 1), np.float32)
+            for a, unit in ((y, 1 << LATENT_BITS), (z, 1 << Z_BITS))
+        )
+
+    def prices(self, level: int) -> tuple[Prices, Prices | None]:
+        model = self.model
+        start = model.knot(level) * model.hyper
+        z, y = model.z_tables, model.y_tables
+        own = slice(start, start + model.hyper)
+        return Prices(z.rows(own.start, own.stop), z.offsets[own]), Prices(y.rows(0, len(y.sizes)), y.offsets)
+
     def synthesis(self, width: int, level: int, dtype: npt.DTypeLike, channels: int) -> Rows:
         return self.model.synthesis(width, level, 8 * np.dtype(dtype).itemsize, channels)
 
@@ -116,10 +139,5 @@ def load(
     Raises:
         ModelError, TableError: it is damaged.
     """
-    try:
-        scale = [(float(q), int(level)) for q, level in json.loads(metadata.get("scale", "[]"))]
-    except (ValueError, TypeError) as error:
-        raise ModelError(f"{name}: its scale of qualities is damaged") from error
-    if not all(math.isfinite(q) for q, _ in scale):
-        raise ModelError(f"{name}: its scale of qualities is damaged")
+    scale = QualityScale.from_json(metadata["scale"]) if "scale" in metadata else LINEAR
     return ReleasedPictures(name, weights_id, PictureModel.from_arrays(arrays), scale, (arrays, metadata))

@@ -54,11 +54,11 @@ __all__ = [
     "card",
     "cards",
     "image_models",
-    "load_state_dict",
     "models",
     "register_card",
     "tuned",
     "video_models",
+    "load_state_dict",  # noqa: F405
     *_HOMES,
 ]
 

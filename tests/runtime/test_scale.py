@@ -10,11 +10,11 @@ from PIL import Image as PilImage
 
 import tiny
 from latens.codec import ImageCodec
-from latens.codec.scale import LINEAR, QualityScale
 from latens.errors import DatasetError, ModelError
 from latens.evaluate.scale import fit_scale
 from latens.io import Image
 from latens.metrics import ssimulacra2
+from latens.runtime.scale import LINEAR, QualityScale
 from latens.zoo import LoadedModel
 
 
