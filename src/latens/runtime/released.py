@@ -51,6 +51,7 @@ class ReleasedPictures:
         self.id, self.weights_id, self.model, self._file = name, weights_id, model, file
         self.entropy_id, self.channels = model.entropy_id, model.channels
         self.scale = scale
+        self.tune = file[1].get("tune", "psnr")
 
     @cached_property
     def base(self) -> Any:
@@ -83,7 +84,7 @@ class ReleasedPictures:
             search = import_module("latens.convert.effort")
         except ImportError as error:
             raise ImageError("effort above 1 needs PyTorch: pip install 'latens[torch]'") from error
-        refined: Array = search.refine(self.base, samples, latent, level, self.skip, steps)
+        refined: Array = search.refine(self.base, samples, latent, level, self.skip, steps, self.tune)
         return refined
 
     def encode(self, latent: Array, level: int, lanes: int | None) -> CodedTile:
