@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from copy import copy
 from functools import cache
@@ -342,21 +343,7 @@ def decode(
     _threads(threads)
 
     limits = ltn.Limits(max_pixels=max_pixels)
-    codecs: dict[str, ImageCodec] = {}
-
-    lock = threading.Lock()
-
-    def codec_for(header: ltn.Header) -> ImageCodec:
-        from latens.codec import ImageCodec
-
-        name = model or header.model
-        with lock:
-            if name not in codecs and model:
-                codecs[name] = ImageCodec(model)
-            elif name not in codecs:
-                announce(name, weights_dir, quiet or as_json)
-                codecs[name] = ImageCodec.for_file(header, weights_dir=weights_dir)
-            return codecs[name]
+    codec_for = _codecs(model, weights_dir, quiet or as_json)
 
     def work(job: files.Job) -> batch.Done:
         buffer = io.BytesIO()
@@ -380,6 +367,80 @@ def decode(
 
     code = batch.run(
         plan, work, verb="Decoding", coded="decoded",
+        at_once=at_once, quiet=quiet, as_json=as_json, debug=_debug,
+    )  # fmt: skip
+    if code:
+        raise typer.Exit(code)
+
+
+def _codecs(model: str | None, weights_dir: Path | None, quiet: bool) -> Callable[[ltn.Header], ImageCodec]:
+    """The codec for a file by its header, made once for each model."""
+    codecs: dict[str, ImageCodec] = {}
+    lock = threading.Lock()
+
+    def codec_for(header: ltn.Header) -> ImageCodec:
+        from latens.codec import ImageCodec
+
+        name = model or header.model
+        with lock:
+            if name not in codecs and model:
+                codecs[name] = ImageCodec(model)
+            elif name not in codecs:
+                announce(name, weights_dir, quiet)
+                codecs[name] = ImageCodec.for_file(header, weights_dir=weights_dir)
+            return codecs[name]
+
+    return codec_for
+
+
+@app.command()
+def verify(
+    inputs: Inputs,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="Weights file, if the file's model is not a released one."),
+    ] = None,
+    weights_dir: WeightsDir = None,
+    recursive: Recursive = False,
+    jobs: Jobs = None,
+    threads: Threads = None,
+    max_pixels: MaxPixels = _PIXELS,
+    as_json: Lines = False,
+    quiet: Quiet = False,
+) -> None:
+    """Decode .ltn files without writing anything, and compare with what was coded.
+
+    Every byte of a file is checked, every symbol, and the picture against the checksum that its encoder took of it.
+    The exit code is 2 if any file is damaged.
+
+    Examples:
+
+      latens verify photo.ltn
+
+      latens verify -r archive/ --quiet
+    """
+    plan = files.plan(inputs, os.devnull, ".png", False, recursive=recursive, suffixes=(".ltn",))
+    at_once, threads = batch.share(len(plan.jobs), jobs, threads)
+    _threads(threads)
+    limits = ltn.Limits(max_pixels=max_pixels)
+    codec_for = _codecs(model, weights_dir, quiet or as_json)
+
+    def work(job: files.Job) -> batch.Done:
+        with files.named(job.source):
+            data = _read(job.source, limits)
+            container = ltn.read(data, limits)
+            codec_for(container.header).decode(container)
+        header = container.header
+        known = (
+            "the picture that was coded"
+            if container.pixels is not None
+            else "whole; it has no checksum of its picture"
+        )
+        bpp = 8 * len(data) / (header.width * header.height)
+        return batch.Done(f"{header.width} x {header.height}, {known}", len(data), len(data), bpp)
+
+    code = batch.run(
+        plan, work, verb="Verifying", coded="verified",
         at_once=at_once, quiet=quiet, as_json=as_json, debug=_debug,
     )  # fmt: skip
     if code:

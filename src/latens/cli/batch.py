@@ -251,7 +251,8 @@ class _Report:
             say(
                 f"{job.source_name}: {note}", self._quiet and (self._as_json or not note.startswith(NOT_KEPT))
             )
-        say(f"{job.source_name} -> {job.target_name}: {result.text}", self._quiet)
+        to = "" if self._word == "verified" else f" -> {job.target_name}"
+        say(f"{job.source_name}{to}: {result.text}", self._quiet)
         self._line(
             job,
             "salvaged" if result.salvaged else "coded",
@@ -294,7 +295,7 @@ class _Report:
         if not self._many:
             return
         text = f"{self._coded:,} {self._word}, {self._skipped:,} skipped, {self._failed:,} failed"
-        if self._before:
+        if self._before and self._word != "verified":
             text += f"; {megabytes(self._before)} -> {megabytes(self._after)} ({percent(self._after, self._before)})"
         if self._coded:
             text += f", {self._coded / max(seconds, 1e-9):.1f} files per second"
