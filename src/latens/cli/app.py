@@ -481,7 +481,7 @@ def info(
         data = _read(file, limits)
         about = ltn.describe(data, limits)
         header = ltn.read_header(data, limits)
-    quality = _as_given(header.quality)
+    quality = _as_given(header.quality, header.model)
     pixels = header.width * header.height
     # What the samples take, each in whole bytes as image files have them.
     ratio = pixels * header.channels * -(-header.bit_depth // 8) / about.size
@@ -510,12 +510,15 @@ def info(
     files.show("\n".join(lines))
 
 
-def _as_given(level: int) -> str:
+def _as_given(level: int, model: str) -> str:
     """The quality that a user gave, from the 16 bits of a header: the shortest number that leads to them."""
-    top = 65535
+    from latens.runtime.scale import LINEAR
+    from latens.zoo.weights import scale_of
+
+    top, scale = 65535, scale_of(model) or LINEAR
     for digits in range(5):
-        quality = round(100 * level / top, digits)
-        if round(quality / 100 * top) == level:
+        quality = round(scale.quality(level / top), digits)
+        if round(scale.level(quality) * top) == level:
             break
     return f"{quality:.{digits}f}"
 
