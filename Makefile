@@ -54,7 +54,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml constraints.txt $(NATIVE) | $(BIN)/python
-	@echo "Installing into $(VENV). PyTorch is large: the first time takes some minutes."
+	@echo "Installing into $(VENV)."
 	$(PIP) -e .
 	touch $@
 

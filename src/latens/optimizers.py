@@ -8,7 +8,10 @@ from typing import Any, cast
 from torch import nn
 from torch.optim import Optimizer
 
-from latens import registry
+from latens import (
+    _research,  # noqa: F401  (tells who lacks PyTorch)
+    registry,
+)
 from latens.errors import TrainingError
 
 __all__ = ["net_aux_optimizer", "net_optimizer"]

@@ -3,6 +3,7 @@
 A ``transform`` is any callable; torchvision's fit, and are not needed.
 """
 
+from latens import _research  # noqa: F401  (tells who lacks PyTorch)
 from latens.datasets.cache import CacheDataset
 from latens.datasets.image import ImageFolder
 from latens.datasets.ndarray import NdArrayDataset

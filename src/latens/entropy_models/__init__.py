@@ -1,5 +1,6 @@
 """Probability models of latents: likelihoods while training, integer tables while coding."""
 
+from latens import _research  # noqa: F401  (tells who lacks PyTorch)
 from latens.entropy_models.base import EntropyModel
 from latens.entropy_models.bottleneck import EntropyBottleneck
 from latens.entropy_models.bottleneck_vbr import EntropyBottleneckVbr, EntropyModelVbr

@@ -15,6 +15,7 @@ from latens import format as ltn
 from latens.errors import LimitError, ModelError, ShapeError
 from latens.io import printable
 from latens.runtime import QUALITY_MAX, Decoded, ExactEntropy
+from latens.runtime.arrays import read_arrays
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -52,12 +53,9 @@ class _Folder:
         return ModelError(f"{self}: {name} cannot be used ({str(error)[:200]}); is it an exported model?")
 
     def entropy(self) -> ExactEntropy:
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-
         try:
-            return ExactEntropy.from_tensors(load_file(self.path / "entropy.safetensors"))
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            return ExactEntropy.from_tensors(read_arrays((self.path / "entropy.safetensors").read_bytes())[0])
+        except (OSError, ValueError, KeyError) as error:
             raise self.damaged("entropy.safetensors", error) from error
 
     def whole(self, name: str, low: int, high: int) -> int:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors.numpy import save
 from torch import Tensor, nn
 
 from latens import format as ltn
@@ -27,6 +26,7 @@ from latens.export.runner import FORMAT
 from latens.io import printable
 from latens.models.base import CompressionModel
 from latens.runtime import ExactEntropy
+from latens.runtime.arrays import write_arrays
 
 __all__ = ["export"]
 
@@ -69,7 +69,7 @@ def export(model: ResearchPictures | CompressionModel, folder: str | os.PathLike
             "skip": checked.skip,
         }
         files = {
-            "entropy.safetensors": save(entropy.tensors()),
+            "entropy.safetensors": write_arrays(entropy.tensors(), {}),
             "model.json": json.dumps(description, indent=1).encode(),
         }
         try:

@@ -8,6 +8,7 @@
 What a subject returns are arrays; ``write_report`` makes pictures and a page of them (needs ``latens[eval]``).
 """
 
+from latens import _research  # noqa: F401  (tells who lacks PyTorch)
 from latens.inspect.anatomy import (
     Anatomy,
     Baselines,

@@ -1,5 +1,6 @@
 """How latents are ordered, conditioned, quantised and coded."""
 
+from latens import _research  # noqa: F401  (tells who lacks PyTorch)
 from latens.latent_codecs.base import LatentCodec
 from latens.latent_codecs.channel_groups import ChannelGroupsLatentCodec
 from latens.latent_codecs.checkerboard import CheckerboardLatentCodec

@@ -1,5 +1,6 @@
 """Building blocks of transforms."""
 
+from latens import _research  # noqa: F401  (tells who lacks PyTorch)
 from latens.layers.basic import (
     Gain,
     Interleave,

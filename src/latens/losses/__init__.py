@@ -1,5 +1,6 @@
 """Training losses."""
 
+from latens import _research  # noqa: F401  (tells who lacks PyTorch)
 from latens.losses.distortions import (
     DISTORTIONS,
     EYE,

@@ -1,5 +1,6 @@
 """Compression models, one file per family."""
 
+from latens import _research  # noqa: F401  (tells who lacks PyTorch)
 from latens.layers import conv3x3
 from latens.models.base import (
     SCALES_LEVELS,

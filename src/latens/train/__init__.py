@@ -1,5 +1,6 @@
 """Training: photographs in memory, the loop, checkpoints, and what must stay out of training."""
 
+from latens import _research  # noqa: F401  (tells who lacks PyTorch)
 from latens.train.checkpoints import load_average, save_weights
 from latens.train.config import TrainConfig
 from latens.train.loop import Trainer
