@@ -51,7 +51,7 @@ def latens_psnr_1() -> ModelCard:
         id="latens-psnr-1",
         summary="Variable-rate hyperprior in depthwise-separable blocks with a two-step mean context, for PSNR",
         file="latens-psnr-1.safetensors",
-        sha256="d4e1179f1be9d3a4e02f0f51d4200d69d434b9a82cc663480f6dd38c5b65ac48",
+        sha256="baa8a7f87f1c38dbc6cef0328232e83dfc442b867d7cfc323dc4e3fd0990d92e",
         licence="Apache-2.0",
         papers=_PAPERS,
         training="latens-base-6 in integers: 1,810 photographs, 43,327 steps of 8 crops, 9.2 hours on two CPUs",
