@@ -38,7 +38,7 @@ def test_bench_report_and_plot_belong_together(latens: Run, photos: Path, work: 
     assert result.code == 0, result.err
     assert (work / "r.html").read_text().startswith("<!doctype html>")
     pytest.importorskip("matplotlib")
-    assert latens("plot", "r.json", "--metric", "ms_ssim", "-o", "r.png", "--log").code == 0
+    assert latens("plot", "r.json", "-o", "r.png", "--log").code == 0
     with Image.open("r.png") as image:
         assert image.size == (1440, 960)
 
@@ -133,6 +133,13 @@ def test_find_says_what_it_found(latens: Run, photos: Path, work: Path) -> None:
         (("plot", "c.json", "--metric", "beauty", "-o", "p.png"), "expected one of"),
         (("plot", "c.json", "--only", "b", "-o", "p.png"), "no curve b"),
         (("plot", "c.json"), "give a picture"),
+        (("bench", "x.png", "--metrics", "psnr_rgb,beauty"), "expected some of ssimulacra2"),
+        (("encode", "x.png", "--tune", "taste"), "tuned for 'taste'"),
+        (("encode", "x.png", "--tune", "psnr", "-m", "latens-base-6"), "--model or --tune"),
+        (("encode", "x.png", "--target-ssimulacra2", "70", "-q", "3"), "not several"),
+        (("encode", "x.png", "--target-ssimulacra2", "100.5"), "no scores above 100"),
+        (("fit-quality", "latens-base-6", "empty", "-o", "q.json"), "no images in it"),
+        (("fit-quality", "latens-base-6", ".", "-o", "q.json"), "no photographs of 256 pixels"),
         (("find", "x.png", "-t", "30", "-c", "none"), "no such codec"),
         (("find", "x.png", "-t", "30", "--metric", "beauty"), "expected one of"),
         (("eval", "empty"), "no images in it"),

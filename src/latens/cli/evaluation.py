@@ -32,9 +32,11 @@ Codecs = Annotated[
     ),
 ]
 Metric = Annotated[
-    str,
+    str | None,
     typer.Option(
-        "--metric", help="ssimulacra2, ms_ssim, butteraugli, cvvdp, psnr_rgb, psnr_y, lpips or dists."
+        "--metric",
+        help="ssimulacra2, ms_ssim, butteraugli, cvvdp, psnr_rgb, psnr_y, lpips or dists; by default the first "
+        "of these that the results have.",
     ),
 ]
 EncoderPath = Annotated[
@@ -372,7 +374,7 @@ def plot(
         list[Path], typer.Argument(help="Results of bench or eval, CompressAI's JSON, or published curves.")
     ],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Picture to write.")] = None,
-    metric: Metric = "ssimulacra2",
+    metric: Metric = None,
     title: Annotated[str, typer.Option("--title", "-t", help="Above the plot.")] = "",
     backend: Annotated[
         str, typer.Option("--backend", help="matplotlib (.png, .svg, .pdf) or plotly (.html).")
@@ -403,7 +405,7 @@ def plot(
 
     if output is None and not show:
         raise OutputError("give a picture to write with -o, or --show")
-    curves, published = _curves(results, metric)
+    curves, published, metric = _curves(results, metric)
     if only:
         unknown = [name for name in only if name not in curves]
         if unknown:
@@ -416,12 +418,14 @@ def plot(
     )  # fmt: skip
 
 
-def _curves(paths: list[Path], metric: str) -> tuple[dict[str, Curve], set[str]]:
-    """All curves, and the names of those that were not measured by Latens."""
+def _curves(paths: list[Path], metric: str | None) -> tuple[dict[str, Curve], set[str], str]:
+    """All curves, the names of those that were not measured by Latens, and the measure that they are of."""
     from latens.evaluate import read_curves
     from latens.evaluate.quality import METRICS
     from latens.evaluate.results import is_measured
 
+    if metric is None:
+        metric = next((m for m in METRICS if any(read_curves(path, m) for path in paths)), METRICS[0])
     if metric not in METRICS:
         raise ResultsError(f"--metric {printable(metric)}: expected one of {', '.join(METRICS)}")
     curves: dict[str, Curve] = {}
@@ -432,7 +436,7 @@ def _curves(paths: list[Path], metric: str) -> tuple[dict[str, Curve], set[str]]
             curves[unique] = curve
             if not is_measured(path):
                 published.add(unique)
-    return curves, published
+    return curves, published, metric
 
 
 def find(
