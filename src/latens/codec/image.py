@@ -47,6 +47,7 @@ _MAX_TILE = 4096  # a tile is decoded in one piece, which takes memory in propor
 _LANES = 8  # of images of several tiles
 _QUALITY = 50.0
 _ROWS = 256  # of pixels that analysis takes at a time
+_PIECE = 16  # rows of y that synthesis takes at a time
 
 
 class ImageCodec:
@@ -194,14 +195,10 @@ class ImageCodec:
         picture = _Picture(self.model, header) if self.model.exact else None
         given = iter(features)
         for band in _bands(header):
-            latents = []
-            for rect in band:
-                latent = self.model.latent(next(given), header.quality)
-                if steps:
-                    window = image.pixels[rect.y : rect.y + rect.height, rect.x : rect.x + rect.width]
-                    latent = self.model.refine(window, latent, header.quality, steps)
-                latents.append(latent)
-            found = _together(partial(self._encode, header), latents)
+            work = [(rect, next(given)) for rect in band]
+            encode = partial(self._encode_tile, image.pixels, header, steps)
+            # A search takes all processors for each tile.
+            found = [encode(item) for item in work] if steps else _together(encode, work)
             for rect, coded in zip(band, found, strict=True):
                 header = replace(header, lanes=coded.lanes)
                 tiles.append(ltn.Tile(coded.checksum, coded.stream))
@@ -219,7 +216,14 @@ class ImageCodec:
         pixels = None if picture is None else picture.crc
         return ltn.write(ltn.Container(header, tiles, alpha, *metadata, pixels=pixels))
 
-    def _encode(self, header: ltn.Header, latent: Array) -> CodedTile:
+    def _encode_tile(
+        self, pixels: Samples, header: ltn.Header, steps: int, given: tuple[ltn.Rect, Array]
+    ) -> CodedTile:
+        rect, features = given
+        latent = self.model.latent(features, header.quality)
+        if steps:
+            window = pixels[rect.y : rect.y + rect.height, rect.x : rect.x + rect.width]
+            latent = self.model.refine(window, latent, header.quality, steps)
         return self.model.encode(latent, header.quality, None if header.tile_count == 1 else header.lanes)
 
     # -- decoding ------------------------------------------------------------------------------------------
@@ -389,7 +393,9 @@ class _Picture:
     def band(self) -> Iterator[Samples]:
         """Rows of samples that are complete, now that all tiles of a row of them have been put."""
         if self._band is not None:
-            yield from self._cut(self._rows.push(self._band))
+            # In pieces: what comes out is eight times as large.
+            for top in range(0, len(self._band), _PIECE):
+                yield from self._cut(self._rows.push(self._band[top : top + _PIECE]))
         self._band = None
 
     def finish(self) -> Iterator[Samples]:

@@ -148,15 +148,20 @@ class PictureModel:
         first = _first_step(*features.shape[:2], self.channels)
 
         def step(mean: Int16) -> tuple[Int16, Int32]:
-            means = _rescaled(mean, mean_scale, -_Y_MAX, _Y_MAX)
-            found = symbols(means)
-            means += found.astype(np.int32) << LATENT_BITS
-            return found, np.clip(means, -_Y_MAX, _Y_MAX, out=means)
+            values = _rescaled(mean, mean_scale, -_Y_MAX, _Y_MAX)
+            found = symbols(values)
+            values += np.left_shift(found, LATENT_BITS, dtype=np.int32)
+            return found, np.clip(values, -_Y_MAX, _Y_MAX, out=values)
 
+        # In place where it can be: a tile of a megapixel has 1.3 million values.
         one, y_one = step(networks["mean_0"].run(features))
-        known = _saturated(y_one * first, self.factors["context_scale"].at(quality))
+        y_one *= first
+        known = _saturated(y_one, self.factors["context_scale"].at(quality))
         two, y_two = step(networks["context"].run(np.concatenate([known, features], axis=2)))
-        return np.where(first, one, two), np.where(first, y_one, y_two)
+        np.copyto(y_two, y_one, where=first)
+        if one is not two:
+            np.copyto(two, one, where=first)
+        return two, y_two
 
     def decode(self, stream: bytes, z_shape: tuple[int, int], quality: int, skip: int, lanes: int) -> Latents:
         """What the stream of a tile stands for.
