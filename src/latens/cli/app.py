@@ -373,7 +373,7 @@ def decode(
         raise typer.Exit(code)
 
 
-def _codecs(model: str | None, weights_dir: Path | None, quiet: bool) -> Callable[[ltn.Header], ImageCodec]:
+def _codecs(model: str | None, weights_dir: str | None, quiet: bool) -> Callable[[ltn.Header], ImageCodec]:
     """The codec for a file by its header, made once for each model."""
     codecs: dict[str, ImageCodec] = {}
     lock = threading.Lock()
@@ -598,11 +598,11 @@ def _bounds(model: str, as_json: bool) -> str:
 
     from latens.zoo import load
 
-    entropy = load(model).entropy
-    bounds = entropy.bounds()
+    loaded = load(model)
+    bounds = loaded.bounds()
     if as_json:
-        return json.dumps({"entropy_id": entropy.entropy_id, "bounds": bounds}, indent=1)
-    lines = [f"entropy id {entropy.entropy_id}"]
+        return json.dumps({"entropy_id": loaded.entropy_id, "bounds": bounds}, indent=1)
+    lines = [f"entropy id {loaded.entropy_id}"]
     for name, layers in bounds.items():
         lines += [f"  {name:<24} layer {i}: sums below 2^{math.log2(b):.2f}" for i, b in enumerate(layers)]
     highest = max((b for layers in bounds.values() for b in layers), default=0)

@@ -302,7 +302,7 @@ def evaluate(
     if output is not None:
         check_output(output, force=force)
     model = model or DEFAULT_MODEL
-    options = {}
+    options: dict[str, str] = {}
     if model in {known.id for known in entries()}:
         options |= {
             "fast": "yes" if half else "no",

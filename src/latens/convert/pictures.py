@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -23,7 +23,8 @@ from latens.convert.products import (
 from latens.errors import ModelError
 from latens.models.latens_base import STREAM_SCALE, LatensBase, asinh, first_step_mask
 from latens.runtime.factors import Factors
-from latens.runtime.networks import Input
+from latens.runtime.networks import Input, Stage
+from latens.runtime.parts import IntegerTables
 from latens.runtime.picture import INDEXES, LATENT_BITS, Z_BITS, Z_MAX, PictureModel
 
 __all__ = ["picture_model", "sample_pictures"]
@@ -118,7 +119,7 @@ def picture_model(model: LatensBase, pictures: Tensor | None = None) -> Pictures
     scales = [model._at_quality(model.out_scale, q) / STREAM_SCALE for q in qualities]
     units: list[int] = []
 
-    def finish(state: _State) -> list:
+    def finish(state: _State) -> list[Stage]:
         before = int(state.signal.exponent[0])
         stage, unit = scale_of(state, [s * k for s, k in zip(state.samples, scales, strict=True)])
         units.append(unit - before)
@@ -147,7 +148,7 @@ def picture_model(model: LatensBase, pictures: Tensor | None = None) -> Pictures
     }  # fmt: skip
     made = PictureModel(
         z_tables=entropy.z_tables,
-        y_tables=entropy.y_tables,
+        y_tables=cast(IntegerTables, entropy.y_tables),
         networks={name: part.network for name, part in networks.items()},
         factors={
             "gain": Factors.of(gain, LATENT_BITS - int(g_a.signal.exponent[0])),

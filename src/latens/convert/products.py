@@ -207,7 +207,7 @@ def _block(block: DepthConvBlock, state: _State, name: str) -> tuple[Block, int]
     exponent = exponent_for(_reach(filtered))
     weight, bias = _arrays(block.dw)
     # Each output has one input: its own.
-    own = Signal(*(a[:, None, None] for a in signal))
+    own = Signal(signal.exponent[:, None, None], signal.low[:, None, None], signal.high[:, None, None])
     w, b, shift, least, most = _quantise(weight.reshape(-1, 9, 1), bias, own, exponent, f"{name}.dw")
     dw = Depthwise(w.reshape(-1, 3, 3).astype(np.int16), b.astype(np.int32), shift.astype(np.uint8))
     signal = Signal(np.full(len(w), exponent), np.clip(least, *INT16), np.clip(most, *INT16))
@@ -305,7 +305,7 @@ def network_of(
         elif isinstance(part, nn.PixelShuffle | nn.PixelUnshuffle):
             state.samples = state.run(part)
             up = isinstance(part, nn.PixelShuffle)
-            r = int(part.upscale_factor if up else cast(Any, part).downscale_factor)
+            r = int(cast(Any, part.upscale_factor if up else part.downscale_factor))
             stages.append(Shuffle(r) if up else Unshuffle(r))
             state.signal = _shuffled(state.signal, r, up=up)
         else:
@@ -319,7 +319,9 @@ def network_of(
 
 def _shuffled(signal: Signal, r: int, *, up: bool) -> Signal:
     if not up:
-        return Signal(*(np.repeat(a, r * r) for a in signal))
+        return Signal(
+            np.repeat(signal.exponent, r * r), np.repeat(signal.low, r * r), np.repeat(signal.high, r * r)
+        )
     low, high = (a.reshape(-1, r * r) for a in signal[1:])
     return Signal(signal.exponent[:: r * r], low.min(1), high.max(1))
 

@@ -77,6 +77,12 @@ class ResearchPictures:
                 f"{name}: z {tuple(z.shape)} of {_GRID} pixels does not fit the integer networks"
             )
 
+    @property
+    def base(self) -> Any:
+        raise ModelError(
+            f"{self.id}: expected the default model's architecture, got {type(self.network).__name__}"
+        )
+
     def level(self, quality: float) -> int:
         if self.rates == 1:
             return 0
@@ -159,6 +165,9 @@ class ResearchPictures:
         unit = 1 << entropy.z_bits
         z = (z - (entropy.medians / unit)[:, None, None]) / (of_level.z_step / unit)
         return y if entropy.groups else y[:0], z.astype(np.float32)
+
+    def bounds(self) -> dict[str, list[int]]:
+        return self.entropy.bounds()
 
     def prices(self, level: int) -> tuple[Prices, Prices | None]:
         entropy = self.entropy

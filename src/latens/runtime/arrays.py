@@ -76,12 +76,15 @@ def read_metadata(file: BinaryIO) -> dict[str, str]:
 
 
 def _array(entry: Mapping[str, Any], content: memoryview, name: str) -> npt.NDArray[Any]:
-    kind, shape = entry.get("dtype"), entry.get("shape")
-    fits = kind in _TYPES and isinstance(shape, list) and all(type(n) is int and n >= 0 for n in shape)
+    kind, shape = str(entry.get("dtype")), entry.get("shape")
+    known = kind in _TYPES and isinstance(shape, list)
+    if not known or not all(type(n) is int and n >= 0 for n in shape):  # type: ignore[union-attr]
+        raise ModelError(f"weights: {name!a:.80} has a type or shape that is not known")
+    sizes: list[int] = list(shape)  # type: ignore[arg-type]
     # Python's integers do not overflow.
-    if not fits or math.prod(shape) * np.dtype(_TYPES[kind]).itemsize != len(content):
+    if math.prod(sizes) * np.dtype(_TYPES[kind]).itemsize != len(content):
         raise ModelError(f"weights: {name!a:.80} has a type or shape that does not fit")
-    array = np.frombuffer(content, _TYPES[kind]).reshape(shape)
+    array = np.frombuffer(content, _TYPES[kind]).reshape(sizes)
     return array if np.little_endian else array.astype(array.dtype.newbyteorder("="))
 
 

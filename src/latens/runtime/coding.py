@@ -59,6 +59,14 @@ class FileModel(Protocol):
     rows_type: npt.DTypeLike
     """Type of them."""
 
+    @property
+    def base(self) -> Any:
+        """The float network of the default architecture: to train on, and to search with.
+
+        Raises:
+            ModelError: it is of another architecture, or what it needs is not installed.
+        """
+
     def level(self, quality: float) -> int:
         """The header's quality, 0 to 65,535, for a user's of 0 to 100: the nearest that the model has."""
 
@@ -102,6 +110,9 @@ class FileModel(Protocol):
 
         For a model without side information y is empty.
         """
+
+    def bounds(self) -> dict[str, list[int]]:
+        """For each integer network, what the sums of each of its layers are proven to stay below."""
 
     def prices(self, level: int) -> tuple[Prices, Prices | None]:
         """Tables of z, one for each channel, and of y, one for each index."""

@@ -46,6 +46,8 @@ class Stage:
     """One step of a network. Its numbers are arrays or whole numbers; a block has stages of its own."""
 
     kind: ClassVar[str]
+    sums: ClassVar[bool] = True
+    """Whether it multiplies and adds."""
 
     def native(self) -> tuple[str, dict[str, Any]]:
         """As the native engine takes it."""
@@ -108,6 +110,7 @@ class Shuffle(Stage):
     """``r * r`` channels become a square of positions."""
 
     kind = "shuffle"
+    sums = False
     r: int
 
 
@@ -116,6 +119,7 @@ class Unshuffle(Stage):
     """A square of ``r * r`` positions becomes channels."""
 
     kind = "unshuffle"
+    sums = False
     r: int
 
 
@@ -124,6 +128,7 @@ class Scale(Stage):
     """Each channel times a factor that is given along with the input, the one of number ``slot``."""
 
     kind = "scale"
+    sums = False
     channels: int
     slot: int = 0
 
@@ -143,13 +148,20 @@ class Input(Stage):
     """Samples of 8x8 pixels become the 192 channels that analysis begins with."""
 
     kind = "input"
+    sums = False
 
 
 _KINDS: dict[str, type[Stage]] = {
     stage.kind: stage for stage in (Product, Depthwise, Block, Shuffle, Unshuffle, Scale, Pixels, Input)
 }
 _ORDER = tuple(_KINDS)
-_PARTS = {"pw_in": Product, "dw": Depthwise, "pw_out": Product, "ffn_in": Product, "ffn_out": Product}
+_PARTS: dict[str, type[Stage]] = {
+    "pw_in": Product,
+    "dw": Depthwise,
+    "pw_out": Product,
+    "ffn_in": Product,
+    "ffn_out": Product,
+}
 _DTYPES: dict[str, tuple[type[np.generic], int]] = {
     "bias": (np.int32, 1), "shift": (np.uint8, 1),
 }  # fmt: skip

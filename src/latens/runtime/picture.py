@@ -85,7 +85,7 @@ class PictureModel:
         self.networks, self.factors, self.z_offset = dict(networks), dict(factors), z_offset
         if set(networks) != set(NETWORKS) or set(factors) != set(FACTORS) or z_offset.ndim != 2:
             raise ModelError("model: its networks or factors are not those of a model of pictures")
-        self.knots, self.hyper = z_offset.shape
+        self.knots, self.hyper = int(z_offset.shape[0]), int(z_offset.shape[1])
         self.channels = networks["h_scale"].outputs
         if len(z_tables.sizes) != self.knots * self.hyper or len(y_tables.sizes) != INDEXES:
             raise ModelError("model: its tables do not fit its networks")
@@ -145,7 +145,7 @@ class PictureModel:
         networks = self.networks
         features = networks["h_mean"].run(_positions(z))
         mean_scale = self.factors["mean_scale"].at(quality)
-        first = _first_step(*features.shape[:2], self.channels)
+        first = _first_step(features.shape[0], features.shape[1], self.channels)
 
         def step(mean: Int16) -> tuple[Int16, Int32]:
             values = _rescaled(mean, mean_scale, -_Y_MAX, _Y_MAX)
@@ -204,7 +204,8 @@ class PictureModel:
 
         def quantise(means: Int32) -> Int16:
             distance = (y - means + half) >> LATENT_BITS
-            return (np.clip(distance, -_SYMBOL_MAX, _SYMBOL_MAX) * coded).astype(np.int16)
+            found: Int16 = (np.clip(distance, -_SYMBOL_MAX, _SYMBOL_MAX) * coded).astype(np.int16)
+            return found
 
         symbols, y_hat = self._values(z, quality, quantise)
         encoder = LaneEncoder()
@@ -225,7 +226,8 @@ class PictureModel:
         knot = min(int(place), self.knots - 2)
         share = place - knot
         offset = np.rint((1 - share) * self.z_offset[knot] + share * self.z_offset[knot + 1]).astype(np.int32)
-        return found + offset
+        z: Int32 = found + offset
+        return z
 
     def weigh(self, z: Int16, y: Int16, indexes: Uint8, quality: int, skip: int) -> tuple[int, int]:
         """Bytes of a stream of one lane with the symbols of z alone, and with those of y, too."""
@@ -324,7 +326,8 @@ def _channel_indexes(channels: int, height: int, width: int) -> Int16:
 def _first_step(height: int, width: int, channels: int) -> npt.NDArray[np.bool_]:
     """Where y belongs to the first step: either half of the channels on one colour of a checkerboard."""
     even = (np.add.outer(np.arange(height), np.arange(width)) % 2 == 0)[:, :, None]
-    return np.where(np.arange(channels) < channels // 2, even, ~even)
+    first: npt.NDArray[np.bool_] = np.where(np.arange(channels) < channels // 2, even, ~even)
+    return first
 
 
 def _rescaled(values: npt.NDArray[Any], factor: Factor, low: int, high: int) -> Int32:

@@ -105,21 +105,28 @@ class ReleasedPictures:
         z_bytes, all_bytes = self.model.weigh(found.z, found.y, found.indexes, level, skip)
         # y is its mean and whole steps of 2^8.
         mean = found.y_hat / 256.0 - found.y
-        y, indexes, means = (
-            np.ascontiguousarray(a.transpose(2, 0, 1))
-            for a in (found.y, found.indexes, mean.astype(np.float32))
+        return Anatomy(
+            found.z,
+            _planes(found.y, np.int16),
+            _planes(found.indexes, np.uint8),
+            _planes(mean, np.float32),
+            z_bytes,
+            all_bytes - z_bytes,
         )
-        return Anatomy(found.z, y, indexes, means, z_bytes, all_bytes - z_bytes)
 
     def unrounded(self, samples: Array, level: int) -> tuple[Array, Array]:
         rows = self.analysis(samples.shape[1], samples.dtype, samples.shape[2])
         features = np.concatenate([part for part in (rows.push(samples), rows.finish()) if len(part)])
         y = self.model.latent(features, level)
         z = self.model.unrounded_z(y, level)
-        return tuple(  # type: ignore[return-value]
-            np.ascontiguousarray((a / unit).transpose(2, 0, 1), np.float32)
-            for a, unit in ((y, 1 << LATENT_BITS), (z, 1 << Z_BITS))
-        )
+        return _planes(y / (1 << LATENT_BITS), np.float32), _planes(z / (1 << Z_BITS), np.float32)
+
+    def bounds(self) -> dict[str, list[int]]:
+        # What networks are refused without: docs/pixels.md, "No sum leaves 32 bits".
+        return {
+            name: [1 << 31 for stage in network.stages if stage.sums]
+            for name, network in self.model.networks.items()
+        }
 
     def prices(self, level: int) -> tuple[Prices, Prices | None]:
         model = self.model
@@ -130,6 +137,11 @@ class ReleasedPictures:
 
     def synthesis(self, width: int, level: int, dtype: npt.DTypeLike, channels: int) -> Rows:
         return self.model.synthesis(width, level, 8 * np.dtype(dtype).itemsize, channels)
+
+
+def _planes(values: Array, dtype: npt.DTypeLike) -> Array:
+    """``(H, W, C)`` to ``(C, H, W)``."""
+    return np.ascontiguousarray(values.transpose(2, 0, 1), dtype)
 
 
 def load(

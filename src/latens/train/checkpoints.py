@@ -18,6 +18,7 @@ from latens.models import CompressionModel
 from latens.models.latens_base import LatensBase
 from latens.models.video import LatensVideo, ScaleSpaceFlow
 from latens.train.objectives import model_of
+from latens.zoo import float_weights
 from latens.zoo.video_weights import save_video
 
 __all__ = ["load_average", "read_checkpoint", "save_weights", "write_checkpoint"]
@@ -120,7 +121,7 @@ def save_weights(checkpoint: Path, output: Path, name: str, notes: str = "", *, 
     model = load_average(checkpoint)
     if isinstance(model, LatensVideo):
         # Loaded models are kept, so that this is the one that the networks were made with.
-        image = zoo.load(str(read_checkpoint(checkpoint)["architecture"]["image_model"]))
+        image = float_weights.load_released(str(read_checkpoint(checkpoint)["architecture"]["image_model"]))
         save_video(model, output, name, notes, image=image, force=force)
         return
     if not isinstance(model, LatensBase | CompressionModel):

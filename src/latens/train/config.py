@@ -15,7 +15,6 @@ from latens.losses import DISTORTIONS, EYE, Mixture
 from latens.models.latens_base import LatensBaseConfig
 from latens.models.video import LatensVideoConfig
 from latens.models.video.google import FLOW_UNITS
-from latens.zoo import DEFAULT_MODEL
 
 __all__ = ["DEFAULT_ARCHITECTURE", "FLOW_ARCHITECTURE", "VIDEO_ARCHITECTURE", "TrainConfig"]
 
@@ -140,7 +139,7 @@ class TrainConfig:
     validate_images: int = 8
     tensorboard: bool = False
     model: LatensBaseConfig = field(default_factory=LatensBaseConfig)
-    image_model: str = DEFAULT_MODEL
+    image_model: str = "latens-base-6"
     clip_share: float = 0.5
     sequence: tuple[tuple[int, int], ...] = ((0, 2),)
     video: LatensVideoConfig = field(default_factory=LatensVideoConfig)

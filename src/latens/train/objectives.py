@@ -31,6 +31,7 @@ from latens.models.vbr import ScaleHyperpriorVbr
 from latens.models.video import LatensVideo, LatensVideoConfig, ScaleSpaceFlow
 from latens.ops import compute_padding
 from latens.train.config import DEFAULT_ARCHITECTURE, FLOW_ARCHITECTURE, VIDEO_ARCHITECTURE, TrainConfig
+from latens.zoo import float_weights
 from latens.zoo.video_weights import LoadedVideoModel
 from latens.zoo.weights import frozen, parse
 
@@ -200,7 +201,7 @@ class VideoObjective(Objective):
 
     def files(self, model: nn.Module) -> Iterator[tuple[float, Callable[[Pixels], tuple[int, Pixels]]]]:
         network = copy.deepcopy(cast(LatensVideo, model)).cpu().eval()
-        entropy = freeze_conditional(network, zoo.load(self._config.image_model).entropy)
+        entropy = freeze_conditional(network, float_weights.load_released(self._config.image_model).entropy)
         codec = VideoCodec(LoadedVideoModel("validation", network, entropy, "0" * 64), fast=True)
         for quality in VALIDATION_QUALITIES:
             yield quality, partial(_code_clip, codec, 100 * quality)
@@ -429,7 +430,7 @@ def model_of(architecture: dict[str, Any]) -> nn.Module:
 
 
 def _video_model(config: TrainConfig) -> LatensVideo:
-    image = zoo.load(config.image_model).base
+    image = float_weights.load_released(config.image_model).base
     # Loading takes random numbers the first time, and none from the cache.
     torch.manual_seed(config.seed)
     return LatensVideo(image, config.video)

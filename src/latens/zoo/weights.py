@@ -104,7 +104,7 @@ def load_released(model: str, weights_dir: str | None = None) -> FileModel:
         WrongWeightsError: its file is not the one that was released.
         DownloadError: it cannot be fetched.
     """
-    loaded = parse(released_bytes(model, "image", weights_dir), model)
+    loaded: FileModel = parse(released_bytes(model, "image", weights_dir), model)
     if loaded.id != model:
         raise WrongWeightsError(f"the weights of {model} call themselves {loaded.id}; install Latens again")
     return loaded
@@ -139,7 +139,8 @@ def _published(name: str) -> FileModel | None:
 @lru_cache(maxsize=4)
 def _load_file(path: Path, mtime_ns: int, size: int) -> FileModel:
     """Cached until the file changes."""
-    return parse(_read(path), printable(path))
+    loaded: FileModel = parse(_read(path), printable(path))
+    return loaded
 
 
 def _read(path: Path) -> bytes:
