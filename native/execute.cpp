@@ -446,6 +446,7 @@ std::size_t Stream::out_width() const {
 }
 
 std::size_t Stream::ready(std::size_t rows, bool last) const {
+    if (state_->finished || state_->interrupted) return 0;
     for (const Step& step : state_->steps) rows = step.leaving(rows, last);
     return rows;
 }
