@@ -528,24 +528,19 @@ def fit_quality(
     """
     from latens.codec import ImageCodec
     from latens.evaluate.scale import fit_scale
+    from latens.runtime import set_threads
     from latens.zoo import load
 
     check_output(output, force=force)
     loaded = load(model)
     loaded.base  # noqa: B018 - refuses models of a few rates
-    _set_threads(threads)
+    set_threads(threads)
     with _Bar(quiet) as bar:
         found = fit_scale(ImageCodec(loaded), photos, side=side, progress=bar.show)
     atomic_write(output, (found.scale.to_json() + "\n").encode(), force=force)
     rows = zip(found.levels, found.bpp, found.scores, strict=True)
     text = "".join(f"{level:8.4f} {bpp:8.4f} {score:8.2f}\n" for level, bpp, score in rows)
     to_standard_output(f"   level      bpp  SSIMULACRA2\n{text}".encode())
-
-
-def _set_threads(count: int) -> None:
-    import torch
-
-    torch.set_num_threads(count)
 
 
 class _Bar:

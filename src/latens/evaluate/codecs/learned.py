@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import struct
+import sys
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -33,12 +34,14 @@ _MULTIPLE = 64
 
 
 def _use_threads(threads: int) -> None:
-    import torch
-
+    """Of the native core, and of PyTorch where it is loaded."""
     from latens.runtime import set_threads
 
-    torch.set_num_threads(threads)
     set_threads(threads)
+    if "torch" in sys.modules:
+        import torch
+
+        torch.set_num_threads(threads)
 
 
 @register_codec("latens")
@@ -57,8 +60,9 @@ class LatensCodec(Codec):
     def _codec(self) -> ImageCodec:
         from latens.codec import ImageCodec
 
+        codec = ImageCodec(self.options["model"])
         _use_threads(self.threads)
-        return ImageCodec(self.options["model"])
+        return codec
 
     @cached_property
     def dial(self) -> Dial:  # type: ignore[override]
