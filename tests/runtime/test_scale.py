@@ -14,8 +14,8 @@ from latens.errors import DatasetError, ModelError
 from latens.evaluate.scale import fit_scale
 from latens.io import Image
 from latens.metrics import ssimulacra2
+from latens.runtime.released import ReleasedPictures
 from latens.runtime.scale import LINEAR, QualityScale
-from latens.zoo import LoadedModel
 
 
 @given(st.floats(-60, 40), st.floats(50, 99), st.floats(0.3, 3.0), st.floats(0, 100))
@@ -77,7 +77,7 @@ def test_scores_that_fit_no_scale(scores: list[float]) -> None:
 
 
 def test_fitting_measures_real_files(
-    tiny_model: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model: ReleasedPictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for seed in (1, 2):
         PilImage.fromarray(tiny.picture(260, 300, seed=seed)).save(tmp_path / f"{seed}.png")
