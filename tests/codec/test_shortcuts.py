@@ -19,8 +19,7 @@ from latens.errors import (
     UnknownModelError,
 )
 from latens.io import Image as Picture
-from latens.io import read_image
-from latens.zoo import tuned
+from latens.zoo import DEFAULT_MODEL, tuned
 
 
 @pytest.fixture
@@ -59,8 +58,9 @@ def test_to_the_disk_and_back(photo: Path, tmp_path: Path, tiny_weights: Path) -
     assert latens.save(photo, target, 1, model=tiny_weights, force=True) < size
 
 
-def test_targets(photo: Path, tiny_weights: Path) -> None:
-    codec, picture = ImageCodec(tiny_weights), read_image(photo)
+def test_targets(tiny_weights: Path) -> None:
+    photo = tiny.picture(130, 200)
+    codec, picture = ImageCodec(tiny_weights), Picture(photo)
     size = (len(codec.encode(picture, 20)) + len(codec.encode(picture, 80))) / 2
     data = latens.encode(photo, target_size=size, model=tiny_weights)
     assert 0.98 * size <= len(data) <= size
@@ -124,6 +124,6 @@ def test_a_tune_stands_for_a_model() -> None:
     picture = np.zeros((64, 64, 3), np.uint8)
     assert latens.encode(picture, 10, tune="psnr") == latens.encode(picture, 10, model=tuned("psnr"))
     with pytest.raises(ImageError, match="a model or a tune"):
-        latens.encode(picture, tune="psnr", model="latens-base-6")
+        latens.encode(picture, tune="psnr", model=DEFAULT_MODEL)
     with pytest.raises(UnknownModelError, match=r"tuned for 'taste'; there are .*psnr"):
         latens.encode(picture, tune="taste")

@@ -18,19 +18,19 @@ import published
 import tiny
 from latens import format as ltn
 from latens.codec import ImageCodec
-from latens.codec.models import CodedTile, FileModel
 from latens.convert import exact_entropy
+from latens.convert.research import ResearchPictures
 from latens.errors import CoderError, LatensError, LimitError, ModelError, OutputError, ShapeError
 from latens.export import Runner, export
 from latens.io import from_pil
 from latens.models import CompressionModel
+from latens.runtime.coding import CodedTile
 from latens.runtime.released import ReleasedPictures
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-BASE = "LatensBase"
-NAMES = [*published.FAMILIES.values(), BASE]
+NAMES = [*published.FAMILIES.values()]
 
 
 @pytest.fixture(scope="module")
@@ -39,93 +39,94 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def written(folder: Path, tiny_model: ReleasedPictures) -> Callable[[str], tuple[Path, FileModel]]:
+def written(folder: Path) -> Callable[[str], tuple[Path, ResearchPictures]]:
     """An exported model by name, and the same in PyTorch."""
 
     @lru_cache
-    def write(name: str) -> tuple[Path, FileModel]:
-        model = tiny_model
-        if name != BASE:
-            network = published.make(name)
-            model = ReleasedPictures(name, network, exact_entropy(network), "")
+    def write(name: str) -> tuple[Path, ResearchPictures]:
+        model = of_files(published.make(name))
         export(model, folder / name)
-        return folder / name, FileModel(model, fast=False)
+        return folder / name, model
 
     return write
 
 
+def of_files(network: CompressionModel) -> ResearchPictures:
+    network.eval().requires_grad_(False)
+    return ResearchPictures(type(network).__name__.lower(), "0" * 64, network, exact_entropy(network))
+
+
+def samples(height: int, width: int) -> npt.NDArray[np.uint8]:
+    return tiny.picture(height, width, seed=3)
+
+
+def floats(x: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """As a runner takes them."""
+    return x.transpose(2, 0, 1) / np.float32(255.0)
+
+
 def pixels(height: int, width: int) -> npt.NDArray[np.float32]:
-    return tiny.picture(height, width, seed=3).transpose(2, 0, 1) / np.float32(255.0)
+    return floats(samples(height, width))
 
 
-def tensor(x: npt.NDArray[np.float32]) -> Tensor:
-    """Padded by repetition, one image."""
-    missing = [(0, 0), *((0, -size % 64) for size in x.shape[1:])]
-    return torch.from_numpy(np.pad(x, missing, mode="edge"))[None]
+def padded(x: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """By repetition."""
+    return np.pad(x, [*((0, -size % 64) for size in x.shape[:2]), (0, 0)], mode="edge")
 
 
-@torch.inference_mode()
-def coded(model: FileModel, x: npt.NDArray[np.float32], quality: float) -> CodedTile:
-    return model.encode(model.analyse(tensor(x)), model.level(quality), 8)
+def coded(model: ResearchPictures, x: npt.NDArray[np.uint8], quality: float) -> CodedTile:
+    whole, level = padded(x), model.level(quality)
+    rows = model.analysis(whole.shape[1], whole.dtype, 3)
+    features = np.concatenate([part for part in (rows.push(whole), rows.finish()) if len(part)])
+    return model.encode(model.latent(features, level), level, 8)
 
 
 # ---- whole models
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_streams_go_both_ways(name: str, written: Callable[[str], tuple[Path, FileModel]]) -> None:
+def test_streams_go_both_ways(name: str, written: Callable[[str], tuple[Path, ResearchPictures]]) -> None:
     """Identical symbols whoever wrote them, with any number of threads; pixels up to the last bits."""
     path, model = written(name)
     runners, alive = [Runner(path, threads) for threads in (1, 2)], 0
     for (height, width), quality in (((64, 64), 50.0), ((70, 150), 0.0), ((129, 64), 93.0)):
-        x = pixels(height, width)
+        x, size = samples(height, width), (height, width)
         tile = coded(model, x, quality)
         for runner in runners:
-            assert runner.latents(tile.stream, (height, width), quality).checksum == tile.checksum
-        stream = runners[0].compress(x, quality)
-        found = runners[1].latents(stream, (height, width), quality)
-        header = ltn.Header(
-            width=width,
-            height=height,
-            model="any",
-            entropy_id="00000000",
-            weights_id="00000000",
-            quality=model.level(quality),
-            lanes=8,
-            skip=model.skip,
-        )
+            assert runner.latents(tile.stream, size, quality).checksum == tile.checksum
+        stream = runners[0].compress(floats(x), quality)
+        found = runners[1].latents(stream, size, quality)
+        checksum, rows = model.decode(stream, padded(x).shape[:2], model.level(quality), model.skip, 8)
+        y_hat = torch.from_numpy(rows[: -(-height // 16), : -(-width // 16)]).permute(2, 0, 1)[None]
         with torch.inference_mode():
-            checksum, y_hat = model.decode(stream, tuple(tensor(x).shape[2:]), header)
-            y_hat = y_hat[:, :, : -(-height // 16), : -(-width // 16)]
-            x_hat = model.synthesise(y_hat, header.quality)[0, :, :height, :width].clamp(0, 1).numpy()
+            x_hat = model.g_s(y_hat)[0, :, :height, :width].clamp(0, 1).numpy()
         assert checksum == found.checksum
         alive += np.count_nonzero(found.y if len(found.y) else found.z)
-        got = runners[0].decompress(stream, (height, width), quality)
-        assert got.shape == x.shape
+        got = runners[0].decompress(stream, size, quality)
+        assert got.shape == (3, *size)
         np.testing.assert_allclose(got, x_hat, atol=2e-5)
     assert alive > 100
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_encoder_finds_the_same_symbols(
-    name: str, written: Callable[[str], tuple[Path, FileModel]]
+    name: str, written: Callable[[str], tuple[Path, ResearchPictures]]
 ) -> None:
     """At most one in 100,000 may differ; of these few, none."""
     path, model = written(name)
-    runner, x = Runner(path, 1), pixels(192, 256)
+    runner, x = Runner(path, 1), samples(192, 256)
     for quality in (0.0, 60.0):
         tile = coded(model, x, quality)
         theirs = runner.latents(tile.stream, (192, 256), quality)
-        ours = runner.latents(runner.compress(x, quality), (192, 256), quality)
+        ours = runner.latents(runner.compress(floats(x), quality), (192, 256), quality)
         np.testing.assert_array_equal(ours.z, theirs.z)
         np.testing.assert_array_equal(ours.y, theirs.y)
 
 
-def test_a_file_of_the_codec(
-    tiny_model: ReleasedPictures, written: Callable[[str], tuple[Path, FileModel]]
-) -> None:
+def test_a_file_of_the_codec(written: Callable[[str], tuple[Path, ResearchPictures]]) -> None:
     """The stream within a ``.ltn`` file, and the picture that it decodes to."""
-    codec, runner = ImageCodec(tiny_model), Runner(written(BASE)[0], 1)
+    path, model = written("MeanScaleHyperpriorVbr")
+    codec, runner = ImageCodec(model), Runner(path, 1)
     container = ltn.read(codec.encode(from_pil(to_pil_image(100, 90)), quality=70), ltn.Limits())
     header, (tile,) = container.header, container.tiles
     quality = header.quality / 65535 * 100
@@ -144,9 +145,9 @@ def to_pil_image(height: int, width: int) -> Any:
     return Image.fromarray(tiny.picture(height, width))
 
 
-def test_the_runner_needs_no_torch(written: Callable[[str], tuple[Path, FileModel]]) -> None:
+def test_the_runner_needs_no_torch(written: Callable[[str], tuple[Path, ResearchPictures]]) -> None:
     path, model = written("MeanScaleHyperprior")
-    tile = coded(model, pixels(64, 128), 50.0)
+    tile = coded(model, samples(64, 128), 50.0)
     (path.parent / "stream").write_bytes(tile.stream)
     code = """
 import sys
@@ -174,10 +175,8 @@ def test_a_model_is_exported_as_it_stands(folder: Path) -> None:
         model.export(folder / "training")
     assert model.training
     assert all(parameter.requires_grad for parameter in model.parameters())
-    x = pixels(64, 64)
-    entropy = exact_entropy(model)
-    loaded = FileModel(ReleasedPictures("any", model.eval(), entropy, ""), fast=False)
-    assert Runner(folder / "training", 1).compress(x) == coded(loaded, x, 0).stream
+    x = samples(64, 64)
+    assert Runner(folder / "training", 1).compress(floats(x)) == coded(of_files(model), x, 0).stream
 
 
 # ---- bad input
@@ -207,7 +206,7 @@ def test_folders_that_cannot_be_written(
 
 
 def test_packages_that_are_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: Callable[[str], tuple[Path, FileModel]]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: Callable[[str], tuple[Path, ResearchPictures]]
 ) -> None:
     path, _ = written("FactorizedPrior")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
@@ -216,6 +215,13 @@ def test_packages_that_are_missing(
     monkeypatch.setattr("latens.export.writer.find_spec", lambda name: None)
     with pytest.raises(OutputError, match=r"pip install 'latens\[export\]'"):
         published.make("FactorizedPrior").export(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_default_model_needs_no_export(tmp_path: Path, tiny_model: ReleasedPictures) -> None:
+    for model in (tiny_model, tiny.network()):
+        with pytest.raises(ModelError, match="need no PyTorch as it is"):
+            export(model, tmp_path / "new")  # type: ignore[arg-type]
     assert not (tmp_path / "new").exists()
 
 
@@ -242,7 +248,7 @@ def test_models_that_cannot_be_exported(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
-def test_what_a_runner_refuses(written: Callable[[str], tuple[Path, FileModel]]) -> None:
+def test_what_a_runner_refuses(written: Callable[[str], tuple[Path, ResearchPictures]]) -> None:
     path, _ = written("MeanScaleHyperpriorVbr")
     runner, x = Runner(path, 1), pixels(64, 64)
     stream = runner.compress(x)
@@ -279,7 +285,9 @@ def round_trip(path: Path) -> None:
     runner.decompress(runner.compress(pixels(64, 64)), (64, 64))
 
 
-def test_folders_that_are_damaged(tmp_path: Path, written: Callable[[str], tuple[Path, FileModel]]) -> None:
+def test_folders_that_are_damaged(
+    tmp_path: Path, written: Callable[[str], tuple[Path, ResearchPictures]]
+) -> None:
     path, _ = written("MeanScaleHyperprior")
     files = {file.name: file.read_bytes() for file in path.iterdir()}
 

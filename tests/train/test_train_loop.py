@@ -277,11 +277,11 @@ def test_validation_comes_in_time_and_uses_what_was_held_out(make: Make, tmp_pat
 def test_fine_tuning_starts_from_a_weights_file(
     make: Make, tiny_weights: Path, tiny_model: ReleasedPictures
 ) -> None:
-    """Both the weights and their average are those of the file, and the run begins at step 0."""
+    """Both the weights and their average are those of the file's integers, and the run begins at step 0."""
     run = make("tuned", branch_from=tiny_weights)
     assert run.step == 0
     for model in (run.model, run.average):
-        for name, value in tiny_model.network.state_dict().items():
+        for name, value in tiny_model.base.state_dict().items():
             torch.testing.assert_close(model.state_dict()[name], value, rtol=0, atol=0)
     other = replace(tiny.CONFIG, hyper=tiny.CONFIG.hyper + 8)
     with pytest.raises(TrainingError, match="another architecture"):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from latens.convert.products import leaves_of
 from latens.errors import ModelError
+from latens.io import printable
 from latens.layers.depthconv import DepthConvBlock
 from latens.models.latens_base import STREAM_SCALE, LatensBase, LatensBaseConfig
 from latens.runtime.networks import Block, Depthwise, Network, Pixels, Product, Scale
@@ -25,6 +26,10 @@ from latens.runtime.picture import LATENT_BITS, Z_BITS, PictureModel
 __all__ = ["float_model"]
 
 Float64 = npt.NDArray[np.float64]
+
+_DAMAGE = (
+    KeyError, ValueError, TypeError, IndexError, AttributeError, OverflowError, RuntimeError, StopIteration
+)  # fmt: skip
 
 
 @torch.no_grad()
@@ -41,12 +46,26 @@ def float_model(
         ModelError: the file does not hold what is needed.
     """
     try:
-        network = LatensBase(LatensBaseConfig.from_dict(json.loads(metadata["config"])))
-        units = json.loads(metadata["units"])
-        _restore(network, model, arrays, units)
-    except (KeyError, ValueError, TypeError, IndexError, RuntimeError, StopIteration) as error:
-        raise ModelError(f"the file has no float network ({str(error)[:100]})") from error
+        config = LatensBaseConfig.from_dict(json.loads(metadata["config"]))
+        _check_claim(config, model)
+        network = LatensBase(config)
+        _restore(network, model, arrays, json.loads(metadata["units"]))
+    except _DAMAGE as error:
+        raise ModelError(f"the file has no float network ({printable(str(error))[:100]})") from error
+    for name, value in network.state_dict().items():
+        if not torch.isfinite(value).all():
+            raise ModelError(f"the file has no float network ({name} has values that are not finite)")
     return network.eval().requires_grad_(False)
+
+
+def _check_claim(config: LatensBaseConfig, model: PictureModel) -> None:
+    """A small file must not claim huge networks: nothing is allocated before its integers are as many."""
+    at8, at16 = (a + s for a, s in zip(config.analysis_blocks, config.synthesis_blocks, strict=True))
+    # The matrices of a block, the bulk of all weights, have six times channels * inner elements.
+    claimed = 6 * (at8 * config.N**2 + at16 * config.M * config.inner)
+    held = sum(array.size for array in model.arrays().values())
+    if claimed > held:
+        raise ModelError(f"its configuration claims more than {claimed} weights, it holds {held}")
 
 
 def _restore(
@@ -115,6 +134,8 @@ def _fill(module: nn.Module, network: Network, entry: list[int], units: list[int
             exponent = np.full(1, unit)
         else:
             raise ValueError(f"{stage.kind} does not belong to {type(part).__name__}")
+    if not all(isinstance(part, nn.ReLU) for part in parts):
+        raise ValueError("the network has more layers than integers")
     return int(exponent[0])
 
 
