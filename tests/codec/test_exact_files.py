@@ -335,7 +335,7 @@ def test_a_model_whose_latents_do_not_fit_is_refused(weights: Path) -> None:
     raster, board = (load(weights / f"{kind}.safetensors") for kind in ("mean-scale", "checkerboard"))
     assert isinstance(raster, ResearchPictures)
     assert isinstance(board, ResearchPictures)
-    with pytest.raises(ModelError, match="does not fit|expected"):
+    with pytest.raises(ModelError, match=r"does not fit|expected"):
         ResearchPictures("mixed", raster.weights_id, raster.network, board.entropy)
 
 
