@@ -58,7 +58,7 @@ def check_prices(bits: npt.NDArray[Any], probability: npt.NDArray[Any]) -> None:
     expected = -np.log2(np.maximum(probability, 1e-12))
     common = expected < 10
     assert common.mean() > 0.9
-    np.testing.assert_allclose(bits[common], expected[common], atol=0.02)
+    np.testing.assert_allclose(bits[common], expected[common], atol=0.04)
     assert (bits[~common] > 9.5).all()
 
 

@@ -28,7 +28,8 @@ from latens.models.latens_base import (
     first_step_mask,
     gaussian_likelihood,
 )
-from latens.runtime import ExactEntropy
+from latens.runtime.factors import QUALITY_MAX
+from latens.runtime.picture import PictureModel
 from latens.runtime.released import ReleasedPictures
 from latens.train.objectives import rate_and_distortion
 
@@ -51,10 +52,10 @@ def pixels(height: int, width: int) -> torch.Tensor:
     return torch.from_numpy(tiny.picture(height, width)).permute(2, 0, 1)[None] / 255.0
 
 
-def indexes_of(entropy: ExactEntropy, z: npt.NDArray[np.int16], knot: int = 0) -> npt.NDArray[np.uint8]:
-    """Table indexes of y, from coding nothing of it."""
-    nothing = np.zeros((entropy.y_channels, *(s * entropy.upscale for s in z.shape[1:])), np.int16)
-    return entropy.encode(z, entropy.replay(nothing), knot, 256)[2].indexes
+def indexes_of(model: PictureModel, z: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
+    """Table indexes of y ``(C, H, W)`` by the integer network."""
+    found = model.networks["h_scale"].run(np.ascontiguousarray(z.transpose(1, 2, 0)))
+    return np.ascontiguousarray(found.transpose(2, 0, 1))
 
 
 # ---- probabilities
@@ -170,31 +171,6 @@ def test_first_means_need_nothing_and_second_means_only_the_first(network: Laten
     torch.testing.assert_close(network.second_mean(features, y_other * first, q), base)
 
 
-@pytest.mark.parametrize("side", ["analysis", "synthesis"])
-def test_receptive_fields_are_what_the_codec_assumes(tiny_model: ReleasedPictures, side: str) -> None:
-    """A change reaches positions of y up to the halo away, and none beyond."""
-    network, codec = tiny_model.base, ImageCodec(tiny_model)._model
-    q = torch.tensor([0.5])
-    torch.manual_seed(0)
-    if side == "analysis":
-        run, halo, step = network.analyse, codec.analysis_halo // 16, 16
-        x = torch.rand(1, 3, 256, 64)
-    else:
-        run, halo, step = network.synthesise, codec.synthesis_halo, 1
-        x = torch.randn(1, tiny.CONFIG.M, 16, 4)
-    reached = set()
-    with torch.no_grad():
-        base = run(x, q)
-        for row in range(8 * step, 9 * step):
-            other = x.clone()
-            other[:, :, row] += 5.0
-            moved = (run(other, q) - base).abs().amax((0, 1, 3)).nonzero().flatten()
-            reached |= {int(m) * step // 16 - 8 if step == 1 else int(m) - 8 for m in moved}
-    assert reached == set(range(min(reached), max(reached) + 1))
-    assert -halo <= min(reached) <= 1 - halo
-    assert halo - 1 <= max(reached) <= halo
-
-
 # ---- the frozen form
 
 
@@ -212,7 +188,7 @@ def test_freezing_is_deterministic_and_leaves_the_model_alone(threads: None) -> 
 
 
 def test_frozen_tables_are_the_distributions(tiny_model: ReleasedPictures) -> None:
-    entropy, c = tiny_model.entropy, tiny.CONFIG
+    entropy, c = tiny_model.model, tiny.CONFIG
     for index in (0, 3, 20, 63):
         row, offset = entropy.y_tables.rows(index, index + 1)[0], int(entropy.y_tables.offsets[index])
         at = np.arange(offset, offset + len(row) - 2)
@@ -226,7 +202,7 @@ def test_frozen_tables_are_the_distributions(tiny_model: ReleasedPictures) -> No
         )
         # Every symbol has at least one of 65,536 slots, which wide tables feel.
         np.testing.assert_allclose(np.diff(row)[:-1] / 2**16, want, atol=3e-3 if index == 63 else 2e-4)
-    prior = copy.deepcopy(tiny_model.network.prior).double()
+    prior = copy.deepcopy(tiny_model.base.prior).double()
     for knot in (0, c.knots - 1):
         for channel in (0, 5):
             number = knot * c.hyper + channel
@@ -241,9 +217,9 @@ def test_frozen_tables_are_the_distributions(tiny_model: ReleasedPictures) -> No
 def test_integer_indexes_follow_the_float_network(tiny_model: ReleasedPictures) -> None:
     z = np.random.default_rng(0).integers(-6, 7, (tiny.CONFIG.hyper, 6, 5)).astype(np.int16)
     with torch.no_grad():
-        real = tiny_model.network.h_scale.double()(torch.from_numpy(z)[None].double())[0].numpy()
-        tiny_model.network.h_scale.float()
-    got = indexes_of(tiny_model.entropy, z)
+        real = tiny.network().h_scale.double()(torch.from_numpy(z)[None].double())[0].numpy()
+    got = indexes_of(tiny_model.model, z)
+    assert len(np.unique(got)) > 8
     assert (got != np.clip(np.round(real), 0, 63)).mean() < 0.01
     assert np.abs(got - real.clip(0, 63)).max() < 0.52
 
@@ -266,13 +242,12 @@ def test_the_training_pass_with_hard_rounding_is_the_codec(
 ) -> None:
     """Without the skip rule, which training does not know."""
     codec = ImageCodec(tiny_model)
-    monkeypatch.setattr(codec._model, "skip", 0)
-    monkeypatch.setattr(codec._model._networks, "skip", 0)
+    monkeypatch.setattr(tiny_model, "skip", 0)
     container = ltn.read(codec.encode(Image(tiny.picture(256, 320)), q))
     decoded, _ = codec.decode(container)
     x = pixels(256, 320)
     with torch.no_grad():
-        out = tiny_model.network(x, torch.tensor([q / 100]), noise=False)
+        out = tiny.network().eval()(x, torch.tensor([q / 100]), noise=False)
     estimated = (out["x_hat"][0].permute(1, 2, 0) * 255).round().clamp(0, 255).numpy()
     difference = np.abs(estimated - decoded.pixels)
     # Rounding is a matter of luck where two ways to add give different last bits: a few symbols may flip.
@@ -288,16 +263,16 @@ def test_the_training_pass_with_hard_rounding_is_the_codec(
 @pytest.mark.parametrize("knot", range(tiny.CONFIG.knots))
 def test_estimated_rate_is_what_the_stream_weighs(tiny_model: ReleasedPictures, knot: int, skip: int) -> None:
     """Within 0.5 % and 16 bytes, for symbols that follow the distributions; the estimate is all float."""
-    entropy, network = tiny_model.entropy, tiny_model.base
-    channels, side, lanes = tiny.CONFIG.hyper, 12, 4
+    model, network = tiny_model.model, tiny_model.base
+    channels, side = tiny.CONFIG.hyper, 12
     rng = np.random.default_rng([knot, skip])
     first = knot * channels
-    rows = entropy.z_tables.rows(first, first + channels)
+    rows = model.z_tables.rows(first, first + channels)
     z = draw_symbols(
-        rows, entropy.z_tables.offsets[first : first + channels], (side, side), int(rng.integers(1000))
+        rows, model.z_tables.offsets[first : first + channels], (side, side), int(rng.integers(1000))
     )
     z = z.astype(np.int16)
-    indexes = indexes_of(entropy, z, knot)
+    indexes = indexes_of(model, z)
     coded = torch.from_numpy(indexes >= skip)
     with torch.no_grad():
         z_hat = torch.from_numpy(z)[None].float()
@@ -305,9 +280,12 @@ def test_estimated_rate_is_what_the_stream_weighs(tiny_model: ReleasedPictures, 
         y = np.rint(rng.normal(0, np.exp(log_scale.numpy()))).astype(np.int16) * coded.numpy()
         bits_of_y = -torch.log2(gaussian_likelihood(torch.from_numpy(y).float(), log_scale))
         bits = -torch.log2(network.prior(z_hat, torch.tensor([knot]))).sum() + bits_of_y[coded].sum()
-    stream, *_ = entropy.encode(z, entropy.replay(y), knot, skip, lanes)
-    assert 8 * len(stream) > 3 * channels * side**2
-    assert abs(len(stream) - 5 * lanes - float(bits) / 8) < 0.005 * float(bits) / 8 + 16
+    y, by_position = (np.ascontiguousarray(a.transpose(1, 2, 0)) for a in (y, indexes.astype(np.uint8)))
+    quality = round(knot / (tiny.CONFIG.knots - 1) * QUALITY_MAX)
+    assert model.knot(quality) == knot
+    _, size = model.weigh(z, y, by_position, quality, skip)
+    assert 8 * size > 3 * channels * side**2
+    assert abs(size - 5 - float(bits) / 8) < 0.005 * float(bits) / 8 + 16
     assert 0 < (~coded).float().mean() < 0.9 if skip else coded.all()
 
 

@@ -158,10 +158,7 @@ class Runner:
             ShapeError, LimitError: not a shape that an image has.
             ModelError: a quality that does not exist.
         """
-        latents = self.latents(stream, shape, quality, lanes)
-        y_hat = latents.latent
-        # As for files: what was repeated to fill the grid is left out.
-        y_hat = y_hat[:, :, : -(-shape[0] // 16), : -(-shape[1] // 16)]
+        y_hat = self.latents(stream, shape, quality, lanes).latent
         found = self._folder.run("synthesis", y_hat=y_hat)["x_hat"]
         x_hat: Float32 = found[0, :, : shape[0], : shape[1]].clip(0.0, 1.0)
         return x_hat
