@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 import tiny
+from latens.zoo import DEFAULT_MODEL
 
 Run = Callable[..., Any]
 Fails = Callable[..., str]
@@ -135,18 +136,18 @@ def test_find_says_what_it_found(latens: Run, photos: Path, work: Path) -> None:
         (("plot", "c.json"), "give a picture"),
         (("bench", "x.png", "--metrics", "psnr_rgb,beauty"), "expected some of ssimulacra2"),
         (("encode", "x.png", "--tune", "taste"), "tuned for 'taste'"),
-        (("encode", "x.png", "--tune", "psnr", "-m", "latens-base-6"), "--model or --tune"),
+        (("encode", "x.png", "--tune", "psnr", "-m", DEFAULT_MODEL), "--model or --tune"),
         (("encode", "x.png", "--target-ssimulacra2", "70", "-q", "3"), "not several"),
         (("encode", "x.png", "--target-ssimulacra2", "100.5"), "no scores above 100"),
-        (("fit-quality", "latens-base-6", "empty", "-o", "q.json"), "no images in it"),
-        (("fit-quality", "latens-base-6", ".", "-o", "q.json"), "no photographs of 256 pixels"),
+        (("fit-quality", DEFAULT_MODEL, "empty", "-o", "q.json"), "no images in it"),
+        (("fit-quality", DEFAULT_MODEL, ".", "-o", "q.json"), "no photographs of 256 pixels"),
         (("find", "x.png", "-t", "30", "-c", "none"), "no such codec"),
         (("find", "x.png", "-t", "30", "--metric", "beauty"), "expected one of"),
         (("eval", "empty"), "no images in it"),
-        (("eval", "x.png", "-m", "latens-base-6", "--checkpoint", "c"), "are for architectures"),
-        (("eval", "x.png", "-m", "latens-base-6", "--entropy-estimation"), "architectures of the zoo only"),
-        (("eval", "x.png", "-m", "latens-base-6", "--vbr-steps", "1"), "no model of variable rate"),
-        (("eval", "x.png", "-m", "latens-base-6", "-q", "101"), "not in 0 to 100"),
+        (("eval", "x.png", "-m", DEFAULT_MODEL, "--checkpoint", "c"), "are for architectures"),
+        (("eval", "x.png", "-m", DEFAULT_MODEL, "--entropy-estimation"), "architectures of the zoo only"),
+        (("eval", "x.png", "-m", DEFAULT_MODEL, "--vbr-steps", "1"), "no model of variable rate"),
+        (("eval", "x.png", "-m", DEFAULT_MODEL, "-q", "101"), "not in 0 to 100"),
     ],
 )
 def test_mistakes_are_explained(fails: Fails, work: Path, arguments: tuple[str, ...], message: str) -> None:

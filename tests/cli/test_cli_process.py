@@ -13,6 +13,7 @@ from PIL import Image
 
 import tiny
 from latens import format as ltn
+from latens.zoo import DEFAULT_MODEL
 
 COMMAND = [sys.executable, "-m", "latens"]
 FULL = b"latens: error: standard output: cannot be written (No space left on device)\n"
@@ -38,7 +39,7 @@ def shell(line: str, folder: Path, **variables: str) -> subprocess.CompletedProc
         ("latens info - </dev/null", 2, b"latens: error: standard input: the file is empty\n"),
         ("latens info missing 2>&-", 2, b""),
         ("latens info missing 2>/dev/full", 2, b""),
-        ("latens models 2>&- | grep -q latens-base-6", 0, b""),
+        (f"latens models 2>&- | grep -q {DEFAULT_MODEL}", 0, b""),
         ("latens info photo.ltn | true; test ${PIPESTATUS[0]} -lt 2", 0, b""),
         ("latens decode - </dev/zero", 2, b"latens: error: standard input: " + NOT_LTN),
         ("latens info /dev/zero", 2, b"latens: error: /dev/zero: " + NOT_LTN),

@@ -13,13 +13,13 @@ import torch
 from PIL import Image
 
 import tiny
-from latens import zoo
 from latens.errors import ModelError, TrainingError
 from latens.models.video import LatensVideoConfig, ScaleSpaceFlow
 from latens.train import TrainConfig, Trainer, save_weights
 from latens.train.data import PhotoPool
 from latens.train.objectives import model_of
 from latens.train.sequences import ClipPool, SequenceSampler
+from latens.zoo import float_weights
 from latens.zoo.video_weights import load_video, save_video
 
 SIDE = 96
@@ -50,7 +50,7 @@ def make(
     clips: Path, photos: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., Trainer]:
     image = tmp_path / "tiny.safetensors"
-    zoo.save(tiny.network(), image, "tiny")
+    float_weights.save(tiny.network(), image, "tiny")
 
     def trainer(run: str = "run", **changes: Any) -> Trainer:
         config = TrainConfig(

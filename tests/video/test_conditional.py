@@ -19,26 +19,26 @@ from hypothesis.extra import numpy as hnp
 
 import tiny
 from latens import format as ltn
-from latens import zoo
 from latens.codec.video import CodedFrame, VideoCodec
 from latens.convert.video import motion_tables
-from latens.errors import ChecksumError, CoderError, FormatError, ModelError, VideoError
+from latens.errors import ChecksumError, CoderError, FormatError, ModelError, UnknownModelError, VideoError
 from latens.models.video import LatensVideo, LatensVideoConfig
 from latens.models.video.motion import REACH, compensate, search
 from latens.runtime.motion import MotionCoder
+from latens.zoo import float_weights
 from latens.zoo.video_weights import load_video, save_video
 
 CONFIG = LatensVideoConfig(context_blocks=1, picture_blocks=1)
 
 
 @pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> zoo.LoadedModel:
+def image(tmp_path_factory: pytest.TempPathFactory) -> float_weights.LoadedModel:
     path = tmp_path_factory.mktemp("image") / "tiny.safetensors"
-    zoo.save(tiny.network(), path, "tiny")
-    return zoo.load(path)
+    float_weights.save(tiny.network(), path, "tiny")
+    return float_weights.load(path)
 
 
-def network(image: zoo.LoadedModel) -> LatensVideo:
+def network(image: float_weights.LoadedModel) -> LatensVideo:
     """Weights that start like those of the image model; what starts at zero gets random ones."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(3)
@@ -52,7 +52,7 @@ def network(image: zoo.LoadedModel) -> LatensVideo:
 
 
 @pytest.fixture(scope="module")
-def weights(image: zoo.LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def weights(image: float_weights.LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("video") / "video.safetensors"
     save_video(network(image), path, "tiny-video", image=image)
     return path
@@ -168,7 +168,9 @@ class TestFiles:
         with pytest.raises(VideoError, match="0 and 100"):
             coded(codec, 1, quality=101)
 
-    def test_symbols_do_not_depend_on_the_pictures(self, codec: VideoCodec, image: zoo.LoadedModel) -> None:
+    def test_symbols_do_not_depend_on_the_pictures(
+        self, codec: VideoCodec, image: float_weights.LoadedModel
+    ) -> None:
         data, _ = coded(codec, 5, gop=5)
         other = VideoCodec(codec.model)
         # Floats of another machine: far more different than any are.
@@ -216,7 +218,7 @@ class TestFiles:
 
 class TestWeights:
     def test_the_same_weights_make_the_same_file(
-        self, image: zoo.LoadedModel, weights: Path, tmp_path: Path
+        self, image: float_weights.LoadedModel, weights: Path, tmp_path: Path
     ) -> None:
         save_video(network(image), tmp_path / "again.safetensors", "tiny-video", image=image)
         assert (tmp_path / "again.safetensors").read_bytes() == weights.read_bytes()
@@ -224,7 +226,7 @@ class TestWeights:
         assert loaded.id == "tiny-video"
         assert loaded.network.image.config == tiny.CONFIG
 
-    def test_bad_files(self, image: zoo.LoadedModel, weights: Path, tmp_path: Path) -> None:
+    def test_bad_files(self, image: float_weights.LoadedModel, weights: Path, tmp_path: Path) -> None:
         data = weights.read_bytes()
         for number, bad in enumerate(
             (
@@ -239,7 +241,7 @@ class TestWeights:
             assert bad != data
             path = tmp_path / f"bad{number}.safetensors"
             path.write_bytes(bad)
-            with pytest.raises((ModelError, zoo.weights.UnknownModelError)):
+            with pytest.raises((ModelError, UnknownModelError)):
                 load_video(path)
         with pytest.raises(ModelError, match="image"):
             save_video(network(image), tmp_path / "new.safetensors", "tiny-video")
@@ -247,7 +249,7 @@ class TestWeights:
             LatensVideoConfig(context_blocks=-1)
 
 
-def test_training_pass(image: zoo.LoadedModel) -> None:
+def test_training_pass(image: float_weights.LoadedModel) -> None:
     model = network(image).train()
     frames = torch.rand(2, 3, 3, 64, 64)
     out = model(frames, torch.tensor([0.2, 0.8]))

@@ -121,7 +121,7 @@ def save_weights(checkpoint: Path, output: Path, name: str, notes: str = "", *, 
     model = load_average(checkpoint)
     if isinstance(model, LatensVideo):
         # Loaded models are kept, so that this is the one that the networks were made with.
-        image = float_weights.load_released(str(read_checkpoint(checkpoint)["architecture"]["image_model"]))
+        image = float_weights.load(str(read_checkpoint(checkpoint)["architecture"]["image_model"]))
         save_video(model, output, name, notes, image=image, force=force)
         return
     if not isinstance(model, LatensBase | CompressionModel):

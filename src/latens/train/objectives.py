@@ -201,7 +201,7 @@ class VideoObjective(Objective):
 
     def files(self, model: nn.Module) -> Iterator[tuple[float, Callable[[Pixels], tuple[int, Pixels]]]]:
         network = copy.deepcopy(cast(LatensVideo, model)).cpu().eval()
-        entropy = freeze_conditional(network, float_weights.load_released(self._config.image_model).entropy)
+        entropy = freeze_conditional(network, float_weights.load(self._config.image_model).entropy)
         codec = VideoCodec(LoadedVideoModel("validation", network, entropy, "0" * 64), fast=True)
         for quality in VALIDATION_QUALITIES:
             yield quality, partial(_code_clip, codec, 100 * quality)
@@ -430,7 +430,7 @@ def model_of(architecture: dict[str, Any]) -> nn.Module:
 
 
 def _video_model(config: TrainConfig) -> LatensVideo:
-    image = float_weights.load_released(config.image_model).base
+    image = float_weights.load(config.image_model).base
     # Loading takes random numbers the first time, and none from the cache.
     torch.manual_seed(config.seed)
     return LatensVideo(image, config.video)

@@ -217,7 +217,7 @@ def load_released(model: str, weights_dir: str | None = None) -> LoadedModel:
         WrongWeightsError: its file is not the one that was released.
         DownloadError: it cannot be fetched.
     """
-    loaded = parse(released_bytes(model, "image", weights_dir), model)
+    loaded = parse(released_bytes(model, "float", weights_dir), model)
     if loaded.id != model:
         raise WrongWeightsError(f"the weights of {model} call themselves {loaded.id}; install Latens again")
     return loaded

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from latens.errors import DownloadError, ModelError, UnknownModelError, WrongWeightsError
 from latens.io import printable
-from latens.zoo.cards import card, digest
+from latens.zoo.cards import DEFAULT_MODEL, card, digest
 from latens.zoo.download import cache_folder, fetch
 
 __all__ = ["address", "obtain", "to_be_fetched"]
@@ -106,6 +106,10 @@ def _check_media(model: str, media: str) -> None:
         known = card(model)
     except ModelError:
         return  # what the file says about itself will tell
+    if known.media != media and known.media == "float":
+        raise UnknownModelError(
+            f"{model} is a part of another model and codes no files by itself; use {DEFAULT_MODEL}"
+        )
     if known.media != media:
         raise UnknownModelError(f"{model} is a model of {known.media}, not of {media}")
 

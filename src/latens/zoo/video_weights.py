@@ -125,7 +125,7 @@ def _frozen_conditional(model: LatensVideo, image: LoadedModel, name: str, notes
         "config": json.dumps(model.config.to_dict()),
         "notes": notes,
     }
-    if any(card.id == image.id and card.sha256 == image.weights_id for card in cards()):
+    if any(card.id == image.id and card.sha256 == image.weights_id for card in cards("float")):
         metadata |= {"image": image.id, "image_sha256": image.weights_id}
     else:
         tensors["image"] = torch.frombuffer(bytearray(frozen_image(image.base, image.id)), dtype=torch.uint8)
