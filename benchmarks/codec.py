@@ -25,7 +25,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -34,6 +33,7 @@ from latens.codec import ImageCodec
 from latens.evaluate import find_closest, make_codec, read_rgb
 from latens.format import read
 from latens.io import Image
+from latens.runtime import set_threads
 
 SIZE = (768, 512)
 BITS_PER_PIXEL = 0.307
@@ -119,16 +119,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--json", type=Path, help="where to write all times, in seconds")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    set_threads(args.threads)
 
     pixels = np.ascontiguousarray(read_rgb(args.photo)[: SIZE[1], : SIZE[0]])
     found = find_closest(make_codec("latens", args.threads), pixels, "bpp", BITS_PER_PIXEL)
     quality, data, image = found.setting, found.data, Image(pixels)
-    exact, fast = ImageCodec(), ImageCodec(fast=True)
-    sides: dict[str, Callable[[], dict[str, float]]] = {
-        "Latens": lambda: ours(exact, image, quality),
-        "Latens --fast": lambda: ours(fast, image, quality),
-    }
+    codec = ImageCodec()
+    sides: dict[str, Callable[[], dict[str, float]]] = {"Latens": lambda: ours(codec, image, quality)}
     with tempfile.TemporaryDirectory() as folder:
         if args.peer:
             source = Path(folder, "photo.npy")

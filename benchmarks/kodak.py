@@ -82,16 +82,15 @@ HEADINGS = {
 }  # fmt: skip
 
 
-def measure(folder: Path, model: str, output: Path, *, fast: bool, threads: int, jobs: int) -> Results:
+def measure(folder: Path, model: str, output: Path, *, threads: int, jobs: int) -> Results:
     """Latens, now; what an earlier call has measured with the same weights is kept."""
-    spec = model + (":fast=yes" if fast else "")
-    codec = make_codec(spec)
+    codec = make_codec(model)
     # What was measured with the same weights, release and options is kept.
     options = " ".join(f"{key} {value}" for key, value in codec.options.items())
     path = output / (re.sub(r"\W+", "-", f"{codec.version()} {options}") + ".json")
     plan = Plan(
         folder,
-        (spec,),
+        (model,),
         {},
         {},
         tuple(LIMITS),
@@ -101,7 +100,7 @@ def measure(folder: Path, model: str, output: Path, *, fast: bool, threads: int,
         keep_files=False,
     )
     with Progress(transient=True) as progress:
-        task = progress.add_task(spec, total=None)
+        task = progress.add_task(model, total=None)
 
         def show(done: int, total: int, _: str) -> None:
             progress.update(task, completed=done, total=total)
@@ -163,7 +162,6 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "kodak")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="a released model or a weights file")
     parser.add_argument("--psnr-model", default=tuned("psnr"), help="what is compared by PSNR")
-    parser.add_argument("--fast", action="store_true", help="in bfloat16")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--others", type=Path, help="results of 'latens bench': other codecs, measured anew")
@@ -175,9 +173,7 @@ def main() -> None:
     ours: dict[str, dict[str, Curve]] = {}
     complete = True
     for model in dict.fromkeys((args.model, args.psnr_model)):
-        results = measure(
-            args.folder, model, args.output, fast=args.fast, threads=args.threads, jobs=args.jobs
-        )
+        results = measure(args.folder, model, args.output, threads=args.threads, jobs=args.jobs)
         complete = complete and len(results.images) == IMAGES
         found = {metric: list(results.curves(metric).values()) for metric in LIMITS}
         ours[model] = {metric: curves[0] for metric, curves in found.items() if curves}

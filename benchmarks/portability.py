@@ -29,9 +29,10 @@ import torch
 
 from latens import format as ltn
 from latens.codec import ImageCodec
-from latens.errors import LatensError
+from latens.convert.research import ResearchPictures
+from latens.errors import ChecksumError, LatensError
 from latens.io import read_image
-from latens.models import CompressionModel
+from latens.runtime import set_threads
 from latens.zoo import load
 
 
@@ -71,7 +72,7 @@ def configurations(other_python: str | None, emulated: list[str]) -> list[Config
             ("mkldnn=0", "threads=1"),
         ),
         Configuration("channels_last", options=("channels_last",)),
-        Configuration("bfloat16 synthesis", options=("fast",)),
+        Configuration("bfloat16", options=("fast",)),
         Configuration("deterministic algorithms", options=("deterministic",)),
     ]
     if other_python:
@@ -97,29 +98,39 @@ def latent_of(model: Any, strings: Any, shape: Any) -> np.ndarray[Any, Any]:
 
 
 def tiles(codec: ImageCodec, container: ltn.Container) -> list[np.ndarray[Any, Any]]:
-    """y of each tile of a file; its checksum over symbols is checked.
+    """What synthesis takes of each tile of a file; checksums over symbols are checked, and those over exact pixels.
 
     Raises:
-        LatensError: a tile does not decode.
+        LatensError: a tile does not decode, or pixels are others.
     """
-    header = container.header
+    header, model = container.header, codec.model
     found = []
-    with torch.inference_mode():
-        for tile, rect in zip(container.tiles, header.tiles(), strict=True):
-            found.append(codec._decode_tile(tile, rect, header).numpy())
+    for tile, rect in zip(container.tiles, header.tiles(), strict=True):
+        assert tile is not None  # strict reading leaves none out
+        width, height = ltn.coded_size(rect.width, rect.height)
+        checksum, rows = model.decode(tile.stream, (height, width), header.quality, header.skip, header.lanes)
+        if checksum != tile.checksum:
+            raise ChecksumError(f"symbols with checksum {checksum:08x}, {tile.checksum:08x} was stored")
+        found.append(rows.astype(np.float32))
+    codec.decode(container)
     return found
+
+
+def network_of(codec: ImageCodec) -> Any:
+    """The float network of a published architecture; None for a model in integers, which has no other way."""
+    return codec.model.network if isinstance(codec.model, ResearchPictures) else None
 
 
 def encode(folder: Path, images: list[Path], weights: Path) -> None:
     """Code all images both ways; what the decoder should have goes beside."""
     codec = ImageCodec(load(weights))
-    model = codec.model.network
+    model = network_of(codec)
     for number, path in enumerate(images):
         image = read_image(path)
         data = codec.encode(image)
         np.savez(folder / f"{number}.exact.npz", *tiles(codec, ltn.read(data)))
         (folder / f"{number}.ltn").write_bytes(data)
-        if not isinstance(model, CompressionModel):
+        if model is None:
             continue
         height, width = (s // 64 * 64 for s in image.pixels.shape[:2])
         x = torch.from_numpy(image.pixels[:height, :width].copy()).permute(2, 0, 1)[None].float() / 255
@@ -145,12 +156,13 @@ def decode(folder: Path, count: int, weights: Path, options: set[str]) -> dict[s
         name, _, value = option.partition("=")
         if name == "threads":
             torch.set_num_threads(int(value))
+            set_threads(int(value))
         if name == "tf32":
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = value == "1"
     torch.use_deterministic_algorithms("deterministic" in options)
-    codec = ImageCodec(load(weights), fast="fast" in options)
-    model: Any = codec.model.network
-    if "channels_last" in options:
+    codec = ImageCodec(load(weights))
+    model = network_of(codec)
+    if "channels_last" in options and model is not None:
         model.to(memory_format=torch.channels_last)
     device = "cuda" if "cuda" in options else "cpu"
     with ExitStack() as stack:
@@ -163,11 +175,9 @@ def decode(folder: Path, count: int, weights: Path, options: set[str]) -> dict[s
                 want = [stored[key] for key in stored.files]
             try:
                 note("integer", want, tiles(codec, container))
-                if "fast" in options:
-                    codec.decode(container)
             except LatensError:
                 note("integer", want, None)
-        if not isinstance(model, CompressionModel):
+        if model is None:
             return lost
         model.to(device)
         model.fast = "fast" in options

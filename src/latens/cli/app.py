@@ -550,7 +550,7 @@ def models(
 
       latens models --published
 
-      latens models --exact latens-base-6
+      latens models --exact latens-psnr-1
     """
     from dataclasses import asdict
 

@@ -124,9 +124,9 @@ def train(
 
       latens update-model final/checkpoint.pt -o mine.safetensors --name mine-1
 
-      latens train tuned/ --data photos/ --branch-from latens-base-6 --decay-steps 2000
+      latens train tuned/ --data photos/ --branch-from latens-psnr-1 --decay-steps 2000
 
-      latens train eye/ --data photos/ --branch-from latens-base-6 --metric eye --set optimiser=soap
+      latens train eye/ --data photos/ --branch-from latens-psnr-1 --metric eye --set optimiser=soap
 
       latens train mean-3/ --data photos/ -a mbt2018-mean -q 3 --steps 500000
 

@@ -36,6 +36,7 @@ _SHIFT_MAX = 30
 _PIXELS_SHIFT_MAX = 22
 _GATE_MAX = 11
 _SUM_MAX = 2**31 - 1
+_LEAST = 1e-200  # of what is divided by: layers that nothing was learned for are all zeros
 
 
 class Signal(NamedTuple):
@@ -125,10 +126,10 @@ def _quantise(
     if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
         raise ModelError(f"{name}: weights are not finite")
     real = np.ldexp(weight, -signal.exponent)
-    largest = np.maximum(np.abs(real).max((1, 2)), 1e-300)
+    largest = np.maximum(np.abs(real).max((1, 2)), _LEAST)
     sums = np.maximum(*(np.abs(limit) for limit in _limits(real, bias, signal)))
     # The largest that can be, and what is possible for certain: rounding adds less than a bit to a sum.
-    most = np.minimum(np.log2(INT16[1] / largest), np.log2(_SUM_MAX / np.maximum(sums, 1e-300)))
+    most = np.minimum(np.log2(INT16[1] / largest), np.log2(_SUM_MAX / np.maximum(sums, _LEAST)))
     shifts = np.clip(np.floor(most) + 1 - exponent, 0, _SHIFT_MAX).astype(np.int64)
     if shift is not None:
         shifts[:] = shift

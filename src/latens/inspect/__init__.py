@@ -1,7 +1,7 @@
 """Where the bits of a picture go, as arrays and as pictures.
 
 >>> from latens import inspect
->>> anatomy = inspect.load_subject("latens-base-6").inspect(pixels, 50)  # doctest: +SKIP
+>>> anatomy = inspect.load_subject().inspect(pixels, 50)  # doctest: +SKIP
 >>> anatomy.bit_map().sum() / 8, anatomy.size  # theoretical and real bytes  # doctest: +SKIP
 
 ``load_subject`` opens any model: a released one, a weights file, an architecture of the zoo, or a checkpoint of one.
