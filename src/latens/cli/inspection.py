@@ -24,7 +24,7 @@ def inspect(
         typer.Option(
             "--model",
             "-m",
-            help="Released model (by default the one that files are coded with), weights file, architecture of the zoo, or its checkpoint.",
+            help="Released model (by default that of encode), weights file, architecture of the zoo, its checkpoint.",
         ),
     ] = None,
     quality: Annotated[

@@ -15,6 +15,7 @@ T = TypeVar("T")
 
 _STEPS = 20
 _WORDS = 8
+_LEAST = 1e-3  # of what has a logarithm: the fewest bytes that would do may be none
 """Streams grow by words of four bytes: the smallest files cannot come closer."""
 
 
@@ -67,7 +68,7 @@ class Target:
     def place(self, value: float) -> float:
         """A value on a scale on which it rises about evenly with the level, 2.5 from end to end."""
         # Scores go below zero, and are nearly even; sizes and decibels are so as logarithms.
-        return value / 40 if self.ssimulacra2 is not None else math.log(value)
+        return value / 40 if self.ssimulacra2 is not None else math.log(max(value, _LEAST))
 
     def show(self, value: float) -> str:
         """A value with its unit."""
