@@ -45,7 +45,7 @@ _LEVELS = 65_535
 _TILE = 1024
 _MAX_TILE = 4096  # a tile is decoded in one piece, which takes memory in proportion
 _LANES = 8  # of images of several tiles
-_QUALITY = 50.0
+_QUALITY = 70.0
 _ROWS = 256  # of pixels that analysis takes at a time
 _PIECE = 16  # rows of y that synthesis takes at a time
 
@@ -81,7 +81,7 @@ class ImageCodec:
 
         Args:
             image: 8 or 16 bits, grey or RGB. Alpha, ICC, EXIF, XMP, colour and density go into the file unchanged.
-            quality: 0 (smallest) to 100 (best), 50 by default; any real number between, of which a model with a
+            quality: 0 (smallest) to 100 (best), 70 by default; any real number between, of which a model with a
                 few rates takes the nearest. Not for a model of a single rate.
             effort: 1 (none) to 5 (most) of searching for latents that cost less; above 1 it needs PyTorch.
 

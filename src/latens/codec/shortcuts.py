@@ -39,7 +39,7 @@ def encode(
             or of uint16 (0 to 65,535); or what :func:`latens.io.read_image` returns. Files are turned as their EXIF
             orientation says. Pillow images and arrays are coded as they are, for who opened the image may have
             turned it.
-        quality: 0 (smallest) to 100 (best), 50 by default; any real number between. Not for a model of a single rate.
+        quality: 0 (smallest) to 100 (best), 70 by default; any real number between. Not for a model of a single rate.
         target_size: bytes that the file may have, in place of a quality; it has at most 1 % less.
         target_psnr: dB over all samples, in place of a quality; met within 0.05.
         target_ssimulacra2: score of colours as seen, up to 100, in place of a quality; met within 0.3.

@@ -24,7 +24,7 @@ __all__ = [
     "unreleased",
 ]
 
-DEFAULT_MODEL = "latens-psnr-1"
+DEFAULT_MODEL = "latens-eye-1"
 DEFAULT_VIDEO_MODEL = "latens-video-5"
 
 WEIGHTS_URL = "https://github.com/latens/latens/releases/download/weights"
