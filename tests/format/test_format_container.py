@@ -194,7 +194,7 @@ headers = st.builds(
     width=st.integers(1, 200),
     height=st.integers(1, 200),
     model=st.from_regex(r"[a-z0-9][a-z0-9._-]{0,63}", fullmatch=True)
-    | st.from_regex(r"latens-base-[0-9]{0,3}", fullmatch=True),
+    | st.from_regex(r"latens-(base|eye|psnr)-[0-9]{0,3}", fullmatch=True),
     entropy_id=st.binary(min_size=4, max_size=4).map(bytes.hex),
     weights_id=st.binary(min_size=4, max_size=4).map(bytes.hex),
     quality=st.integers(0, 65535),

@@ -20,7 +20,7 @@ MAX_SIDE = 65535
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _NAME_MAX = 64
-_PREFIXES = {0x01: "latens-base-"}
+_PREFIXES = {0x01: "latens-base-", 0x02: "latens-eye-", 0x03: "latens-psnr-"}
 _ID = re.compile(r"[0-9a-f]{8}")
 
 
