@@ -381,7 +381,7 @@ ALPHA = b"\0" + zlib.compress(bytes(15000))
         (raw_header(model=b"a" * 64 + b"\xe1"), errors.FormatError, "longer"),
         (raw_header(model=b"latens-base-\xb1"), errors.FormatError, "shortest"),
         (raw_header(model=b"\x81"), errors.FormatError, "shortest"),
-        (raw_header(model=b"\x02\xb1"), errors.FormatError, "model"),
+        (raw_header(model=b"\x04\xb1"), errors.FormatError, "model"),
         (finish(raw_header(), TILES[:-17]), errors.FormatError, "missing"),
         (finish(raw_header()), errors.FormatError, "6 of 6 tiles are missing"),
         (finish(raw_header(), tile(1), TILES), errors.FormatError, r"tile 1 .* tile 0 was expected"),
