@@ -161,12 +161,12 @@ def test_deep_headers(bits: int) -> None:
     assert ("Bits per sample", bits) in ltn.describe(data).fields
 
 
-def test_explicit_colour_and_the_model_prefix() -> None:
-    header = replace(HEADER, colour=ltn.Cicp(12, 13, 0, 1), model="latens-base-1", tile_size=1024)
+@pytest.mark.parametrize(("code", "prefix"), [(b"\1", "base"), (b"\2", "eye"), (b"\3", "psnr")])
+def test_explicit_colour_and_the_model_prefix(code: bytes, prefix: str) -> None:
+    header = replace(HEADER, colour=ltn.Cicp(12, 13, 0, 1), model=f"latens-{prefix}-1", tile_size=1024)
     data = ltn.write(Container(header, [Tile(0, b"")]))
-    assert data.startswith(
-        raw_header(flags=0b10000, colour=bytes([12, 13, 0, 1]), model=b"\x01\xb1", grid=0x04)
-    )
+    stored = {"model": code + b"\xb1", "colour": bytes([12, 13, 0, 1])}
+    assert data.startswith(raw_header(flags=0b10000, grid=0x04, **stored))
     assert ltn.read(data).header == header
 
 
