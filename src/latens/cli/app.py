@@ -129,7 +129,13 @@ def encode(
     output: Output = None,
     quality: Annotated[
         float | None,
-        typer.Option("--quality", "-q", min=0, max=100, help="0 (smallest) to 100 (best); 70 by default. About the SSIMULACRA2 score that photographs get."),
+        typer.Option(
+            "--quality",
+            "-q",
+            min=0,
+            max=100,
+            help="0 (smallest) to 100 (best); 70 by default. About the SSIMULACRA2 score that photographs get.",
+        ),
     ] = None,
     target_size: Annotated[
         float | None,
@@ -513,7 +519,7 @@ def info(
 def _as_given(level: int, model: str) -> str:
     """The quality that a user gave, from the 16 bits of a header: the shortest number that leads to them."""
     from latens.runtime.scale import LINEAR
-    from latens.zoo.weights import scale_of
+    from latens.zoo.scales import scale_of
 
     top, scale = 65535, scale_of(model) or LINEAR
     for digits in range(5):

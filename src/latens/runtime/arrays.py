@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from latens.errors import ModelError
 
-__all__ = ["read_arrays", "read_metadata", "write_arrays"]
+__all__ = ["read_arrays", "write_arrays"]
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -57,22 +57,6 @@ def read_arrays(data: bytes | memoryview) -> tuple[Arrays, dict[str, str]]:
     if end != len(body):
         raise ModelError("weights: there are bytes behind the last array")
     return arrays, metadata
-
-
-def read_metadata(file: BinaryIO) -> dict[str, str]:
-    """The metadata of an open file, without reading its arrays.
-
-    Raises:
-        ModelError: the file is damaged.
-    """
-    length = int.from_bytes(file.read(8), "little")
-    if length > _HEADER_MAX:
-        raise ModelError("weights: not a safetensors file, or cut off")
-    try:
-        metadata = json.loads(file.read(length)).get(_METADATA, {})
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise ModelError("weights: the header is damaged") from error
-    return {str(key): str(value) for key, value in metadata.items()}
 
 
 def _array(entry: Mapping[str, Any], content: memoryview, name: str) -> npt.NDArray[Any]:

@@ -11,17 +11,16 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from latens.errors import LatensError, ModelError, TableError, UnknownModelError, WrongWeightsError
+from latens.errors import ModelError, TableError, UnknownModelError, WrongWeightsError
 from latens.families import family, family_of_network
 from latens.io import atomic_write, check_output, printable
-from latens.runtime.arrays import read_arrays, read_metadata, write_arrays
+from latens.runtime.arrays import read_arrays, write_arrays
 from latens.runtime.coding import FileModel
-from latens.runtime.scale import LINEAR, QualityScale
 from latens.zoo import released as _released  # noqa: F401  (registers the cards)
-from latens.zoo.cards import DEFAULT_MODEL, card, cards
+from latens.zoo.cards import DEFAULT_MODEL, cards
 from latens.zoo.obtain import obtain
 
-__all__ = ["frozen", "load", "load_released", "parse", "released_bytes", "save", "scale_of"]
+__all__ = ["frozen", "load", "load_released", "parse", "released_bytes", "save"]
 
 _FORMAT = "latens-weights-2"
 _MAX_BYTES = 1 << 30
@@ -113,16 +112,6 @@ def load_released(model: str, weights_dir: str | None = None) -> FileModel:
 def released_bytes(model: str, media: str, weights_dir: str | None = None) -> bytes:
     """The weights file of a released model, checked; see :func:`latens.zoo.obtain.obtain`."""
     return obtain(model, media, weights_dir)
-
-
-def scale_of(model: str) -> QualityScale | None:
-    """What qualities mean to a released model; None if its weights are not in the package."""
-    try:
-        with card(model).path.open("rb") as file:
-            metadata = read_metadata(file)
-    except (LatensError, OSError):
-        return None
-    return QualityScale.from_json(metadata["scale"]) if "scale" in metadata else LINEAR
 
 
 @lru_cache(maxsize=4)
