@@ -54,7 +54,7 @@ def latens_eye_1() -> ModelCard:
         sha256="59126cb379ee74235e661a3ff645999bfed6640ef74133d207cbbd68b27a54d1",
         licence="Apache-2.0",
         papers=_PAPERS,
-        training="latens-base-6, then 5,171 steps of 8 crops for squared error and SSIMULACRA2, 2 hours on one CPU",
+        training="latens-base-6, then 5,171 steps for SSIMULACRA2, MS-SSIM and squared error, 2 hours on one CPU",
         parameters=6_216_640,
         mac_per_pixel=(16_553, 16_611),
         quality_range=(0.060, 2.851),
