@@ -25,7 +25,8 @@ from latens.zoo.pretrained import read_checkpoint
 
 Make = Callable[..., Trainer]
 
-SIZES = {"cheng2020": (8,), "elic2022": (16, 160)}
+# Of fewer channels, some units of ReLU are dead from the start.
+SIZES = {"cheng2020": (16,), "elic2022": (16, 160)}
 TABLE = {
     "mse": (0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483, 0.0932, 0.1800),
     "ms-ssim": (2.40, 4.58, 8.73, 16.64, 31.73, 60.50, 115.37, 220.00),
