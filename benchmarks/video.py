@@ -126,29 +126,31 @@ def worker(package: str, threads: int) -> None:
 
 def default_times(frames: list[Any], size: list[int]) -> dict[str, float]:
     """The default video model on the same frames: everything but the container."""
+
+    import numpy as np
+
     from latens import format as ltn
-    from latens.codec.video_models import picture_coder
-    from latens.models.video.conditional import settled
     from latens.zoo import DEFAULT_VIDEO_MODEL
-    from latens.zoo.video_weights import load_video
+    from latens.zoo.weights import load_video
 
     loaded = load_video(DEFAULT_VIDEO_MODEL)
-    coder = picture_coder(loaded, fast=False)
-    width, height = (side + -side % coder.grid for side in size)
+    width, height = (side + -side % loaded.grid for side in size)
     level = 1 << 15
     header = ltn.VideoHeader(
-        width=size[0], height=size[1], model=loaded.id, entropy_id=loaded.entropy.entropy_id[:8],
-        weights_id=loaded.weights_id[:8], quality=level, skip=coder.skip,
+        width=size[0], height=size[1], model=loaded.id, entropy_id=loaded.entropy_id[:8],
+        weights_id=loaded.weights_id[:8], quality=level, skip=loaded.skip,
     )  # fmt: skip
     times = {"encode": 0.0, "decode": 0.0, "bytes": 0}
     before = shown = None
     for number, padded in enumerate(frames):
+        rgb = padded[0, :, :height, :width].mul(65_535).round().permute(1, 2, 0).int().numpy()
+        picture = np.ascontiguousarray(rgb.astype(np.uint16))
         start = time.perf_counter()
-        coded = coder.encode(padded[:, :, :height, :width], before, level)
-        before = settled(coded.picture)
+        coded = loaded.encode(picture, before, level, 8)
+        before = coded.picture
         middle = time.perf_counter()
-        frame = ltn.Frame(number, number, not number, coded.checksum, coded.streams)
-        shown = settled(coder.decode(frame, shown, (height, width), header)[1])
+        frame = ltn.Frame(number, number, not number, coded.checksum, coded.streams, coded.quality)
+        _, shown = loaded.decode(frame, shown, (height, width), header)
         end = time.perf_counter()
         times["encode"] += middle - start
         times["decode"] += end - middle

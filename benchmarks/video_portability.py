@@ -58,9 +58,9 @@ def decode(folder: Path, model: str, count: int, options: set[str]) -> dict[str,
             torch.set_num_threads(int(value))
     torch.use_deterministic_algorithms("deterministic" in options)
     torch.backends.mkldnn.enabled = "mkldnn=0" not in options  # type: ignore[assignment]
-    codec = VideoCodec(model, fast="fast" in options)
-    if "channels_last" in options:
-        codec.model.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    codec = VideoCodec(model)
+    if "channels_last" in options and hasattr(codec.model, "network"):
+        codec.model.network.to(memory_format=torch.channels_last)
     expected = np.load(folder / "luma.npy", mmap_mode="r")
     found: dict[str, Any] = {"frames": 0, "of": count, "largest": 0, "psnr": float("inf"), "error": ""}
     try:
@@ -83,7 +83,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("clip")
-    parser.add_argument("models", nargs="*", default=["latens-video-5"])
+    parser.add_argument("models", nargs="*", default=["latens-video-6"])
     parser.add_argument("--frames", type=int, default=300)
     parser.add_argument("--gop", type=int, default=30)
     parser.add_argument("--quality", default="40")

@@ -147,6 +147,7 @@ NB_MODULE(_native, m) {
     add_layers(m);
     add_winograd(m);
     add_networks(m);
+    add_motion(m);
     m.def("quantize", &quantize, "pmf"_a.noconvert(), "lengths"_a.noconvert(), "precision"_a,
           "cdfs"_a.noconvert());
 }

@@ -149,15 +149,6 @@ std::vector<latens::Scale> scales(const Factors& factors) {
     return result;
 }
 
-template <class T>
-nb::object new_array(std::initializer_list<std::size_t> shape, T*& data) {
-    std::size_t size = 1;
-    for (const std::size_t n : shape) size *= n;
-    data = new T[std::max<std::size_t>(size, 1)];
-    const nb::capsule owner(data, [](void* memory) noexcept { delete[] static_cast<T*>(memory); });
-    return nb::cast(nb::ndarray<nb::numpy, T>(data, shape, owner));
-}
-
 using Core = std::shared_ptr<const latens::Network>;
 
 // What a network gives: samples of 8 or 16 bits, or a tensor.

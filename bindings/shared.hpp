@@ -6,6 +6,8 @@
 
 #include <atomic>
 #include <cstdint>
+#include <initializer_list>
+#include <memory>
 #include <string>
 
 #include "status.hpp"
@@ -68,6 +70,15 @@ class Busy {
     std::atomic<bool>& flag_;
 };
 
+template <class T>
+inline nb::object new_array(std::initializer_list<std::size_t> shape, T*& data) {
+    std::size_t size = 1;
+    for (const std::size_t n : shape) size *= n;
+    data = new T[std::max<std::size_t>(size, 1)];
+    const nb::capsule owner(data, [](void* memory) noexcept { delete[] static_cast<T*>(memory); });
+    return nb::cast(nb::ndarray<nb::numpy, T>(data, shape, owner));
+}
+
 inline void same_size(std::size_t a, std::size_t b) {
     if (a != b)
         raise("ShapeError",
@@ -77,5 +88,6 @@ inline void same_size(std::size_t a, std::size_t b) {
 void add_layers(nb::module_& module);
 void add_winograd(nb::module_& module);
 void add_networks(nb::module_& module);
+void add_motion(nb::module_& module);
 
 }  // namespace bindings

@@ -116,6 +116,14 @@ def rescale16(
 ) -> NDArray[np.int16]:
     """The same, limited to 16 bits."""
 
+def compensate(reference: NDArray[np.uint16], vectors: NDArray[np.int16]) -> NDArray[np.uint16]:
+    """A picture (H, W, C), its blocks of 16x16 moved by vectors (2, H/16, W/16) in half pixels."""
+
+def search_motion(
+    picture: NDArray[np.uint16], reference: NDArray[np.uint16], costs: NDArray[np.int32]
+) -> NDArray[np.int16]:
+    """Vectors (2, H/16, W/16) from pictures (H, W) of 10 bits; costs (129,) of components of each size."""
+
 def set_threads(count: int) -> None: ...
 def threads() -> int: ...
 def processor_quota(groups: str, mount: str) -> float: ...

@@ -108,6 +108,26 @@ register_family(
 )
 register_family(
     Family(
+        id="video",
+        media="video",
+        load="latens.runtime.video:load",
+        network="latens.models.video:LatensVideo",
+        convert="latens.convert.video:weights_of",
+    )
+)
+register_family(
+    Family(
+        id="scale-space-flow",
+        media="video",
+        load="latens.convert.flow:load",
+        network="latens.models.video:ScaleSpaceFlow",
+        convert="latens.convert.flow:weights_of",
+        extra="torch",
+    )
+)
+# Last: any other network of the zoo is one of these, scale-space flow too.
+register_family(
+    Family(
         id="published",
         media="image",
         load="latens.convert.research:load",

@@ -115,10 +115,10 @@ class TestWays:
             assert latens(*line).code == 0
             sizes.append((here / "clip.ltn").stat().st_size)
         assert sizes[0] < sizes[1]
-        assert b"latens-video-5" in latens("video", "info", "clip.ltn").out
+        assert b"latens-video-6" in latens("video", "info", "clip.ltn").out
         assert latens("video", "decode", "clip.ltn", "-o", "copy.y4m").code == 0
         assert (here / "copy.y4m").read_bytes().count(b"FRAME\n") == 5
-        assert latens("models").out.count(b"\nlatens-video-5\n") == 1
+        assert latens("models").out.count(b"\nlatens-video-6\n") == 1
 
     def test_info(self, latens: Run) -> None:
         latens("video", "encode", "clip.mkv", "-m", "tiny.safetensors", "--gop", "2")
@@ -205,7 +205,7 @@ class TestWays:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("encode clip.mkv -m latens-video-5 --flow-unit pixels", "no flow"),
+        ("encode clip.mkv -m latens-video-6 --flow-unit pixels", "leave flow_unit out"),
         ("encode clip.mkv -m ssf2020", "needs a quality"),
         ("encode clip.mkv -m tiny.safetensors -q 3", "one quality"),
         ("encode missing.mp4 -m tiny.safetensors", "cannot be read"),

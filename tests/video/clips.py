@@ -12,7 +12,7 @@ from video_recipe import fill_video
 
 from latens.io import VideoFrame, VideoInfo
 from latens.models.video import ScaleSpaceFlow
-from latens.zoo.video_weights import save_video
+from latens.zoo import save
 
 
 def network(flow_unit: str = "pixels") -> ScaleSpaceFlow:
@@ -27,7 +27,7 @@ def network(flow_unit: str = "pixels") -> ScaleSpaceFlow:
 
 def save_weights(path: Path, name: str = "tiny-video") -> Path:
     """Write the weights file of the tiny model."""
-    save_video(network(), path, name, force=True)
+    save(network(), path, name, force=True)
     return path
 
 

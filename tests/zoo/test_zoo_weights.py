@@ -27,7 +27,7 @@ from latens.errors import LatensError, ModelError, OutputError, UnknownModelErro
 from latens.models.latens_base import LatensBaseConfig
 from latens.runtime.picture import NETWORKS
 from latens.runtime.released import ReleasedPictures
-from latens.zoo import DEFAULT_MODEL, ModelCard, card, cards, float_weights, load, register_card, save
+from latens.zoo import DEFAULT_MODEL, ModelCard, card, cards, load, register_card, save
 from latens.zoo.weights import load_released
 
 
@@ -391,14 +391,6 @@ def test_unknown_names_list_the_known_ones(name: str) -> None:
     with pytest.raises(UnknownModelError, match=DEFAULT_MODEL) as caught:
         load(name)
     assert str(caught.value).isprintable()
-
-
-def test_a_part_of_another_model_codes_no_files() -> None:
-    for part in cards("float"):
-        with pytest.raises(UnknownModelError, match=f"{part.id} is a part of another.*use {DEFAULT_MODEL}"):
-            load(part.id)
-        loaded = float_weights.load(part.id)
-        assert (loaded.id, loaded.weights_id) == (part.id, part.sha256)
 
 
 def test_a_name_from_a_file_is_never_a_path(tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:

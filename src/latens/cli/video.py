@@ -70,13 +70,6 @@ RawFormat = Annotated[
 FlowUnit = Annotated[
     str | None, typer.Option("--flow-unit", help="Of a checkpoint: corrected (default), relative or pixels.")
 ]
-Fast = Annotated[
-    bool,
-    typer.Option(
-        "--fast",
-        help="bfloat16 in the networks: faster on recent CPUs. Decode as was encoded, or some tenths of a dB are lost.",
-    ),
-]
 Audio = Annotated[
     str | None, typer.Option("--audio", help="'copy' keeps the sound as it is; without it, it is left out.")
 ]
@@ -103,7 +96,6 @@ def encode(
     flow_unit: FlowUnit = None,
     audio: Audio = None,
     force: Force = False,
-    fast: Fast = False,
     threads: Threads = None,
     quiet: Quiet = False,
 ) -> None:
@@ -125,7 +117,7 @@ def encode(
     with_sound = _with_sound(audio)
     layout = _layout(raw, raw_fps, raw_format)
     target = _target(clip, output, ".ltn", force)
-    codec = _codec(model, quality, flow_unit, fast, threads)
+    codec = _codec(model, quality, flow_unit, threads)
     from latens.io import VideoSource
 
     with files.named(clip), VideoSource(clip, layout, sound=with_sound, rate=_rate(raw_fps)) as source:
@@ -184,7 +176,6 @@ def decode(
     flow_unit: FlowUnit = None,
     audio: Audio = None,
     force: Force = False,
-    fast: Fast = False,
     threads: Threads = None,
     max_pixels: MaxPixels = _PIXELS,
     quiet: Quiet = False,
@@ -214,7 +205,7 @@ def decode(
             part = start is not None or frames is not None
             sound = _kept_sound(stream, limits, salvage, part, stack)
         reader = ltn.VideoReader(stream, limits, on_error="conceal" if salvage else "raise", wait=wait)
-        codec = _codec(model, quality, flow_unit, fast, threads, reader.header.model, weights_dir, quiet)
+        codec = _codec(model, quality, flow_unit, threads, reader.header.model, weights_dir, quiet)
         if start is not None:
             if not stream.seekable():
                 raise FormatError("--start needs a file that can be seeked in, not a pipe")
@@ -322,7 +313,6 @@ def evaluate(
     raw_fps: RawRate = "25",
     raw_format: RawFormat = "yuv420p",
     flow_unit: FlowUnit = None,
-    fast: Fast = False,
     threads: Threads = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -334,7 +324,7 @@ def evaluate(
       latens video eval clip.mkv --gop 12 --frames 96
     """
     layout = _layout(raw, raw_fps, raw_format)
-    codec = _codec(model, quality, flow_unit, fast, threads)
+    codec = _codec(model, quality, flow_unit, threads)
     _evaluate(clips, codec, [quality] if codec.qualities else [None], (), gop, frames, layout, as_json, quiet)
 
 
@@ -352,7 +342,6 @@ def bench(
     raw_fps: RawRate = "25",
     raw_format: RawFormat = "yuv420p",
     flow_unit: FlowUnit = None,
-    fast: Fast = False,
     threads: Threads = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -370,7 +359,7 @@ def bench(
     names = [name for name in codecs.split(",") if name]
     require_codecs(names)
     layout = _layout(raw, raw_fps, raw_format)
-    codec = _codec(model, quality, flow_unit, fast, threads)
+    codec = _codec(model, quality, flow_unit, threads)
     qualities: tuple[float | None, ...] = (None,)
     if codec.qualities:
         qualities = _BENCH_QUALITIES if quality is None else (quality,)
@@ -452,11 +441,11 @@ def freeze(
     check_output(output, force=force, inputs=[checkpoint])
     from latens.models.video import ScaleSpaceFlow
     from latens.zoo.pretrained import load_pretrained, read_checkpoint
-    from latens.zoo.video_weights import save_video
+    from latens.zoo.weights import save
 
     model = ScaleSpaceFlow.from_state_dict(load_pretrained(read_checkpoint(checkpoint))).eval()
     model.flow_unit = flow_unit
-    save_video(model, output, name, notes, force=force)
+    save(model, output, name, notes, force=force)
     say(f"{printable(output)}: {Path(output).stat().st_size:,} bytes, {name}")
 
 
@@ -525,7 +514,6 @@ def _codec(
     model: str | None,
     quality: float | None,
     flow_unit: str | None,
-    fast: bool,
     threads: int | None,
     needed: str | None = None,
     weights_dir: str | None = None,
@@ -541,21 +529,22 @@ def _codec(
             raise ModelError("ssf2020 needs a quality: -q 1 (smallest) to -q 9 (best)")
         model, quality = f"ssf2020-{quality:g}", None
     if threads is not None:
-        import torch
-
         from latens.runtime import set_threads
 
-        torch.set_num_threads(threads)
         set_threads(threads)
     from latens.codec.video import VideoCodec
-    from latens.zoo.video_weights import load_released_video, load_video
+    from latens.zoo.weights import load_released_video, load_video
 
     if model is None and needed is not None:
         announce(needed, weights_dir, quiet)
         loaded = load_released_video(needed, weights_dir)
     else:
         loaded = load_video(model or DEFAULT_VIDEO_MODEL, flow_unit=flow_unit)
-    codec = VideoCodec(loaded, fast=fast)
+    if threads is not None and not loaded.exact:
+        import torch
+
+        torch.set_num_threads(threads)
+    codec = VideoCodec(loaded)
     if quality is not None and not codec.qualities:
         raise ModelError(
             "these weights have one quality; -q chooses among those of --model ssf2020, or is left out"

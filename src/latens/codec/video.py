@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 from latens import format as ltn
-from latens.codec._colour import planes_from_rgb, rgb_from_planes
-from latens.codec.models import LEVELS
-from latens.codec.video_models import picture_coder
 from latens.errors import ChecksumError, CoderError, FormatError, VideoError, WrongWeightsError
 from latens.io import Light, Mastering, Sound, VideoFrame, VideoInfo
-from latens.models.video.conditional import settled
-from latens.zoo.video_weights import LoadedVideoModel, load_video
+from latens.runtime.coding import Samples, VideoFileModel
+from latens.runtime.factors import QUALITY_MAX
+from latens.runtime.planes import planes_from_rgb, rgb_from_planes
+from latens.zoo.weights import load_video
 
 __all__ = ["DEFAULT_QUALITY", "CodedFrame", "DecodedFrame", "VideoCodec"]
 
@@ -55,43 +50,37 @@ class DecodedFrame:
         number: from 0; where some are missing, they were lost.
         key: whether it needs no other.
         frame: its samples.
-        rgb: ``(1, 3, H, W)`` float32, 0 to 1.
+        rgb: ``(H, W, 3)`` uint16.
     """
 
     number: int
     key: bool
     frame: VideoFrame
-    rgb: Tensor
+    rgb: Samples
 
     def rgb8(self) -> npt.NDArray[np.uint8]:
-        """The same as ``(H, W, 3)`` of 8 bits."""
-        rounded = self.rgb[0].mul(255).round_().to(torch.uint8).permute(1, 2, 0)
-        return np.ascontiguousarray(rounded.numpy())
+        """The same of 8 bits."""
+        return ((self.rgb.astype(np.uint32) * 255 + 32_767) // 65_535).astype(np.uint8)
 
-    def rgb16(self) -> npt.NDArray[np.uint16]:
-        """The same as ``(H, W, 3)`` of 16 bits."""
-        rounded = self.rgb[0].double().mul(65535).round_().to(torch.int32).permute(1, 2, 0)
-        return np.ascontiguousarray(rounded.numpy().astype(np.uint16))
+    def rgb16(self) -> Samples:
+        """The same, for whoever takes a function."""
+        return self.rgb
 
 
 class VideoCodec:
     """Codes videos with one model.
 
     Args:
-        model: a loaded model, or what :func:`latens.zoo.video_weights.load_video` takes.
-        fast: run the transforms in bfloat16. Symbols stay exact, but the pictures that frames refer to are exactly
-            the encoder's only if the decoder does the same.
+        model: a loaded model, or what :func:`latens.zoo.weights.load_video` takes.
     """
 
-    def __init__(self, model: LoadedVideoModel | str | os.PathLike[str], *, fast: bool = False) -> None:
-        self.model = model if isinstance(model, LoadedVideoModel) else load_video(model)
-        self.fast = fast
-        self._coder = picture_coder(self.model, fast)
+    def __init__(self, model: VideoFileModel | str | os.PathLike[str]) -> None:
+        self.model = load_video(model) if isinstance(model, str | os.PathLike) else model
 
     @property
     def qualities(self) -> bool:
         """Whether the weights have all qualities."""
-        return self._coder.qualities
+        return self.model.qualities
 
     # -- encoding ------------------------------------------------------------------------------------------
 
@@ -119,27 +108,21 @@ class VideoCodec:
             What became of each frame.
 
         Raises:
-            VideoError: no frame, frames that do not fit ``info``, a gop below 1 or too long for the model, or a
-                quality that there is not.
+            VideoError: no frame, frames that do not fit ``info``, a gop below 1, or a quality that there is not.
             LimitError: too large for a file.
             ModelError: the weights give values that are not finite.
         """
         if gop < 1:
             raise VideoError(f"gop must be at least 1, not {gop}")
-        if self._coder.longest is not None and gop > self._coder.longest:
-            raise VideoError(
-                f"gop must be at most {self._coder.longest} with {self.model.id}, not {gop}: in longer groups, "
-                "pictures of two machines drift apart"
-            )
         level = self._level(quality)
         header = ltn.VideoHeader(
             width=info.width,
             height=info.height,
             model=self.model.id,
-            entropy_id=self.model.entropy.entropy_id[:8],
+            entropy_id=self.model.entropy_id[:8],
             weights_id=self.model.weights_id[:8],
             quality=level,
-            skip=self._coder.skip,
+            skip=self.model.skip,
             chroma=info.chroma,
             bit_depth=info.bit_depth,
             colour=ltn.Cicp(*info.colour),
@@ -147,15 +130,15 @@ class VideoCodec:
             frame_rate=info.frame_rate.as_integer_ratio(),
         )
         writer = ltn.VideoWriter(file, header, extras_of(info))
-        reference: Tensor | None = None
+        reference: Samples | None = None
         step = max(round(1 / info.frame_rate / info.time_base), 1)
         last: VideoFrame | None = None
         for number, frame in enumerate(frames):
             key = number % gop == 0
-            with self._inference():
-                found = self._coder.encode(self._picture(frame, info), None if key else reference, level)
-                reference = settled(found.picture, info.bit_depth)
-            coded = ltn.Frame(number, frame.timestamp, key, found.checksum, found.streams)
+            picture = self._picture(frame, info)
+            found = self.model.encode(picture, None if key else reference, level, info.bit_depth)
+            reference = found.picture
+            coded = ltn.Frame(number, frame.timestamp, key, found.checksum, found.streams, found.quality)
             if sound is not None:
                 writer.add_sound(sound.take(), sound.start)
             writer.add(coded)
@@ -167,23 +150,23 @@ class VideoCodec:
             writer.add_sound(sound.finish(), sound.start)
         writer.finish(last.timestamp + (last.duration or step))
 
-    def _picture(self, frame: VideoFrame, info: VideoInfo) -> Tensor:
+    def _picture(self, frame: VideoFrame, info: VideoInfo) -> Samples:
         """RGB, its border repeated up to the grid."""
         if tuple(plane.shape for plane in frame.planes) != info.plane_sizes:
             raise VideoError(
                 f"a frame with planes {[plane.shape for plane in frame.planes]}, where "
                 f"{list(info.plane_sizes)} are expected"
             )
-        rgb = rgb_from_planes(frame.planes, info.chroma, info.bit_depth, info.colour).clamp_(0, 1)
+        rgb = rgb_from_planes(frame.planes, info.chroma, info.bit_depth, info.colour)
         height, width = self._padded(info.height, info.width)
-        return F.pad(rgb, (0, width - info.width, 0, height - info.height), mode="replicate")
+        return np.pad(rgb, ((0, height - info.height), (0, width - info.width), (0, 0)), mode="edge")
 
     def _padded(self, height: int, width: int) -> tuple[int, int]:
-        return height + -height % self._coder.grid, width + -width % self._coder.grid
+        return height + -height % self.model.grid, width + -width % self.model.grid
 
     def _level(self, quality: float | None) -> int:
         """The header's quality."""
-        if not self._coder.qualities:
+        if not self.model.qualities:
             if quality is not None:
                 raise VideoError(f"{self.model.id} has one quality; leave quality out")
             return 0
@@ -191,7 +174,7 @@ class VideoCodec:
             quality = DEFAULT_QUALITY
         if not 0 <= quality <= 100:
             raise VideoError(f"quality must be between 0 and 100, got {quality}")
-        return round(quality / 100 * LEVELS)
+        return round(quality / 100 * QUALITY_MAX)
 
     # -- decoding ------------------------------------------------------------------------------------------
 
@@ -219,7 +202,7 @@ class VideoCodec:
         header = reader.header
         self._check_identity(header, other_weights)
         info = info_of(header, reader.extras)
-        reference: Tensor | None = None
+        reference: Samples | None = None
         expected = 0
         delivered = False
         for frame in reader.frames():
@@ -230,8 +213,7 @@ class VideoCodec:
                 reader.problems.append(f"frame {frame.number} needs one that is lost")
                 continue
             try:
-                with self._inference():
-                    reference = self._decode(frame, reference, header)
+                reference = self._decode(frame, reference, header)
             except (ChecksumError, CoderError, FormatError) as error:
                 if on_error == "raise":
                     raise type(error)(f"frame {frame.number}: {error}") from error
@@ -240,14 +222,12 @@ class VideoCodec:
                 continue
             delivered = True
             found = self._frame(reference, info, VideoFrame((_NONE, _NONE, _NONE), frame.timestamp))
-            yield DecodedFrame(
-                frame.number, frame.key, found, reference[:, :, : header.height, : header.width]
-            )
+            yield DecodedFrame(frame.number, frame.key, found, reference[: header.height, : header.width])
         if not delivered:
             raise FormatError(f"nothing of the video can be saved: {'; '.join(reader.problems)[:500]}")
 
     def _check_identity(self, header: ltn.VideoHeader, other_weights: bool) -> None:
-        have = self.model.entropy.entropy_id[:8]
+        have = self.model.entropy_id[:8]
         if header.entropy_id != have:
             raise WrongWeightsError(
                 f"the file was made with entropy model {header.entropy_id} of {header.model}, {self.model.id} at hand "
@@ -260,27 +240,20 @@ class VideoCodec:
                 "use --other-weights (other_weights=True) to accept other pixels"
             )
 
-    def _decode(self, frame: ltn.Frame, reference: Tensor | None, header: ltn.VideoHeader) -> Tensor:
+    def _decode(self, frame: ltn.Frame, reference: Samples | None, header: ltn.VideoHeader) -> Samples:
         shape = self._padded(header.height, header.width)
-        checksum, picture = self._coder.decode(frame, None if frame.key else reference, shape, header)
+        checksum, picture = self.model.decode(frame, None if frame.key else reference, shape, header)
         if checksum != frame.checksum:
             raise ChecksumError(f"its symbols have checksum {checksum:08x}, {frame.checksum:08x} was stored")
-        return settled(picture, header.bit_depth)
+        return picture
 
     # -- help ----------------------------------------------------------------------------------------------
 
     @staticmethod
-    def _frame(picture: Tensor, info: VideoInfo, like: VideoFrame) -> VideoFrame:
-        planes = planes_from_rgb(
-            picture[:, :, : info.height, : info.width], info.chroma, info.bit_depth, info.colour
-        )
+    def _frame(picture: Samples, info: VideoInfo, like: VideoFrame) -> VideoFrame:
+        rgb = picture[: info.height, : info.width]
+        planes = planes_from_rgb(rgb, info.chroma, info.bit_depth, info.colour)
         return VideoFrame(planes, like.timestamp, like.duration)
-
-    @staticmethod
-    @contextmanager
-    def _inference() -> Iterator[None]:
-        with torch.inference_mode(), torch.autocast("cpu", enabled=False):
-            yield
 
 
 _NONE: npt.NDArray[np.uint8] = np.zeros((0, 0), np.uint8)

@@ -27,11 +27,11 @@ from latens.runtime.networks import Input, Stage
 from latens.runtime.parts import IntegerTables
 from latens.runtime.picture import INDEXES, LATENT_BITS, Z_BITS, Z_MAX, PictureModel
 
-__all__ = ["picture_model", "sample_pictures"]
+__all__ = ["ASINH_BITS", "QUALITIES", "picture_model", "sample_pictures"]
 
 _SIDE, _PICTURES, _DISCS = 192, 10, 600
-_QUALITIES = (0.0, 0.4, 0.8, 1.0)
-_ASINH_BITS = 11
+QUALITIES = (0.0, 0.4, 0.8, 1.0)
+ASINH_BITS = 11
 
 
 def sample_pictures(count: int = _PICTURES, side: int = _SIDE) -> Tensor:
@@ -89,7 +89,7 @@ def picture_model(model: LatensBase, pictures: Tensor | None = None) -> Pictures
     x = sample_pictures() if pictures is None else pictures
     config = model.config
     entropy = freeze_parts(config, model.prior, model.h_scale)
-    qualities = [torch.full((len(x),), q) for q in _QUALITIES]
+    qualities = [torch.full((len(x),), q) for q in QUALITIES]
 
     # What the networks see and give, in float.
     features = model.features(x)
@@ -135,7 +135,7 @@ def picture_model(model: LatensBase, pictures: Tensor | None = None) -> Pictures
         prefix=[Input()],
     )  # fmt: skip
     h_a = network_of(
-        model.h_a, [asinh(v) for v in y], Signal.even(config.M, _ASINH_BITS), "h_a", exponent=Z_BITS
+        model.h_a, [asinh(v) for v in y], Signal.even(config.M, ASINH_BITS), "h_a", exponent=Z_BITS
     )
     if not (model.out_scale > 0).all() or not (model.channel_scale > 0).all():
         raise ModelError("out_scale, channel_scale: expected factors above zero")

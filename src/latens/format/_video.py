@@ -71,7 +71,8 @@ _ANY_KNOWN = re.compile(b"[FsnZ]")
 _SOUND_USUAL, _SOUND_MOST = 1 << 15, 1 << 16
 _OPTIONAL = 0x20
 _MAX_UNKNOWN = 256
-_MAX_KIND = 7
+_OWN_QUALITY = 8
+_MAX_KIND = 15
 _MAX_STREAMS = 4
 _LANES = (1, 2, 4, 8)
 _HEAD_MAX = 1 + VARINT_BYTES
@@ -249,7 +250,7 @@ class Frame(NamedTuple):
     """One coded frame.
 
     number: from 0, rising by 1. timestamp: ticks of the time base, rising. key: decodable without others. checksum: of
-    its symbols. streams: one to four.
+    its symbols. streams: one to four. quality: of its own; None for the header's.
     """
 
     number: int
@@ -257,6 +258,7 @@ class Frame(NamedTuple):
     key: bool
     checksum: int
     streams: tuple[Stream, ...]
+    quality: int | None = None
 
     @property
     def size(self) -> int:
@@ -343,8 +345,12 @@ def _pack_chunk(kind: int, payload: bytes) -> bytes:
 
 def _pack_frame(frame: Frame) -> bytes:
     kind = frame.key | len(frame.streams) - 1 << 1
+    if frame.quality is not None:
+        kind |= _OWN_QUALITY
     out = bytearray(varint(frame.number, "frame number") + varint(frame.timestamp, "timestamp"))
     out.append(kind)
+    if frame.quality is not None:
+        out += frame.quality.to_bytes(2, "little")
     out += frame.checksum.to_bytes(4, "little")
     for stream in frame.streams:
         out += varint(len(stream.data) << 2 | stream.lanes.bit_length() - 1, "stream size") + stream.data
@@ -357,14 +363,15 @@ def _unpack_frame(payload: memoryview) -> Frame:
     kind = reader.uint(1, "a frame")
     if kind > _MAX_KIND:
         raise VersionError(f"frame {number}: kind {kind} is newer than this release of Latens; update it")
+    quality = reader.uint(2, "a frame") if kind & _OWN_QUALITY else None
     checksum = reader.uint(4, "a frame")
     streams = []
-    for _ in range((kind >> 1) + 1):
+    for _ in range((kind >> 1 & 3) + 1):
         size = reader.varint("a stream's size")
         streams.append(Stream(1 << (size & 3), bytes(reader.take(size >> 2, "a stream"))))
     if reader.pos != len(payload):
         raise FormatError(f"frame {number}: {len(payload) - reader.pos} bytes follow its last stream")
-    return Frame(number, timestamp, bool(kind & 1), checksum, tuple(streams))
+    return Frame(number, timestamp, bool(kind & 1), checksum, tuple(streams), quality)
 
 
 def _pack_index(index: Index) -> bytes:
@@ -437,6 +444,8 @@ class VideoWriter:
                 f"frame {frame.number}: expected 1 to {_MAX_STREAMS} streams of 1, 2, 4 or 8 lanes and a 32-bit "
                 "checksum"
             )
+        if frame.quality is not None and not 0 <= frame.quality <= 0xFFFF:
+            raise FormatError(f"frame {frame.number}: quality {frame.quality} is out of range")
         if frame.size > max_frame_size(self.header.width, self.header.height):
             raise LimitError(f"frame {frame.number}: coder streams of {frame.size} bytes are too long")
         if frame.key:

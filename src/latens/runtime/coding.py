@@ -8,11 +8,25 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["LATENT", "Anatomy", "CodedTile", "FileModel", "Prices", "Rows", "checksum"]
+from latens import format as ltn
+
+__all__ = [
+    "LATENT",
+    "Anatomy",
+    "CodedPicture",
+    "CodedTile",
+    "FileModel",
+    "Prices",
+    "Rows",
+    "Samples",
+    "VideoFileModel",
+    "checksum",
+]
 
 LATENT = 16  # pixels per position of y
 
 Array = npt.NDArray[Any]
+Samples = npt.NDArray[np.uint16]
 
 
 class CodedTile(NamedTuple):
@@ -119,6 +133,66 @@ class FileModel(Protocol):
 
     def synthesis(self, width: int, level: int, dtype: npt.DTypeLike, channels: int) -> Rows:
         """From rows ``width`` positions wide to samples ``(n, 16 width, channels)``, uint8 or uint16."""
+
+
+class CodedPicture(NamedTuple):
+    """What became of a frame of a video.
+
+    Attributes:
+        streams: of the coder.
+        checksum: over its symbols.
+        quality: of its own, as a header's; None for the header's.
+        picture: as the decoder will have it, ``(H, W, 3)`` uint16.
+    """
+
+    streams: tuple[ltn.Stream, ...]
+    checksum: int
+    quality: int | None
+    picture: Samples
+
+
+class VideoFileModel(Protocol):
+    """A loaded model that codes files of video, one frame at a time.
+
+    Pictures are RGB ``(H, W, 3)`` uint16, H and W multiples of ``grid``.
+    """
+
+    id: str
+    """The name that goes into files."""
+    weights_id: str
+    """SHA-256 of the weights, 64 hex digits."""
+    entropy_id: str
+    """SHA-256 over every integer that decides about symbols, 64 hex digits."""
+    grid: int
+    skip: int
+    """Table indexes below are not coded."""
+    qualities: bool
+    """Whether it has all qualities; otherwise the header's is 0."""
+    exact: bool
+    """Whether pixels are the same on every machine."""
+
+    def encode(self, picture: Samples, before: Samples | None, level: int, depth: int) -> CodedPicture:
+        """Code a frame, alone or under the condition of the one before as the decoder has it.
+
+        Args:
+            picture: the frame.
+            before: the one before.
+            level: the header's quality.
+            depth: the header's bits of samples.
+
+        Raises:
+            ModelError: the weights give values that are not finite.
+        """
+
+    def decode(
+        self, frame: ltn.Frame, before: Samples | None, shape: tuple[int, int], header: ltn.VideoHeader
+    ) -> tuple[int, Samples]:
+        """Checksum over the symbols of a frame of padded ``shape``, and its picture.
+
+        Raises:
+            CoderError, FormatError: the frame is damaged.
+            ModelError: the weights give values that are not finite.
+        """
 
 
 class Prices(NamedTuple):

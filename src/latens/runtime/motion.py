@@ -1,15 +1,27 @@
-"""Motion vectors of blocks as a coder stream."""
+"""Block motion: one vector for each 16x16 block, in half pixels: found, applied to a picture, and as a coder stream.
+
+The oracle of what is native here is in ``tests/video/slow_motion.py``.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
+from latens import _native
 from latens.entropy_coding import LaneDecoder, LaneEncoder, choose_lanes
 from latens.errors import CoderError, ModelError
 from latens.runtime.parts import Int16, IntegerTables
 
-__all__ = ["MotionCoder"]
+__all__ = ["BLOCK", "REACH", "MotionCoder", "compensate", "costs_of", "search"]
+
+BLOCK = 16
+REACH = 64
+"""The largest component of a vector, in half pixels."""
+
+_PRICE_MAX = 2.0**16
+
+Samples = npt.NDArray[np.uint16]
 
 
 class MotionCoder:
@@ -84,3 +96,39 @@ class MotionCoder:
         cost = -np.log2(probabilities)
         # An escape takes some nibbles more.
         return float(np.where(escaped, cost[-1] + 16.0, cost[np.where(escaped, 0, symbols)]).sum())
+
+
+def compensate(reference: Samples, vectors: Int16) -> Samples:
+    """A picture with each block taken from where its vector points to.
+
+    Args:
+        reference: ``(H, W, 3)`` uint16, H and W multiples of 16; it goes on beyond its border as at its border.
+        vectors: ``(2, H/16, W/16)``, down and right, in half pixels, within :data:`REACH`.
+    """
+    return _native.compensate(reference, vectors) if vectors.any() else reference
+
+
+def search(picture: Samples, reference: Samples, price: float) -> Int16:
+    """Vectors that make a reference look like a picture: coarse to fine, then as neighbours where that saves bits.
+
+    Args:
+        picture, reference: ``(H, W, 3)`` uint16, H and W multiples of 16.
+        price: of a bit, in sums of absolute differences of a block (levels of 0..255).
+
+    Returns:
+        ``(2, H/16, W/16)`` for :func:`compensate`.
+    """
+    return _native.search_motion(_grey(picture), _grey(reference), costs_of(price))
+
+
+def costs_of(price: float) -> npt.NDArray[np.int32]:
+    """What components of each size take, in levels of 10 bits; about how many bits they are, times the price."""
+    sizes = np.arange(2 * REACH + 1)
+    bits = 2.0 * np.log2(1.0 + sizes) + (sizes > 0)
+    return np.rint(bits * min(4.0 * price, _PRICE_MAX)).astype(np.int32)
+
+
+def _grey(picture: Samples) -> Samples:
+    """``(H, W)`` of 10 bits."""
+    r, g, b = (picture[..., i].astype(np.uint32) for i in range(3))
+    return ((r + 2 * g + b) >> 8).astype(np.uint16)

@@ -196,6 +196,9 @@ class Network:
         except (ModelError, ValueError, TypeError) as error:
             raise ModelError(f"{name}: {error}") from error
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Network, (self.stages, self.limits)
+
     def run(
         self,
         x: npt.NDArray[Any],

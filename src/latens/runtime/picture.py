@@ -222,12 +222,14 @@ class PictureModel:
         """z ``(h, w, hyper)`` in units of 2^-6; an encoder is free in what it does here."""
         tamed = np.rint(np.arcsinh(y * np.float32(2.0**-LATENT_BITS)) * np.float32(_ASINH_UNIT))
         found = self.networks["h_a"].run(tamed.astype(np.int16)).astype(np.int32)
+        return found + self.offset_at(self.z_offset, quality)
+
+    def offset_at(self, offsets: Int32, quality: int) -> Int32:
+        """What a table of ``(knots, hyper)`` gives at a quality; for encoders."""
         place = quality * (self.knots - 1) / QUALITY_MAX
         knot = min(int(place), self.knots - 2)
         share = place - knot
-        offset = np.rint((1 - share) * self.z_offset[knot] + share * self.z_offset[knot + 1]).astype(np.int32)
-        z: Int32 = found + offset
-        return z
+        return np.rint((1 - share) * offsets[knot] + share * offsets[knot + 1]).astype(np.int32)
 
     def weigh(self, z: Int16, y: Int16, indexes: Uint8, quality: int, skip: int) -> tuple[int, int]:
         """Bytes of a stream of one lane with the symbols of z alone, and with those of y, too."""

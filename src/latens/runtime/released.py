@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from latens.errors import ImageError, ModelError
+from latens.runtime.arrays import write_arrays
 from latens.runtime.coding import LATENT, Anatomy, CodedTile, Prices, Rows, checksum
 from latens.runtime.factors import QUALITY_MAX
 from latens.runtime.picture import LATENT_BITS, Z_BITS, PictureModel
@@ -66,6 +67,10 @@ class ReleasedPictures:
         except ImportError as error:
             raise ModelError("float networks need PyTorch: pip install 'latens[torch]'") from error
         return floats.float_model(self.model, *self._file)
+
+    def weights_file(self) -> bytes:
+        """The weights file that it was loaded from."""
+        return write_arrays(*self._file)
 
     def level(self, quality: float) -> int:
         return round(self.scale.level(float(quality)) * QUALITY_MAX)

@@ -1,4 +1,4 @@
-"""How ``.ltn`` files code the latents of video models: tables chosen by integers only."""
+"""The default video model at coding time: integers only, from symbols to pixels (``docs/pixels.md``)."""
 
 from __future__ import annotations
 
@@ -10,136 +10,292 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from latens.errors import ModelError
-from latens.runtime.entropy import ExactEntropy
-from latens.runtime.motion import MotionCoder
+from latens import format as ltn
+from latens.entropy_coding import LaneDecoder, LaneEncoder, choose_lanes
+from latens.errors import FormatError, ModelError
+from latens.runtime.coding import CodedPicture, Samples, checksum
+from latens.runtime.factors import QUALITY_MAX, Factors
+from latens.runtime.motion import BLOCK, REACH, MotionCoder, compensate, search
+from latens.runtime.networks import Network
 from latens.runtime.parts import IntegerTables
+from latens.runtime.picture import INDEXES, LATENT_BITS, Z_BITS, Z_MAX, PictureModel
+from latens.runtime.released import ReleasedPictures
+from latens.runtime.storage import Store, of_tables
 
-__all__ = ["PARTS", "ConditionalEntropy", "ExactLatents"]
+__all__ = ["NETWORKS", "ReleasedVideo", "load"]
 
 Array = npt.NDArray[Any]
+Int16 = npt.NDArray[np.int16]
+Int32 = npt.NDArray[np.int32]
+Uint8 = npt.NDArray[np.uint8]
 
-PARTS = ("img", "motion", "res")
-"""The latents: of pictures, of motion, of residuals."""
+NETWORKS = ("h_a", "h_scale")
+_SCALINGS = {"h_a": (1, 4), "h_scale": (4, 1)}
+_DEPTH = 16
+_PIXELS = _DEPTH, 3
+_HYPER = 64  # pixels of a position of z
+_Y_MAX = 1 << 20
+_SYMBOL_MAX = 32767
+_ASINH_UNIT = 2.0**11
+# Key frames are what all others of a group inherit: they are coded so much better.
+_KEY_BONUS = round(0.12 * QUALITY_MAX)
+# What a squared error of one step is worth, in bits: a symbol is changed to a cheaper one where that pays.
+_STEP_WORTH = 20.0
+_PRICED = 16  # symbols up to this size
 
 
-class ExactLatents:
-    """The entropy models of all latents of a model.
+class ReleasedVideo:
+    """A model of video in integers: vectors of blocks, and the latent of what they leave.
 
     Args:
-        parts: one for each of :data:`PARTS`.
+        name: that goes into files.
+        weights_id: SHA-256 of the file.
+        image: model of key frames; its analysis and synthesis are those of all frames.
+        networks: those of :data:`NETWORKS`.
+        z_tables: ``knots * hyper`` tables, all channels of one knot together.
+        z_offset: ``(knots, hyper)`` int32, added to what ``h_a`` gives, in units of 2^-6; for encoders.
+        motion: tables of vectors.
+        price: of a bit of motion, in levels; one channel; for encoders.
 
     Raises:
         ModelError: the parts do not fit together.
-    """
-
-    def __init__(self, parts: Mapping[str, ExactEntropy]) -> None:
-        if parts.keys() != set(PARTS):
-            raise ModelError(
-                f"entropy model: expected the parts {', '.join(PARTS)}, found {', '.join(parts)}"
-            )
-        self.parts = {name: parts[name] for name in PARTS}
-        sizes = {(part.z_channels, part.y_channels, part.upscale, part.knots) for part in parts.values()}
-        channels = parts["img"].y_channels
-        if sizes != {(channels, channels, 8, 1)}:
-            raise ModelError("entropy model: its parts are not those of one scale-space flow")
-
-    @property
-    def channels(self) -> int:
-        """Channels of each latent, y and z."""
-        return self.parts["img"].y_channels
-
-    @cached_property
-    def entropy_id(self) -> str:
-        """SHA-256 over every integer that decides about symbols: 64 hex digits."""
-        ids = "\n".join(f"{name} {part.entropy_id}" for name, part in self.parts.items())
-        return hashlib.sha256(f"latens scale-space flow\n{ids}".encode()).hexdigest()
-
-    def tensors(self) -> dict[str, Array]:
-        """Everything as integer arrays, to be stored with the weights."""
-        return {
-            f"{name}.{key}": value
-            for name, part in self.parts.items()
-            for key, value in part.tensors().items()
-        }
-
-    @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Array]) -> ExactLatents:
-        """The inverse of :meth:`tensors`. Everything is checked: a weights file may be hostile.
-
-        Raises:
-            ModelError: something is missing, too much, of the wrong type, or out of range.
-            TableError: a CDF table is not valid.
-        """
-        own: dict[str, dict[str, Array]] = {name: {} for name in PARTS}
-        for key, value in tensors.items():
-            name, _, rest = key.partition(".")
-            if name not in own:
-                raise ModelError(f"entropy model: {key[:80]!a} belongs to no part of it")
-            own[name][rest] = value
-        return cls({name: ExactEntropy.from_tensors(part) for name, part in own.items()})
-
-
-class ConditionalEntropy:
-    """What decides about the symbols of the default video model.
-
-    Args:
-        image: of pictures that need no other; those of the image model.
-        inter: of the latents of all others.
-        motion: tables of vectors.
-        reach: the largest component of a vector.
-
-    Raises:
-        ModelError: they do not fit together.
         TableError: a table is not valid.
     """
 
-    def __init__(self, image: ExactEntropy, inter: ExactEntropy, motion: IntegerTables, reach: int) -> None:
-        self.image, self.inter, self.motion = image, inter, MotionCoder(motion, reach)
-        sizes = {(part.z_channels, part.y_channels, part.upscale, part.knots) for part in (image, inter)}
-        if len(sizes) > 1:
-            raise ModelError("entropy model: its parts are not those of one video model")
+    grid = _HYPER
+    skip = 4
+    qualities = True
+    exact = True
+
+    def __init__(
+        self,
+        name: str,
+        weights_id: str,
+        image: PictureModel,
+        networks: Mapping[str, Network],
+        z_tables: IntegerTables,
+        z_offset: Int32,
+        motion: IntegerTables,
+        price: Factors,
+    ) -> None:
+        self.id, self.weights_id, self.image = name, weights_id, image
+        self.networks, self.z_tables, self.z_offset, self.price = dict(networks), z_tables, z_offset, price
+        if set(networks) != set(NETWORKS) or z_offset.shape != (image.knots, image.hyper):
+            raise ModelError(
+                "model: its networks are not those of a model of video, or not of its image model"
+            )
+        M, Z = image.channels, image.hyper
+        for part, sizes in (("h_a", (2 * M, Z)), ("h_scale", (Z, M))):
+            if (
+                networks[part].inputs,
+                networks[part].outputs,
+            ) != sizes or networks[part].scaling != _SCALINGS[part]:
+                raise ModelError(f"{part}: its sizes do not fit the image model's")
+        if len(z_tables.sizes) != image.knots * image.hyper or price.logs.shape[1] != 1:
+            raise ModelError("model: its tables do not fit its networks")
+        self._z = [z_tables.tables(knot * Z, (knot + 1) * Z) for knot in range(image.knots)]
+        self._y = image.y_tables.tables(0, INDEXES)
+        self.motion = MotionCoder(motion, REACH)
 
     @cached_property
     def entropy_id(self) -> str:
-        """SHA-256 over every integer that decides about symbols: 64 hex digits."""
-        motion = hashlib.sha256()
-        self.motion.tables.update_hash(motion)
-        ids = f"image {self.image.entropy_id}\ninter {self.inter.entropy_id}\nmotion {motion.hexdigest()}"
-        return hashlib.sha256(f"latens video\n{ids}".encode()).hexdigest()
+        """SHA-256 over every integer that decides which symbols a stream stands for: 64 hex digits."""
+        digest = hashlib.sha256(f"latens video 2\nimage {self.image.entropy_id}".encode())
+        for name, array in sorted(self.arrays().items()):
+            if name.startswith(("z.", "motion.", "network.h_scale.")):
+                shape = ",".join(map(str, array.shape))
+                digest.update(f"\n{name} {array.dtype.name} {shape}\n".encode())
+                digest.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes())
+        return digest.hexdigest()
 
-    def tensors(self) -> dict[str, Array]:
-        """Everything but the image model's as integer arrays, to be stored with the weights."""
-        found = {f"inter.{key}": value for key, value in self.inter.tensors().items()}
-        tables = self.motion.tables
-        for name, array in (
-            ("entries", tables.entries),
-            ("sizes", tables.sizes),
-            ("offsets", tables.offsets),
+    # -- frames --------------------------------------------------------------------------------------------
+
+    def encode(self, picture: Samples, before: Samples | None, level: int, depth: int) -> CodedPicture:
+        """See :class:`latens.runtime.coding.VideoFileModel`."""
+        image = self.image
+        if before is None:
+            own = min(level + _KEY_BONUS, QUALITY_MAX)
+            stream, lanes, found = image.encode(self._latent(picture, own), own, self.skip)
+            crc = checksum(found.z, found.y.transpose(2, 0, 1))
+            return CodedPicture((ltn.Stream(lanes, stream),), crc, own, self._pixels(found.y_hat, own))
+        vectors = search(picture, before, self._price(level))
+        moved = compensate(before, vectors)
+        expected = self._latent(moved, level)
+        y = self._latent(picture, level)
+        z = self._z_of(y, expected, level)
+        indexes = self._indexes(z)
+        symbols = self._quantise(y - expected, indexes)
+        streams, coded, found_picture = [], [vectors], moved
+        if symbols.any():
+            encoder = LaneEncoder()
+            encoder.push(z, _channels(*z.shape), self._z[image.knot(level)])
+            encoder.push(symbols, indexes, self._y, self.skip)
+            lanes = choose_lanes(len(encoder))
+            streams.append(ltn.Stream(lanes, encoder.finish(lanes)))
+            coded += [z, symbols.transpose(2, 0, 1)]
+            found_picture = self._changed(moved, expected, symbols, level)
+        else:
+            streams.append(ltn.Stream(1, b""))
+        if vectors.any():
+            motion, lanes = self.motion.encode(vectors)
+            streams.append(ltn.Stream(lanes, motion))
+        return CodedPicture(tuple(streams), checksum(*coded), None, found_picture)
+
+    def decode(
+        self, frame: ltn.Frame, before: Samples | None, shape: tuple[int, int], header: ltn.VideoHeader
+    ) -> tuple[int, Samples]:
+        """See :class:`latens.runtime.coding.VideoFileModel`."""
+        image = self.image
+        level = header.quality if frame.quality is None else frame.quality
+        z_shape = shape[0] // _HYPER, shape[1] // _HYPER
+        first = frame.streams[0]
+        if before is None:
+            if len(frame.streams) != 1:
+                raise FormatError(f"expected 1 stream, found {len(frame.streams)}")
+            found = image.decode(first.data, z_shape, level, header.skip, first.lanes)
+            return checksum(found.z, found.y.transpose(2, 0, 1)), self._pixels(found.y_hat, level)
+        if len(frame.streams) > 2:
+            raise FormatError(f"expected 1 or 2 streams, found {len(frame.streams)}")
+        blocks = shape[0] // BLOCK, shape[1] // BLOCK
+        vectors = np.zeros((2, *blocks), np.int16)
+        if len(frame.streams) == 2:
+            motion = frame.streams[1]
+            vectors = self.motion.decode(motion.data, motion.lanes, blocks)
+        moved = compensate(before, vectors)
+        if not first.data:
+            return checksum(vectors), moved
+        decoder = LaneDecoder(first.data, first.lanes)
+        z = decoder.decode(_channels(image.hyper, *z_shape), self._z[image.knot(level)])
+        indexes = self._indexes(z)
+        symbols = decoder.decode(indexes, self._y, header.skip)
+        decoder.finish()
+        crc = checksum(vectors, z, symbols.transpose(2, 0, 1))
+        if symbols.any():
+            moved = self._changed(moved, self._latent(moved, level), symbols, level)
+        return crc, moved
+
+    def _latent(self, picture: Samples, level: int) -> Int32:
+        features = self.image.networks["g_a"].run(picture, (), _PIXELS)
+        return self.image.latent(features, level)
+
+    def _pixels(self, y_hat: Int32, level: int) -> Samples:
+        scale = self.image.factors["out_scale"].at(level)
+        return self.image.networks["g_s"].run(self.image.entry(y_hat, level), [scale], _PIXELS)
+
+    def _changed(self, moved: Samples, expected: Int32, symbols: Int16, level: int) -> Samples:
+        """A prediction changed by what symbols add to its latent."""
+        y_hat = expected + (symbols.astype(np.int32) << LATENT_BITS)
+        np.clip(y_hat, -_Y_MAX, _Y_MAX, out=y_hat)
+        found = self._pixels(y_hat, level).astype(np.int32)
+        found -= self._pixels(expected, level)
+        found += moved
+        return found.clip(0, (1 << _DEPTH) - 1).astype(np.uint16)
+
+    def _indexes(self, z: Int16) -> Uint8:
+        positions = np.ascontiguousarray(z.clip(-Z_MAX, Z_MAX).transpose(1, 2, 0))
+        return self.networks["h_scale"].run(positions).astype(np.uint8)
+
+    # -- what an encoder is free in ------------------------------------------------------------------------
+
+    def _price(self, level: int) -> float:
+        factor = self.price.at(level)
+        return float(factor.m[0] * 2.0 ** -float(factor.s[0]))
+
+    def _z_of(self, y: Int32, expected: Int32, level: int) -> Int16:
+        def tamed(values: Int32) -> Int16:
+            found = np.rint(np.arcsinh(values * np.float32(2.0**-LATENT_BITS)) * np.float32(_ASINH_UNIT))
+            return found.astype(np.int16)
+
+        seen = np.concatenate([tamed(y - expected), tamed(expected)], axis=2)
+        z = self.networks["h_a"].run(seen).astype(np.int32) + self.image.offset_at(self.z_offset, level)
+        z = (z + (1 << Z_BITS - 1)) >> Z_BITS
+        return np.ascontiguousarray(z.clip(-Z_MAX, Z_MAX).astype(np.int16).transpose(2, 0, 1))
+
+    @cached_property
+    def _prices(self) -> npt.NDArray[np.float32]:
+        """Bits of symbols -16 to 16 by each table; what is escaped takes some nibbles more."""
+        tables = self.image.y_tables
+        found = np.empty((INDEXES, 2 * _PRICED + 1), np.float32)
+        for index, (row, offset) in enumerate(
+            zip(tables.rows(0, INDEXES), tables.offsets[:INDEXES], strict=True)
         ):
-            found[f"motion.{name}"] = array.copy()
+            cost = -np.log2(np.diff(row) / 65536.0)
+            at = np.arange(-_PRICED, _PRICED + 1) - offset
+            escaped = (at < 0) | (at >= len(cost) - 1)
+            found[index] = np.where(escaped, cost[-1] + 8.0, cost[np.where(escaped, 0, at)])
         return found
 
-    @classmethod
-    def from_tensors(
-        cls, tensors: Mapping[str, Array], image: ExactEntropy, reach: int
-    ) -> ConditionalEntropy:
-        """The inverse of :meth:`tensors`. Everything is checked: a weights file may be hostile.
+    def _quantise(self, residual: Int32, indexes: Uint8) -> Int16:
+        """The nearest symbol, the next one towards zero, or zero: whichever costs least."""
+        nearest = ((residual + (1 << LATENT_BITS - 1)) >> LATENT_BITS).clip(-_SYMBOL_MAX, _SYMBOL_MAX)
+        nearest[indexes < self.skip] = 0
+        # Most are zero, and stay so.
+        places = np.flatnonzero(nearest)
+        symbols = nearest.ravel()[places]
+        steps = residual.ravel()[places] * np.float32(2.0**-LATENT_BITS)
+        prices = self._prices[indexes.ravel()[places]]
+        best = np.full(len(places), np.inf, np.float32)
+        chosen = symbols
+        for tried in (symbols, symbols - np.sign(symbols), np.zeros_like(symbols)):
+            at = tried.clip(-_PRICED, _PRICED) + _PRICED
+            cost = prices[np.arange(len(places)), at] + _STEP_WORTH * (steps - tried) ** 2
+            chosen = np.where(cost < best, tried, chosen)
+            best = np.minimum(cost, best)
+        result = np.zeros(residual.size, np.int16)
+        result[places] = chosen
+        return result.reshape(residual.shape)
 
-        Raises:
-            ModelError: something is missing, too much, of the wrong type, or out of range.
-            TableError: a CDF table is not valid.
-        """
-        inter: dict[str, Array] = {}
-        motion: dict[str, Array] = {}
-        for key, value in tensors.items():
-            name, _, rest = key.partition(".")
-            if name not in ("inter", "motion"):
-                raise ModelError(f"entropy model: {key[:80]!a} belongs to no part of it")
-            (inter if name == "inter" else motion)[rest] = value
-        if set(motion) != {"entries", "sizes", "offsets"} or any(
-            t.dtype != np.int32 for t in motion.values()
-        ):
-            raise ModelError("entropy model: its tables of motion are damaged")
-        tables = IntegerTables(*(motion[name] for name in ("entries", "sizes", "offsets")))
-        return cls(image, ExactEntropy.from_tensors(inter), tables, reach)
+    # -- storage -------------------------------------------------------------------------------------------
+
+    def arrays(self) -> dict[str, Array]:
+        """Everything but the image model as integer arrays, to be stored."""
+        found: dict[str, Array] = {"z_offset": self.z_offset, "price": self.price.logs}
+        for prefix, tables in (("z", self.z_tables), ("motion", self.motion.tables)):
+            found |= of_tables(prefix, tables)
+        for name, network in self.networks.items():
+            found |= network.arrays(f"network.{name}")
+        return found
+
+
+def _channels(channels: int, height: int, width: int) -> Int16:
+    indexes = np.arange(channels, dtype=np.int16)[:, None, None]
+    return np.ascontiguousarray(np.broadcast_to(indexes, (channels, height, width)))
+
+
+def load(
+    name: str,
+    weights_id: str,
+    arrays: Mapping[str, Array],
+    metadata: Mapping[str, str],
+    image: Any = None,
+) -> ReleasedVideo:
+    """The model of a weights file; ``image`` is the loaded model that it names.
+
+    Raises:
+        ModelError: something is missing, of the wrong type, out of range, or could leave 32 bits.
+        TableError: a table is not valid.
+    """
+    if not isinstance(image, ReleasedPictures):
+        raise ModelError("a model of video needs an image model in integers")
+
+    def take(key: str) -> Int32:
+        array = arrays.get(key)
+        if array is None or array.dtype != np.int32 or array.ndim != 2:
+            raise ModelError(f"{key} is missing, or no int32 of 2 dimensions")
+        return array
+
+    store = Store(arrays)
+    model = ReleasedVideo(
+        name,
+        weights_id,
+        image.model,
+        {part: Network.from_arrays(arrays, f"network.{part}") for part in NETWORKS},
+        store.tables("z"),
+        take("z_offset"),
+        store.tables("motion"),
+        Factors(take("price"), "price"),
+    )
+    unknown = sorted(key for key in arrays.keys() - model.arrays().keys() if not key.startswith("float."))
+    if unknown:
+        raise ModelError(f"{unknown[0]!r:.80} is not known to this release")
+    return model

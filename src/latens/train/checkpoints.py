@@ -16,10 +16,8 @@ from latens.errors import LatensError, TrainingError
 from latens.io import check_output, printable
 from latens.models import CompressionModel
 from latens.models.latens_base import LatensBase
-from latens.models.video import LatensVideo, ScaleSpaceFlow
+from latens.models.video import LatensVideo
 from latens.train.objectives import model_of
-from latens.zoo import float_weights
-from latens.zoo.video_weights import save_video
 
 __all__ = ["load_average", "read_checkpoint", "save_weights", "write_checkpoint"]
 
@@ -121,15 +119,12 @@ def save_weights(checkpoint: Path, output: Path, name: str, notes: str = "", *, 
     model = load_average(checkpoint)
     if isinstance(model, LatensVideo):
         # Loaded models are kept, so that this is the one that the networks were made with.
-        image = float_weights.load(str(read_checkpoint(checkpoint)["architecture"]["image_model"]))
-        save_video(model, output, name, notes, image=image, force=force)
+        image = zoo.load(str(read_checkpoint(checkpoint)["architecture"]["image_model"]))
+        zoo.save(model, output, name, notes, image=image, force=force)
         return
     if not isinstance(model, LatensBase | CompressionModel):
         raise TrainingError(f"{printable(checkpoint)}: {type(model).__name__} has no weights file")
     if isinstance(model, CompressionModel):
         # Quantiles are no weights; an average of them says little.
         model.update(force=True, update_quantiles=True)
-    if isinstance(model, ScaleSpaceFlow):
-        save_video(model, output, name, notes, force=force)
-        return
     zoo.save(model, output, name, notes, force=force)

@@ -139,7 +139,7 @@ class TrainConfig:
     validate_images: int = 8
     tensorboard: bool = False
     model: LatensBaseConfig = field(default_factory=LatensBaseConfig)
-    image_model: str = "latens-base-6"
+    image_model: str = "latens-psnr-1"
     clip_share: float = 0.5
     sequence: tuple[tuple[int, int], ...] = ((0, 2),)
     video: LatensVideoConfig = field(default_factory=LatensVideoConfig)

@@ -37,7 +37,7 @@ from latens.train.similar import Match, find_similar
 from latens.train.soap import Soap
 from latens.zoo import load
 from latens.zoo.pretrained import read_checkpoint as read_weights
-from latens.zoo.video_weights import load_video
+from latens.zoo.weights import load_video
 
 __all__ = ["Trainer"]
 
@@ -253,7 +253,11 @@ class Trainer:
         """Start from another run's checkpoint, or from weights alone."""
         is_default = isinstance(self.model, LatensBase)
         if path.suffix == ".safetensors" and self.config.is_video:
-            found = load_video(path).network
+            found = getattr(load_video(path), "network", None)
+            if found is None:
+                raise TrainingError(
+                    f"{printable(path)}: holds integers only; start from the checkpoint that it was made of"
+                )
             if isinstance(found, ScaleSpaceFlow) and found.flow_unit != self.config.flow_unit:
                 raise TrainingError(
                     f"{printable(path)}: its flow counts in another unit; set flow_unit={found.flow_unit}"

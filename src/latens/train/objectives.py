@@ -18,9 +18,7 @@ from torch.nn import functional as F
 from latens import format as ltn
 from latens import registry, zoo
 from latens.codec import ImageCodec
-from latens.codec._colour import planes_from_rgb
 from latens.codec.video import VideoCodec
-from latens.convert.video import freeze_conditional, freeze_flow
 from latens.entropy_models import EntropyBottleneck
 from latens.errors import ModelError, TrainingError
 from latens.io import Image, VideoFrame, VideoInfo, printable
@@ -30,9 +28,8 @@ from latens.models.latens_base import LatensBase, LatensBaseConfig
 from latens.models.vbr import ScaleHyperpriorVbr
 from latens.models.video import LatensVideo, LatensVideoConfig, ScaleSpaceFlow
 from latens.ops import compute_padding
+from latens.runtime.planes import planes_from_rgb
 from latens.train.config import DEFAULT_ARCHITECTURE, FLOW_ARCHITECTURE, VIDEO_ARCHITECTURE, TrainConfig
-from latens.zoo import float_weights
-from latens.zoo.video_weights import LoadedVideoModel
 from latens.zoo.weights import frozen, parse
 
 __all__ = ["Objective", "make_objective", "model_of", "rate_and_distortion"]
@@ -201,8 +198,8 @@ class VideoObjective(Objective):
 
     def files(self, model: nn.Module) -> Iterator[tuple[float, Callable[[Pixels], tuple[int, Pixels]]]]:
         network = copy.deepcopy(cast(LatensVideo, model)).cpu().eval()
-        entropy = freeze_conditional(network, float_weights.load(self._config.image_model).entropy)
-        codec = VideoCodec(LoadedVideoModel("validation", network, entropy, "0" * 64), fast=True)
+        data = frozen(network, "validation", image=zoo.load(self._config.image_model))
+        codec = VideoCodec(parse(data, "validation", "video"))
         for quality in VALIDATION_QUALITIES:
             yield quality, partial(_code_clip, codec, 100 * quality)
 
@@ -214,7 +211,7 @@ def _code_clip(codec: VideoCodec, quality: float | None, pixels: Pixels) -> tupl
 
     def frames() -> Iterator[VideoFrame]:
         for t, picture in enumerate(pixels):
-            rgb = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255.0
+            rgb = picture.astype(np.uint16) * 257
             yield VideoFrame(planes_from_rgb(rgb, info.chroma, 8, info.colour), t)
 
     file = io.BytesIO()
@@ -361,7 +358,7 @@ class FlowObjective(ZooObjective):
 
     def files(self, model: nn.Module) -> Iterator[tuple[float, Callable[[Pixels], tuple[int, Pixels]]]]:
         network = _with_tables(model).cpu()
-        codec = VideoCodec(LoadedVideoModel("validation", network, freeze_flow(network), "0" * 64), fast=True)
+        codec = VideoCodec(parse(frozen(network, "validation"), "validation", "video"))
         yield 0.0, partial(_code_clip, codec, None)
 
 
@@ -430,7 +427,7 @@ def model_of(architecture: dict[str, Any]) -> nn.Module:
 
 
 def _video_model(config: TrainConfig) -> LatensVideo:
-    image = float_weights.load(config.image_model).base
+    image = zoo.load(config.image_model).base
     # Loading takes random numbers the first time, and none from the cache.
     torch.manual_seed(config.seed)
     return LatensVideo(image, config.video)

@@ -109,8 +109,8 @@ class ClipPool:
 
 def _frames_of(path: Path, cache: Path | None) -> Frames:
     """The frames of a video file as RGB, 8 bits."""
-    from latens.codec._colour import rgb_from_planes
     from latens.io import VideoSource
+    from latens.runtime.planes import rgb_from_planes
 
     status = path.stat()
     key = hashlib.sha256(f"{path.absolute()}\n{status.st_size}\n{status.st_mtime_ns}".encode()).hexdigest()[
@@ -128,8 +128,8 @@ def _frames_of(path: Path, cache: Path | None) -> Frames:
     with VideoSource(str(path)) as source:
         info = source.info
         for frame in source.frames():
-            rgb = rgb_from_planes(frame.planes, info.chroma, info.bit_depth, info.colour)[0]
-            frames.append(rgb.clamp_(0, 1).mul_(255).round_().byte().permute(1, 2, 0).contiguous().numpy())
+            rgb = rgb_from_planes(frame.planes, info.chroma, info.bit_depth, info.colour)
+            frames.append(((rgb.astype(np.uint32) * 255 + 32_767) // 65_535).astype(np.uint8))
             if len(frames) == _MAX_FRAMES:
                 break
     decoded = np.stack(frames)

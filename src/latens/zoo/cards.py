@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 DEFAULT_MODEL = "latens-eye-1"
-DEFAULT_VIDEO_MODEL = "latens-video-5"
+DEFAULT_VIDEO_MODEL = "latens-video-6"
 
 WEIGHTS_URL = "https://github.com/latens/latens/releases/download/weights"
 """Where every release puts its weights, for ever; tools/check_weights.py must find them there before it goes out."""

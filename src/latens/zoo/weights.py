@@ -15,22 +15,38 @@ from latens.errors import ModelError, TableError, UnknownModelError, WrongWeight
 from latens.families import family, family_of_network
 from latens.io import atomic_write, check_output, printable
 from latens.runtime.arrays import read_arrays, write_arrays
-from latens.runtime.coding import FileModel
+from latens.runtime.coding import FileModel, VideoFileModel
 from latens.zoo import released as _released  # noqa: F401  (registers the cards)
-from latens.zoo.cards import DEFAULT_MODEL, cards
+from latens.zoo.cards import DEFAULT_MODEL, DEFAULT_VIDEO_MODEL, cards
 from latens.zoo.obtain import obtain
 
-__all__ = ["frozen", "load", "load_released", "parse", "released_bytes", "save"]
+__all__ = [
+    "frozen",
+    "load",
+    "load_released",
+    "load_released_video",
+    "load_video",
+    "parse",
+    "released_bytes",
+    "save",
+]
 
 _FORMAT = "latens-weights-2"
 _MAX_BYTES = 1 << 30
 _SUFFIX = ".safetensors"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_VIDEO = re.compile(r"latens-video-\d+")
 _PUBLISHED = re.compile(r"[a-z0-9-]+?(-[1-9](-ms-ssim)?)?")
 
 
 def save(
-    network: Any, path: str | os.PathLike[str], name: str, notes: str = "", *, force: bool = False
+    network: Any,
+    path: str | os.PathLike[str],
+    name: str,
+    notes: str = "",
+    *,
+    image: FileModel | None = None,
+    force: bool = False,
 ) -> None:
     """Turn a trained model into what files are coded with, and write its weights file.
 
@@ -39,6 +55,8 @@ def save(
         path: of the file, ``.safetensors``.
         name: identifier that files made with these weights will carry.
         notes: recipe and log, for the reader.
+        image: the image model of a default model of video, as it was loaded: one that is released is named in the file,
+            others are put into it. None to make it of the network.
         force: replace an existing file.
 
     Raises:
@@ -49,15 +67,23 @@ def save(
     if Path(path).suffix != _SUFFIX:
         raise ModelError(f"{printable(path)}: the name of a weights file must end in {_SUFFIX}")
     check_output(path, force=force)
-    atomic_write(path, frozen(network, name, notes), force=force)
+    atomic_write(path, frozen(network, name, notes, image=image), force=force)
 
 
-def frozen(network: Any, name: str, notes: str = "", more: Mapping[str, str] | None = None) -> bytes:
-    """The weights file of a trained model; ``more`` goes into its metadata."""
+def frozen(
+    network: Any,
+    name: str,
+    notes: str = "",
+    more: Mapping[str, str] | None = None,
+    *,
+    image: FileModel | None = None,
+) -> bytes:
+    """The weights file of a trained model; ``more`` goes into its metadata, ``image`` is as for :func:`save`."""
     if not _NAME.fullmatch(name):
         raise ModelError(f"model name {name!r}: expected 1 to 64 characters a-z, 0-9, '.', '_' or '-'")
     known = family_of_network(network)
-    arrays, metadata = known.find("convert")(network, name)
+    others = () if image is None else (image,)
+    arrays, metadata = known.find("convert")(network, name, *others)
     own = {"format": _FORMAT, "family": known.id, "name": name, "notes": notes}
     return write_arrays(arrays, {**metadata, **(more or {}), **own})
 
@@ -88,6 +114,66 @@ def load(model: str | os.PathLike[str] = DEFAULT_MODEL) -> FileModel:
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
     return _load_file(path.absolute(), status.st_mtime_ns, status.st_size)
+
+
+def load_video(
+    model: str | os.PathLike[str] = DEFAULT_VIDEO_MODEL, *, flow_unit: str | None = None
+) -> VideoFileModel:
+    """The same for models of video.
+
+    Args:
+        model: an identifier; a weights file; a checkpoint of CompressAI (``.pth.tar``, ``.pth``, ``.pt``) that holds
+            CDF tables; or ``ssf2020-1`` to ``ssf2020-9``, published weights, which are downloaded once.
+        flow_unit: of a checkpoint or published weights; ``"corrected"`` if None. See
+            :class:`latens.models.video.ScaleSpaceFlow`.
+
+    Raises:
+        UnknownModelError: no such model, or no such file.
+        DownloadError: published weights cannot be downloaded.
+        ModelError: the file is damaged, of another architecture, a checkpoint without tables, or needs what is not
+            installed.
+    """
+    name = os.fspath(model)
+    known = not isinstance(model, os.PathLike) and (
+        _VIDEO.fullmatch(name) or name in {c.id for c in cards("video")}
+    )
+    if flow_unit is not None and (known or name.endswith(_SUFFIX)):
+        raise ModelError(
+            f"{printable(name)}: leave flow_unit out; it is of checkpoints and published weights"
+        )
+    if known:
+        return load_released_video(name)
+    if not name.endswith(_SUFFIX):
+        try:
+            flow = import_module("latens.convert.flow")
+        except ImportError as error:
+            raise ModelError(
+                f"{printable(name)}: checkpoints and published weights need PyTorch: pip install 'latens[torch]'"
+            ) from error
+        found: VideoFileModel = parse(*flow.checkpoint(model, flow_unit or "corrected"), "video")
+        return found
+    path = Path(name)
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error, "video") from error
+    return _load_video_file(path.absolute(), status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=2)
+def load_released_video(model: str, weights_dir: str | None = None) -> VideoFileModel:
+    """As :func:`load_released`, for models of video."""
+    loaded: VideoFileModel = parse(released_bytes(model, "video", weights_dir), model, "video")
+    if loaded.id != model:
+        raise WrongWeightsError(f"the weights of {model} call themselves {loaded.id}; install Latens again")
+    return loaded
+
+
+@lru_cache(maxsize=2)
+def _load_video_file(path: Path, mtime_ns: int, size: int) -> VideoFileModel:
+    """Cached until the file changes."""
+    found: VideoFileModel = parse(_read(path), printable(path), "video")
+    return found
 
 
 @lru_cache(maxsize=4)
@@ -144,13 +230,13 @@ def _read(path: Path) -> bytes:
         raise _unreadable(path, error) from error
 
 
-def _unreadable(path: Path, error: Exception) -> UnknownModelError:
+def _unreadable(path: Path, error: Exception, media: str = "image") -> UnknownModelError:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return UnknownModelError(f"{printable(path)}: cannot be read ({printable(reason)}); {_known()}")
+    return UnknownModelError(f"{printable(path)}: cannot be read ({printable(reason)}); {_known(media)}")
 
 
-def _known() -> str:
-    return f"released models: {', '.join(c.id for c in cards())}"
+def _known(media: str = "image") -> str:
+    return f"released models: {', '.join(c.id for c in cards(media))}"
 
 
 def parse(data: bytes, shown: str, media: str = "image") -> Any:
@@ -170,6 +256,20 @@ def parse(data: bytes, shown: str, media: str = "image") -> Any:
         known = family(metadata.get("family", ""))
         if known.media != media:
             raise ModelError(f"a model of {known.media}, not of {media}")
-        return known.find("load")(name, hashlib.sha256(data).hexdigest(), arrays, metadata)
+        others = _image_model(arrays, metadata) if media == "video" else ()
+        return known.find("load")(name, hashlib.sha256(data).hexdigest(), arrays, metadata, *others)
     except (ModelError, TableError) as error:
         raise type(error)(f"{shown}: {error}") from error
+
+
+def _image_model(arrays: dict[str, Any], metadata: Mapping[str, str]) -> tuple[FileModel, ...]:
+    """The image model that a model of video holds or names, if it does."""
+    held = arrays.pop("image", None)
+    if held is not None:
+        return (parse(held.tobytes(), "its image model"),)
+    if "image" not in metadata:
+        return ()
+    found = load_released(metadata["image"])
+    if found.weights_id != metadata.get("image_sha256"):
+        raise ModelError(f"made for other weights of {found.id} than those of this release")
+    return (found,)

@@ -86,6 +86,9 @@ class LatensVideo(nn.Module):
                                           ▼    └─────────────────────────────────────────────────────────────┘
                                          g_s ─ blend with the picture before ─ x_hat
 
+    In files, only h_a, the prior and h_scale are used of it, with T as the mean (``docs/pixels.md``); this is the
+    network that they are trained in.
+
     Conditional coding in place of residuals is that of Li, Li and Lu (NeurIPS 2021, DCVC); that everything happens at
     1/8 resolution and below, in depthwise blocks and with one set of weights for all qualities, is that of Jia et al.
     (CVPR 2025, DCVC-RT). Motion is not learned: vectors of blocks are searched for (:mod:`latens.models.video.motion`).
