@@ -218,7 +218,7 @@ def test_sets_from_before_the_first_release(
 
 def test_only_a_set_that_is_newer_is_called_newer() -> None:
     for model, newer in (
-        ("latens-base-999", True),
+        ("latens-eye-999", True),
         ("latens-video-99", True),
         ("latens-other-99", False),
         ("x", False),
