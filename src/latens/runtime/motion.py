@@ -125,7 +125,8 @@ def costs_of(price: float) -> npt.NDArray[np.int32]:
     """What components of each size take, in levels of 10 bits; about how many bits they are, times the price."""
     sizes = np.arange(2 * REACH + 1)
     bits = 2.0 * np.log2(1.0 + sizes) + (sizes > 0)
-    return np.rint(bits * min(4.0 * price, _PRICE_MAX)).astype(np.int32)
+    costs: npt.NDArray[np.int32] = np.rint(bits * min(4.0 * price, _PRICE_MAX)).astype(np.int32)
+    return costs
 
 
 def _grey(picture: Samples) -> Samples:

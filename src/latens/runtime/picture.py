@@ -229,7 +229,8 @@ class PictureModel:
         place = quality * (self.knots - 1) / QUALITY_MAX
         knot = min(int(place), self.knots - 2)
         share = place - knot
-        return np.rint((1 - share) * offsets[knot] + share * offsets[knot + 1]).astype(np.int32)
+        found: Int32 = np.rint((1 - share) * offsets[knot] + share * offsets[knot + 1]).astype(np.int32)
+        return found
 
     def weigh(self, z: Int16, y: Int16, indexes: Uint8, quality: int, skip: int) -> tuple[int, int]:
         """Bytes of a stream of one lane with the symbols of z alone, and with those of y, too."""

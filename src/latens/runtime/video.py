@@ -202,11 +202,12 @@ class ReleasedVideo:
         return float(factor.m[0] * 2.0 ** -float(factor.s[0]))
 
     def _z_of(self, y: Int32, expected: Int32, level: int) -> Int16:
-        def tamed(values: Int32) -> Int16:
+        def tame(values: Int32) -> Int16:
             found = np.rint(np.arcsinh(values * np.float32(2.0**-LATENT_BITS)) * np.float32(_ASINH_UNIT))
-            return found.astype(np.int16)
+            tamed: Int16 = found.astype(np.int16)
+            return tamed
 
-        seen = np.concatenate([tamed(y - expected), tamed(expected)], axis=2)
+        seen = np.concatenate([tame(y - expected), tame(expected)], axis=2)
         z = self.networks["h_a"].run(seen).astype(np.int32) + self.image.offset_at(self.z_offset, level)
         z = (z + (1 << Z_BITS - 1)) >> Z_BITS
         return np.ascontiguousarray(z.clip(-Z_MAX, Z_MAX).astype(np.int16).transpose(2, 0, 1))

@@ -150,7 +150,8 @@ def load_video(
             raise ModelError(
                 f"{printable(name)}: checkpoints and published weights need PyTorch: pip install 'latens[torch]'"
             ) from error
-        found: VideoFileModel = parse(*flow.checkpoint(model, flow_unit or "corrected"), "video")
+        data, shown = flow.checkpoint(model, flow_unit or "corrected")
+        found: VideoFileModel = parse(data, shown, "video")
         return found
     path = Path(name)
     try:
