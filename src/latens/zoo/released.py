@@ -80,7 +80,7 @@ def latens_video_6() -> ModelCard:
         training="6,056 steps of 4 sequences of 3 clips and 1,842 photographs in motion",
         parameters=1_618_944,
         mac_per_pixel=(46_319, 34_450),
-        quality_range=(0.026, 0.904),
+        quality_range=(0.024, 0.68),
         media="video",
         range_of="BasketballPass, a key frame in twelve",
     )
