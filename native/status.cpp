@@ -148,6 +148,18 @@ std::string describe(const Status& s) {
             return got +
                    " bytes of the stream are left over: it is damaged, or made with other tables, "
                    "indexes or symbol count";
+        case Code::tile_side:
+            return "tiles have sides of 1 to " + limit + " pixels, got " + got;
+        case Code::tile_channels:
+            return "pixels have 1 to " + limit + " channels, got " + got;
+        case Code::tile_near:
+            return "the largest error must be 0 to " + limit + ", got " + got;
+        case Code::tile_memory:
+            return "there is not enough memory for a tile";
+        case Code::tile_kind:
+            return "a tile of kind " + got + " is newer than this release of Latens; update it";
+        case Code::tile_damaged:
+            return "the stream of a tile is damaged";
     }
     return "unknown error";
 }

@@ -69,6 +69,13 @@ enum class Code : std::uint8_t {
     stream_escape,
     final_state,
     final_position,
+    // Lossless tiles
+    tile_side,
+    tile_channels,
+    tile_near,
+    tile_memory,
+    tile_kind,
+    tile_damaged,
 };
 
 // `at` is the table, symbol or lane concerned; `got` and `limit` are what came and what was allowed.

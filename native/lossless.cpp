@@ -1,0 +1,502 @@
+#include "lossless.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <memory>
+#include <new>
+
+#include "adaptive.hpp"
+#include "lossless_drawn.hpp"
+#include "lossless_smooth.hpp"
+
+namespace latens {
+namespace {
+
+constexpr std::uint8_t stored = 0, coded = 1;
+constexpr unsigned max_scale = 16;
+
+template <class Number>
+Number read_sample(const void* samples, std::size_t at) {
+    return static_cast<const Number*>(samples)[at];
+}
+
+// The value that a sample of fewer bits stands for.
+constexpr std::uint32_t widen(std::uint32_t value, unsigned bits, unsigned depth) {
+    const std::uint32_t top = (1u << bits) - 1;
+    return (value * ((1u << depth) - 1) + top / 2) / top;
+}
+
+void put_varint(std::vector<std::uint8_t>& out, std::size_t value) {
+    for (; value >= 0x80; value >>= 7) out.push_back(static_cast<std::uint8_t>(value | 0x80));
+    out.push_back(static_cast<std::uint8_t>(value));
+}
+
+bool take_slice(const std::uint8_t*& at, const std::uint8_t* end, Slice& slice) {
+    std::uint64_t size = 0;
+    for (unsigned shift = 0; shift < 35; shift += 7) {
+        if (at == end) return false;
+        const std::uint8_t byte = *at++;
+        size |= std::uint64_t{byte & 0x7fu} << shift;
+        if (byte >= 0x80) continue;
+        if ((byte == 0 && shift > 0) || size > static_cast<std::uint64_t>(end - at)) return false;
+        slice = {at, static_cast<std::size_t>(size)};
+        at += size;
+        return true;
+    }
+    return false;
+}
+
+// How a tile is coded; what precedes all planes and pixels in its stream.
+struct Plan {
+    unsigned bits;   // of a sample, 1 to 8 or 16
+    unsigned scale;  // each pixel stands for a square of so many
+    bool smooth, drawn;
+    std::uint32_t near;
+
+    std::size_t across(const TileShape& shape) const { return (shape.width + scale - 1) / scale; }
+    std::size_t down(const TileShape& shape) const { return (shape.height + scale - 1) / scale; }
+};
+
+template <class Coder>
+bool code_plan(Coder& coder, const TileShape& shape, Plan& plan) {
+    plan.bits = coder.uniform(plan.bits - 1, 4) + 1;
+    plan.scale = coder.uniform(plan.scale - 1, 4) + 1;
+    plan.smooth = coder.uniform(plan.smooth, 1) != 0;
+    plan.drawn = coder.uniform(plan.drawn, 1) != 0;
+    plan.near = coder.uniform(plan.near, 8);
+    return plan.bits <= (shape.deep ? 16u : 8u) && (plan.smooth || plan.drawn);
+}
+
+template <class Coder>
+void code_map(Coder& coder, const Plan& plan, BlockMap& map) {
+    if (!plan.smooth || !plan.drawn) {
+        std::fill(map.drawn.begin(), map.drawn.end(), static_cast<std::uint8_t>(plan.drawn));
+        return;
+    }
+    std::array<Bit, 4> models{};
+    for (std::size_t y = 0; y < map.rows; ++y) {
+        for (std::size_t x = 0; x < map.columns; ++x) {
+            std::uint8_t* at = &map.drawn[y * map.columns + x];
+            const unsigned left = x > 0 ? at[-1] : 0;
+            const unsigned above = y > 0 ? at[-static_cast<std::ptrdiff_t>(map.columns)] : 0;
+            *at = static_cast<std::uint8_t>(coder.bit(models[2 * left + above], *at != 0));
+        }
+    }
+}
+
+unsigned plane_channel(unsigned plane, unsigned channels) {
+    constexpr std::array<std::uint8_t, 4> order = {1, 0, 2, 3};
+    return channels >= 3 ? order[plane] : plane;
+}
+
+template <class Sample>
+SmoothShape smooth_shape(const TileShape& shape, const Plan& plan) {
+    return {plan.across(shape), plan.down(shape), shape.channels, plan.bits, plan.near};
+}
+
+// ---- decoding
+
+template <class Sample, class Pixel, class Number>
+Status decode_coded(const std::uint8_t* data, std::size_t size, const TileShape& shape, Number* samples) {
+    const Status damaged{Code::tile_damaged};
+    const std::uint8_t* at = data;
+    const std::uint8_t* const end = data + size;
+    Slice first{};
+    if (!take_slice(at, end, first)) return damaged;
+    BitDecoder coder(first.data, first.size);
+    Plan plan{1, 1, false, false, 0};
+    if (!coder.sound() || !code_plan(coder, shape, plan)) return damaged;
+    const std::size_t width = plan.across(shape), height = plan.down(shape);
+    BlockMap map(width, height);
+    code_map(coder, plan, map);
+    Canvas<Pixel> canvas(plan.drawn ? width : 0, plan.drawn ? height : 0);
+    std::unique_ptr<Planes<Sample>> planes;
+    if (plan.smooth) {
+        const SmoothShape smooth = smooth_shape<Sample>(shape, plan);
+        std::vector<PlaneCode> codes(shape.channels);
+        std::vector<Slice> streams(shape.channels);
+        for (unsigned p = 0; p < shape.channels; ++p) {
+            if (!code_plane(coder, smooth, p, map, codes[p]) || !coder.sound()) return damaged;
+            if (!take_slice(at, end, streams[p])) return damaged;
+        }
+        planes = std::make_unique<Planes<Sample>>(width, height, shape.channels);
+        if (!decode_planes(smooth, map, codes, streams, *planes)) return damaged;
+    }
+    if (at != end) return damaged;
+    if (plan.drawn) {
+        if (plan.smooth) {
+            for (std::size_t y = 0; y < height; ++y) {
+                Pixel* row = canvas.row(y);
+                for (unsigned p = 0; p < shape.channels; ++p) {
+                    const unsigned shift = plan.bits * plane_channel(p, shape.channels);
+                    const Sample* from = planes->samples[p].row(y);
+                    for (std::size_t x = 0; x < width; ++x)
+                        row[x] |= static_cast<Pixel>(from[x]) << shift;
+                }
+            }
+        }
+        Drawn<BitDecoder, Pixel>(coder, canvas, shape.channels, plan.bits, map, 0).run();
+    }
+    if (!coder.finished()) return damaged;
+
+    const unsigned depth = shape.deep ? 16 : 8;
+    std::vector<Number> widened(std::size_t{1} << plan.bits);
+    for (std::size_t v = 0; v < widened.size(); ++v)
+        widened[v] = static_cast<Number>(widen(static_cast<std::uint32_t>(v), plan.bits, depth));
+    const bool as_is = plan.bits == depth;
+    const auto mask = static_cast<Pixel>(widened.size() - 1);
+    const unsigned channels = shape.channels;
+    for (std::size_t y = 0; y < shape.height; ++y) {
+        Number* row = samples + y * shape.pitch;
+        if (y % plan.scale != 0) {
+            std::copy(row - shape.pitch, row - shape.pitch + shape.width * channels, row);
+            continue;
+        }
+        for (unsigned p = 0; p < channels; ++p) {
+            const unsigned channel = plane_channel(p, channels);
+            Number* out = row + channel;
+            if (plan.drawn) {
+                const Pixel* from = canvas.row(y / plan.scale);
+                const unsigned shift = plan.bits * channel;
+                if (plan.scale == 1 && as_is)
+                    for (std::size_t x = 0; x < shape.width; ++x)
+                        out[x * channels] = static_cast<Number>(from[x] >> shift);
+                else
+                    for (std::size_t x = 0; x < shape.width; ++x)
+                        out[x * channels] = widened[static_cast<std::size_t>(from[x / plan.scale] >> shift & mask)];
+            } else {
+                const Sample* from = planes->samples[p].row(y / plan.scale);
+                if (plan.scale == 1 && as_is)
+                    for (std::size_t x = 0; x < shape.width; ++x) out[x * channels] = static_cast<Number>(from[x]);
+                else
+                    for (std::size_t x = 0; x < shape.width; ++x)
+                        out[x * channels] = widened[static_cast<std::size_t>(from[x / plan.scale])];
+            }
+        }
+    }
+    return {};
+}
+
+// ---- encoding
+
+// The fewest bits that all samples can be told apart with, the largest scale.
+template <class Number>
+class Finder {
+  public:
+    Finder(const Number* samples, const TileShape& shape) : samples_(samples), shape_(shape) {}
+
+    unsigned bits() const {
+        const unsigned depth = 8 * sizeof(Number);
+        std::vector<bool> used(std::size_t{1} << depth);
+        for (std::size_t y = 0; y < shape_.height; ++y) {
+            const Number* row = samples_ + y * shape_.pitch;
+            for (std::size_t i = 0; i < shape_.width * shape_.channels; ++i) used[row[i]] = true;
+        }
+        for (unsigned bits = 1; bits < depth; ++bits) {
+            if (bits < 8 && bits != 1 && bits != 2 && bits != 4) continue;
+            std::vector<bool> left = used;
+            for (std::uint32_t v = 0; v < 1u << bits; ++v) left[widen(v, bits, depth)] = false;
+            if (std::find(left.begin(), left.end(), true) == left.end()) return bits;
+        }
+        return depth;
+    }
+
+    unsigned scale() const {
+        for (unsigned scale = max_scale; scale > 1; --scale)
+            if (scaled(scale)) return scale;
+        return 1;
+    }
+
+  private:
+    bool scaled(unsigned scale) const {
+        const std::size_t length = shape_.width * shape_.channels;
+        for (std::size_t y = 0; y < shape_.height; ++y) {
+            const Number* row = samples_ + y * shape_.pitch;
+            if (y % scale != 0) {
+                if (std::memcmp(row, row - shape_.pitch, length * sizeof(Number)) != 0) return false;
+                continue;
+            }
+            for (std::size_t x = 0; x < shape_.width; ++x)
+                if (x % scale != 0 && std::memcmp(row + x * shape_.channels, row + (x - 1) * shape_.channels,
+                                                  shape_.channels * sizeof(Number)) != 0)
+                    return false;
+        }
+        return true;
+    }
+
+    const Number* samples_;
+    const TileShape& shape_;
+};
+
+template <class Sample, class Pixel, class Number>
+class TileEncoder {
+  public:
+    TileEncoder(const Number* samples, const TileShape& shape, const LosslessOptions& options)
+        : shape_(shape), options_(options), plan_{8 * sizeof(Number), 1, false, false, options.near} {
+        const Finder<Number> finder(samples, shape);
+        if (options.near == 0) plan_.bits = finder.bits();
+        plan_.scale = finder.scale();
+        width_ = plan_.across(shape);
+        height_ = plan_.down(shape);
+        const unsigned depth = 8 * sizeof(Number);
+        std::vector<std::uint32_t> narrow(std::size_t{1} << depth);
+        for (std::uint32_t v = 0; v < 1u << plan_.bits; ++v) narrow[widen(v, plan_.bits, depth)] = v;
+        pixels_.resize(width_ * height_);
+        for (std::size_t y = 0; y < height_; ++y) {
+            const Number* row = samples + y * plan_.scale * shape.pitch;
+            for (std::size_t x = 0; x < width_; ++x) {
+                Pixel pixel = 0;
+                for (unsigned c = 0; c < shape.channels; ++c)
+                    pixel |= static_cast<Pixel>(narrow[row[x * plan_.scale * shape.channels + c]])
+                             << (plan_.bits * c);
+                pixels_[y * width_ + x] = pixel;
+            }
+        }
+    }
+
+    void run(std::vector<std::uint8_t>& out) {
+        const BlockMap map = choose();
+        std::vector<std::uint8_t> best = encode(map);
+        if (options_.content == Content::any && (options_.effort > 1 || width_ * height_ <= small)) {
+            for (const std::uint8_t all : {std::uint8_t{0}, std::uint8_t{1}}) {
+                if (std::find(map.drawn.begin(), map.drawn.end(), 1 - all) == map.drawn.end()) continue;
+                std::vector<std::uint8_t> other = encode(uniform(all));
+                if (other.size() < best.size()) best.swap(other);
+            }
+        }
+        out.insert(out.end(), best.begin(), best.end());
+    }
+
+  private:
+    static constexpr std::size_t small = std::size_t{1} << 16;
+    // Of the pixels of a block that repeat a neighbour: with fewer it is a photograph, with more it is drawn.
+    static constexpr std::size_t percent_photo = 40, percent_drawn = 90;
+    // Of the pixels of a block that have colours of their own: with more it is a photograph.
+    static constexpr std::size_t percent_colours = 60;
+
+    BlockMap uniform(std::uint8_t drawn) const {
+        BlockMap map(width_, height_);
+        std::fill(map.drawn.begin(), map.drawn.end(), drawn);
+        return map;
+    }
+
+    // What each block is, by its looks; where that does not tell, by real bits.
+    BlockMap choose() const {
+        if (options_.content != Content::any) return uniform(options_.content == Content::drawn);
+        BlockMap map(width_, height_), either(width_, height_);
+        for (std::size_t i = 0; i < map.drawn.size(); ++i) {
+            const std::size_t percent = repeated(i % map.columns, i / map.columns);
+            map.drawn[i] = percent >= percent_drawn;
+            either.drawn[i] = percent >= percent_photo;
+        }
+        // A page, where a photograph would stand out.
+        const bool page = 4 * std::count(map.drawn.begin(), map.drawn.end(), 1) >=
+                          static_cast<std::ptrdiff_t>(map.drawn.size());
+        if (page)
+            for (std::size_t i = 0; i < map.drawn.size(); ++i)
+                if (either.drawn[i] == 0)
+                    either.drawn[i] = colours(i % map.columns, i / map.columns) < percent_colours;
+        if (map.drawn == either.drawn) return map;
+        std::unique_ptr<Planes<Sample>> planes = make_planes();
+        const SmoothCode smooth = encode_planes(smooth_shape<Sample>(shape_, plan_), map, *planes, 2);
+        BitMeter meter(map.drawn.size());
+        Canvas<Pixel> canvas = make_canvas();
+        Drawn<BitMeter, Pixel>(meter, canvas, shape_.channels, plan_.bits, either, plan_.near).run();
+        // Drawn pixels take longer to decode, which must be worth it.
+        const float worth = options_.effort > 1 || page ? 1.0F : 0.6F;
+        for (std::size_t i = 0; i < map.drawn.size(); ++i)
+            if (map.drawn[i] != either.drawn[i]) map.drawn[i] = meter.bits()[i] < worth * smooth.bits[i];
+        return map;
+    }
+
+    // Per cent of the pixels of a block that are as one of four neighbours.
+    std::size_t repeated(std::size_t bx, std::size_t by) const {
+        std::size_t seen = 0, found = 0;
+        const std::size_t bottom = std::min((by + 1) * map_block, height_);
+        const std::size_t right = std::min((bx + 1) * map_block, width_);
+        for (std::size_t y = by * map_block; y < bottom; ++y) {
+            for (std::size_t x = bx * map_block; x < right; ++x) {
+                const Pixel* at = &pixels_[y * width_ + x];
+                const Pixel* above = y > 0 ? at - width_ : at;
+                ++seen;
+                found += (x > 0 && at[0] == at[-1]) || (y > 0 && at[0] == above[0]) ||
+                         (y > 0 && x > 0 && at[0] == above[-1]) || (y > 0 && x + 1 < width_ && at[0] == above[1]);
+            }
+        }
+        return 100 * found / seen;
+    }
+
+    // Colours of a block, in per cent of its pixels.
+    std::size_t colours(std::size_t bx, std::size_t by) const {
+        std::vector<Pixel> all;
+        const std::size_t bottom = std::min((by + 1) * map_block, height_);
+        const std::size_t right = std::min((bx + 1) * map_block, width_);
+        for (std::size_t y = by * map_block; y < bottom; ++y)
+            all.insert(all.end(), &pixels_[y * width_ + bx * map_block], &pixels_[y * width_ + right - 1] + 1);
+        const std::size_t seen = all.size();
+        std::sort(all.begin(), all.end());
+        return 100 * static_cast<std::size_t>(std::unique(all.begin(), all.end()) - all.begin()) / seen;
+    }
+
+    std::unique_ptr<Planes<Sample>> make_planes() const {
+        auto planes = std::make_unique<Planes<Sample>>(width_, height_, shape_.channels);
+        for (unsigned p = 0; p < shape_.channels; ++p) {
+            const unsigned shift = plan_.bits * plane_channel(p, shape_.channels);
+            const auto mask = static_cast<Pixel>((Pixel{1} << plan_.bits) - 1);
+            for (std::size_t y = 0; y < height_; ++y) {
+                Sample* row = planes->samples[p].row(y);
+                for (std::size_t x = 0; x < width_; ++x)
+                    row[x] = static_cast<Sample>(pixels_[y * width_ + x] >> shift & mask);
+            }
+        }
+        return planes;
+    }
+
+    Canvas<Pixel> make_canvas() const {
+        Canvas<Pixel> canvas(width_, height_);
+        for (std::size_t y = 0; y < height_; ++y) std::copy_n(pixels_.data() + y * width_, width_, canvas.row(y));
+        return canvas;
+    }
+
+    std::vector<std::uint8_t> encode(const BlockMap& map) const {
+        Plan plan = plan_;
+        plan.drawn = std::find(map.drawn.begin(), map.drawn.end(), 1) != map.drawn.end();
+        plan.smooth = std::find(map.drawn.begin(), map.drawn.end(), 0) != map.drawn.end();
+        BitEncoder coder;
+        BlockMap coded_map = map;
+        code_plan(coder, shape_, plan);
+        code_map(coder, plan, coded_map);
+        SmoothCode smooth;
+        std::unique_ptr<Planes<Sample>> planes;
+        if (plan.smooth) {
+            planes = make_planes();
+            const SmoothShape shape = smooth_shape<Sample>(shape_, plan);
+            smooth = encode_planes(shape, map, *planes, options_.effort > 1 ? 8 : 4);
+            for (unsigned p = 0; p < shape_.channels; ++p) code_plane(coder, shape, p, map, smooth.planes[p]);
+        }
+        if (plan.drawn) {
+            Canvas<Pixel> canvas = make_canvas();
+            if (plan.smooth && plan.near > 0) take_natural(map, plan, *planes, canvas);
+            Drawn<BitEncoder, Pixel>(coder, canvas, shape_.channels, plan.bits, map, plan.near).run();
+        }
+        std::vector<std::uint8_t> first, out{coded};
+        coder.finish(first);
+        put_varint(out, first.size());
+        out.insert(out.end(), first.begin(), first.end());
+        for (const auto& stream : smooth.streams) {
+            put_varint(out, stream.size());
+            out.insert(out.end(), stream.begin(), stream.end());
+        }
+        return out;
+    }
+
+    // What a decoder will find in the blocks that are not drawn, where that is not exact.
+    void take_natural(const BlockMap& map, const Plan& plan, Planes<Sample>& planes, Canvas<Pixel>& canvas) const {
+        for (std::size_t y = 0; y < height_; ++y) {
+            for (std::size_t x = 0; x < width_; ++x) {
+                if (map.drawn[y / map_block * map.columns + x / map_block] != 0) continue;
+                Pixel pixel = 0;
+                for (unsigned p = 0; p < shape_.channels; ++p)
+                    pixel |= static_cast<Pixel>(planes.samples[p].row(y)[x])
+                             << (plan.bits * plane_channel(p, shape_.channels));
+                canvas.row(y)[x] = pixel;
+            }
+        }
+    }
+
+    const TileShape& shape_;
+    const LosslessOptions& options_;
+    Plan plan_;
+    std::size_t width_, height_;
+    std::vector<Pixel> pixels_;
+};
+
+template <class Number>
+void store(const Number* samples, const TileShape& shape, std::vector<std::uint8_t>& out) {
+    out.push_back(stored);
+    for (std::size_t y = 0; y < shape.height; ++y) {
+        const Number* row = samples + y * shape.pitch;
+        for (std::size_t i = 0; i < shape.width * shape.channels; ++i)
+            for (unsigned byte = 0; byte < sizeof(Number); ++byte)
+                out.push_back(static_cast<std::uint8_t>(row[i] >> (8 * byte)));
+    }
+}
+
+template <class Number>
+void restore(const std::uint8_t* data, const TileShape& shape, Number* samples) {
+    for (std::size_t y = 0; y < shape.height; ++y) {
+        Number* row = samples + y * shape.pitch;
+        for (std::size_t i = 0; i < shape.width * shape.channels; ++i) {
+            row[i] = load_word<Number>(data);
+            data += sizeof(Number);
+        }
+    }
+}
+
+Status check(const TileShape& shape) {
+    const std::size_t side = std::max(shape.width, shape.height);
+    if (shape.width == 0 || shape.height == 0 || side > max_tile_side)
+        return {Code::tile_side, 0, static_cast<std::int64_t>(side), static_cast<std::int64_t>(max_tile_side)};
+    if (shape.channels == 0 || shape.channels > 4) return {Code::tile_channels, 0, shape.channels, 4};
+    return {};
+}
+
+}  // namespace
+
+Status encode_tile(const void* samples, const TileShape& shape, const LosslessOptions& options,
+                   std::vector<std::uint8_t>& out) {
+    const Status status = check(shape);
+    if (!status.ok()) return status;
+    if (options.near > max_near) return {Code::tile_near, 0, options.near, max_near};
+    try {
+        const std::size_t before = out.size();
+        const std::size_t plain =
+            1 + shape.width * shape.height * shape.channels * (shape.deep ? 2 : 1);
+        if (shape.deep)
+            TileEncoder<std::int32_t, std::uint64_t, std::uint16_t>(static_cast<const std::uint16_t*>(samples),
+                                                                    shape, options)
+                .run(out);
+        else
+            TileEncoder<std::int16_t, std::uint32_t, std::uint8_t>(static_cast<const std::uint8_t*>(samples),
+                                                                   shape, options)
+                .run(out);
+        if (out.size() - before > plain) {
+            out.resize(before);
+            if (shape.deep)
+                store(static_cast<const std::uint16_t*>(samples), shape, out);
+            else
+                store(static_cast<const std::uint8_t*>(samples), shape, out);
+        }
+        return {};
+    } catch (const std::bad_alloc&) {
+        return {Code::tile_memory};
+    }
+}
+
+Status decode_tile(const std::uint8_t* data, std::size_t size, const TileShape& shape, void* samples) {
+    const Status status = check(shape);
+    if (!status.ok()) return status;
+    if (size == 0) return {Code::tile_damaged};
+    try {
+        if (data[0] == stored) {
+            const std::size_t plain = shape.width * shape.height * shape.channels * (shape.deep ? 2 : 1);
+            if (size - 1 != plain) return {Code::tile_damaged};
+            if (shape.deep)
+                restore(data + 1, shape, static_cast<std::uint16_t*>(samples));
+            else
+                restore(data + 1, shape, static_cast<std::uint8_t*>(samples));
+            return {};
+        }
+        if (data[0] != coded) return {Code::tile_kind, 0, data[0], coded};
+        if (shape.deep)
+            return decode_coded<std::int32_t, std::uint64_t>(data + 1, size - 1, shape,
+                                                             static_cast<std::uint16_t*>(samples));
+        return decode_coded<std::int16_t, std::uint32_t>(data + 1, size - 1, shape,
+                                                         static_cast<std::uint8_t*>(samples));
+    } catch (const std::bad_alloc&) {
+        return {Code::tile_memory};
+    }
+}
+
+}  // namespace latens
