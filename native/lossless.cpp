@@ -271,7 +271,7 @@ class TileEncoder {
   private:
     static constexpr std::size_t small = std::size_t{1} << 16;
     // Of the pixels of a block that repeat a neighbour: with fewer it is a photograph, with more it is drawn.
-    static constexpr std::size_t percent_photo = 40, percent_drawn = 90;
+    static constexpr std::size_t percent_photo = 40, percent_unsure = 60, percent_drawn = 90;
     // Of the pixels of a block that have colours of their own: with more it is a photograph.
     static constexpr std::size_t percent_colours = 60;
 
@@ -288,7 +288,7 @@ class TileEncoder {
         for (std::size_t i = 0; i < map.drawn.size(); ++i) {
             const std::size_t percent = repeated(i % map.columns, i / map.columns);
             map.drawn[i] = percent >= percent_drawn;
-            either.drawn[i] = percent >= percent_photo;
+            either.drawn[i] = percent >= (options_.effort > 1 ? percent_photo : percent_unsure);
         }
         // A page, where a photograph would stand out.
         const bool page = 4 * std::count(map.drawn.begin(), map.drawn.end(), 1) >=
@@ -297,9 +297,11 @@ class TileEncoder {
             for (std::size_t i = 0; i < map.drawn.size(); ++i)
                 if (either.drawn[i] == 0)
                     either.drawn[i] = colours(i % map.columns, i / map.columns) < percent_colours;
-        if (map.drawn == either.drawn) return map;
+        std::size_t unsure = 0;
+        for (std::size_t i = 0; i < map.drawn.size(); ++i) unsure += map.drawn[i] != either.drawn[i];
+        if (unsure == 0 || (options_.effort == 1 && !page && unsure * 10 < map.drawn.size())) return map;
         std::unique_ptr<Planes<Sample>> planes = make_planes();
-        const SmoothCode smooth = encode_planes(smooth_shape<Sample>(shape_, plan_), map, *planes, 2);
+        const SmoothCode smooth = encode_planes(smooth_shape<Sample>(shape_, plan_), map, *planes, 2, 8);
         BitMeter meter(map.drawn.size());
         Canvas<Pixel> canvas = make_canvas();
         Drawn<BitMeter, Pixel>(meter, canvas, shape_.channels, plan_.bits, either, plan_.near).run();
@@ -372,7 +374,7 @@ class TileEncoder {
         if (plan.smooth) {
             planes = make_planes();
             const SmoothShape shape = smooth_shape<Sample>(shape_, plan);
-            smooth = encode_planes(shape, map, *planes, options_.effort > 1 ? 8 : 4);
+            smooth = encode_planes(shape, map, *planes, options_.effort > 1 ? 8 : 4, options_.effort > 1 ? max_classes : 16);
             for (unsigned p = 0; p < shape_.channels; ++p) code_plane(coder, shape, p, map, smooth.planes[p]);
         }
         if (plan.drawn) {

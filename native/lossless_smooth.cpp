@@ -453,10 +453,10 @@ class Classifier {
         }
     }
 
-    void choose(unsigned rounds, PlaneCode& code) {
+    void choose(unsigned rounds, unsigned classes, PlaneCode& code) {
         const std::size_t n = blocks_.size();
         code.map.assign(shape_.block_columns() * shape_.block_rows(), 0);
-        code.classes = static_cast<unsigned>(std::clamp<std::size_t>(n / 64, 1, max_classes));
+        code.classes = static_cast<unsigned>(std::clamp<std::size_t>(n / 64, 1, classes));
         forms_.resize(max_classes);
         coefficients_.resize(max_classes);
         classes_.assign(n, 0);
@@ -826,7 +826,8 @@ void code_residuals(const SmoothShape& shape, const BlockMap& map, Planes<Sample
 }  // namespace
 
 template <class Sample>
-SmoothCode encode_planes(const SmoothShape& shape, const BlockMap& map, Planes<Sample>& planes, unsigned rounds) {
+SmoothCode encode_planes(const SmoothShape& shape, const BlockMap& map, Planes<Sample>& planes, unsigned rounds,
+                         unsigned classes) {
     SmoothCode result;
     result.planes.resize(shape.planes);
     result.streams.resize(shape.planes);
@@ -842,7 +843,7 @@ SmoothCode encode_planes(const SmoothShape& shape, const BlockMap& map, Planes<S
                 [&](std::size_t from, std::size_t to) { fill_part(samples, planes.sizes[p], y, from, to); });
             samples.pad_right(y);
         }
-        Classifier<Sample>(shape, map, planes, p).choose(rounds, result.planes[p]);
+        Classifier<Sample>(shape, map, planes, p).choose(rounds, classes, result.planes[p]);
         make_residuals(shape, map, planes, p, result.planes[p], residuals);
         fit_sizes(shape, map, planes, p, result.planes[p]);
         code_residuals(shape, map, planes, p, residuals, result.planes[p], result.streams[p], result.bits);
@@ -854,7 +855,7 @@ template bool decode_planes(const SmoothShape&, const BlockMap&, const std::vect
                             const std::vector<Slice>&, Planes<std::int16_t>&);
 template bool decode_planes(const SmoothShape&, const BlockMap&, const std::vector<PlaneCode>&,
                             const std::vector<Slice>&, Planes<std::int32_t>&);
-template SmoothCode encode_planes(const SmoothShape&, const BlockMap&, Planes<std::int16_t>&, unsigned);
-template SmoothCode encode_planes(const SmoothShape&, const BlockMap&, Planes<std::int32_t>&, unsigned);
+template SmoothCode encode_planes(const SmoothShape&, const BlockMap&, Planes<std::int16_t>&, unsigned, unsigned);
+template SmoothCode encode_planes(const SmoothShape&, const BlockMap&, Planes<std::int32_t>&, unsigned, unsigned);
 
 }  // namespace latens

@@ -240,8 +240,9 @@ struct SmoothCode {
     std::vector<std::vector<std::uint8_t>> streams;
     std::vector<float> bits;
 };
-// `planes` becomes what is decoded.
+// `planes` becomes what is decoded. Predictors are fitted in so many rounds, at most `classes` of them.
 template <class Sample>
-SmoothCode encode_planes(const SmoothShape& shape, const BlockMap& map, Planes<Sample>& planes, unsigned rounds);
+SmoothCode encode_planes(const SmoothShape& shape, const BlockMap& map, Planes<Sample>& planes, unsigned rounds,
+                         unsigned classes);
 
 }  // namespace latens
