@@ -148,6 +148,7 @@ NB_MODULE(_native, m) {
     add_winograd(m);
     add_networks(m);
     add_motion(m);
+    add_lossless(m);
     m.def("quantize", &quantize, "pmf"_a.noconvert(), "lengths"_a.noconvert(), "precision"_a,
           "cdfs"_a.noconvert());
 }

@@ -89,5 +89,6 @@ void add_layers(nb::module_& module);
 void add_winograd(nb::module_& module);
 void add_networks(nb::module_& module);
 void add_motion(nb::module_& module);
+void add_lossless(nb::module_& module);
 
 }  // namespace bindings

@@ -235,7 +235,10 @@ class TileEncoder {
     TileEncoder(const Number* samples, const TileShape& shape, const LosslessOptions& options)
         : shape_(shape), options_(options), plan_{8 * sizeof(Number), 1, false, false, options.near} {
         const Finder<Number> finder(samples, shape);
-        if (options.near == 0) plan_.bits = finder.bits();
+        plan_.bits = finder.bits();
+        // In units of the coder's samples, rounded down.
+        plan_.near = static_cast<std::uint32_t>(
+            std::uint64_t{options.near} * ((1u << plan_.bits) - 1) / ((1u << (8 * sizeof(Number))) - 1));
         plan_.scale = finder.scale();
         width_ = plan_.across(shape);
         height_ = plan_.down(shape);

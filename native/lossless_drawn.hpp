@@ -444,8 +444,6 @@ class Drawn {
             Bit& model = by_left_hit_[std::min<unsigned>(with_left.entry->seen, 15) * 3 + other];
             if (coder_.bit(model, like(wanted, p))) {
                 result = p;
-                learn(with_left, p);
-                learn(alone, p);
                 return true;
             }
         }
@@ -454,8 +452,6 @@ class Drawn {
             Bit& model = alone_hit_[std::min<unsigned>(alone.entry->seen, 15) * 2 + first];
             if (coder_.bit(model, like(wanted, p))) {
                 result = p;
-                learn(with_left, p);
-                learn(alone, p);
                 return true;
             }
         }

@@ -124,6 +124,14 @@ def search_motion(
 ) -> NDArray[np.int16]:
     """Vectors (2, H/16, W/16) from pictures (H, W) of 10 bits; costs (129,) of components of each size."""
 
+def lossless_encode(
+    samples: NDArray[np.uint8] | NDArray[np.uint16], tile: int, near: int, effort: int, content: int
+) -> list[bytes]:
+    """The tiles of (H, W, C), row by row, ``tile`` pixels wide and high; content: 0 any, 1 photo, 2 drawn."""
+
+def lossless_decode(streams: Sequence[bytes | None], tile: int, out: NDArray[Any]) -> list[str | None]:
+    """Fills ``out`` (H, W, C); for each tile what is wrong with it. Tiles without a stream are left alone."""
+
 def set_threads(count: int) -> None: ...
 def threads() -> int: ...
 def processor_quota(groups: str, mount: str) -> float: ...

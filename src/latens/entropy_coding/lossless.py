@@ -1,0 +1,64 @@
+"""Pictures without loss, or with a bounded one: the Python face of docs/lossless.md."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from latens import _native
+from latens.errors import CoderError, ShapeError
+
+MAX_NEAR = 255
+MAX_TILE = 4096
+CONTENTS = ("auto", "photo", "drawn")
+Content = Literal["auto", "photo", "drawn"]
+
+Samples = npt.NDArray[Any]  # uint8 or uint16
+
+
+def encode_tiles(
+    samples: Samples, tile: int, *, near: int = 0, effort: int = 1, content: Content = "auto"
+) -> list[bytes]:
+    """The streams of a picture's tiles, row by row.
+
+    Args:
+        samples: (height, width, 1 to 4) of uint8 or uint16; with 2 or 4 channels the last is alpha.
+        tile: width and height of tiles in pixels, up to 4096.
+        near: the largest error of a sample, 0 to 255; alpha has none.
+        effort: 1, or 2 for smaller streams that take longer to make and, of photographs, to decode.
+        content: "photo" and "drawn" leave out the search for the way in which each block is coded.
+
+    Raises:
+        CoderError: ``near`` out of range, or no memory.
+        ShapeError: other samples or tiles.
+    """
+    if samples.ndim != 3 or samples.dtype not in (np.uint8, np.uint16):
+        raise ShapeError(f"expected uint8 or uint16 of 3 dimensions, got {samples.dtype} of {samples.shape}")
+    if not 0 <= near <= MAX_NEAR:
+        raise CoderError(f"the largest error must be 0 to {MAX_NEAR}, got {near}")
+    return _native.lossless_encode(
+        np.ascontiguousarray(samples), tile, near, min(max(effort, 1), 2), CONTENTS.index(content)
+    )
+
+
+def decode_tiles(
+    streams: Sequence[bytes | None], shape: tuple[int, int, int], dtype: npt.DTypeLike, tile: int
+) -> tuple[Samples, list[str | None]]:
+    """A picture from the streams of its tiles, and for each tile what is wrong with it.
+
+    Tiles without a stream, and damaged ones, are black.
+
+    Raises:
+        ShapeError: the number of streams is not that of the tiles, or there are no such tiles.
+    """
+    out = np.zeros(shape, dtype)
+    problems = _native.lossless_decode(streams, tile, out)
+    columns = -(-shape[1] // tile)
+    for index, problem in enumerate(problems):
+        if problem is not None:
+            row, column = divmod(index, columns)
+            out[row * tile : (row + 1) * tile, column * tile : (column + 1) * tile] = 0
+    return out, problems
