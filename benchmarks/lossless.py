@@ -1,6 +1,6 @@
 """Bytes of lossless files: ours, WebP's, JPEG XL's and PNG's, on drawings made here and on folders of pictures.
 
-python benchmarks/lossless.py [FOLDER ...] [--keep FOLDER] [--times]
+python benchmarks/lossless.py [FOLDER ...] [--effort N] [--keep FOLDER]
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from statistics import geometric_mean
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-WORDS = (
+WORDS = (  # noqa: SIM905
     "the of and a to in is that for it as was with be by on not he his but at are this have from or had an they "
     "which one you were her all she there would their we him been has when who will more no if out so said what up "
     "its about into than them can only other new some could time these two may then do first any my now such like "
@@ -37,7 +37,9 @@ def sentence(rng: random.Random, words: int) -> str:
     return " ".join(rng.choice(WORDS) for _ in range(words)).capitalize() + "."
 
 
-def paragraph(draw: ImageDraw.ImageDraw, rng: random.Random, box: tuple[int, int, int, int], face, fill) -> None:
+def paragraph(
+    draw: ImageDraw.ImageDraw, rng: random.Random, box: tuple[int, int, int, int], face, fill
+) -> None:
     """Words set line by line into (left, top, right, bottom)."""
     left, top, right, bottom = box
     x, y, height = left, top, int(face.size * 1.45)
@@ -71,8 +73,12 @@ def editor(rng: random.Random) -> Image.Image:
     draw.rectangle((0, 776, 1280, 800), "#007acc")
     small, face = font(13), font(14, "DejaVuSansMono.ttf")
     for i in range(30):
-        draw.text((20 + 14 * rng.randrange(3), 12 + 24 * i), rng.choice(WORDS) + rng.choice((".py", ".cpp", ".md")),
-                  "#cccccc", small)
+        draw.text(
+            (20 + 14 * rng.randrange(3), 12 + 24 * i),
+            rng.choice(WORDS) + rng.choice((".py", ".cpp", ".md")),
+            "#cccccc",
+            small,
+        )
     colours = ("#569cd6", "#dcdcaa", "#9cdcfe", "#ce9178", "#b5cea8", "#6a9955", "#d4d4d4")
     for line in range(40):
         y = 6 + 19 * line
@@ -94,8 +100,18 @@ def terminal(rng: random.Random) -> Image.Image:
     colours = ("#00aa00", "#aaaaaa", "#aaaaaa", "#aaaaaa", "#5555ff", "#aa0000", "#ffff55")
     for line in range(48):
         x = 4
-        draw.text((x, 2 + 16 * line), f"drwxr-xr-x {rng.randrange(9)} root {rng.randrange(10**6):7d}", "#aaaaaa", face)
-        draw.text((300, 2 + 16 * line), " ".join(rng.choices(WORDS, k=rng.randrange(1, 12))), rng.choice(colours), face)
+        draw.text(
+            (x, 2 + 16 * line),
+            f"drwxr-xr-x {rng.randrange(9)} root {rng.randrange(10**6):7d}",
+            "#aaaaaa",
+            face,
+        )
+        draw.text(
+            (300, 2 + 16 * line),
+            " ".join(rng.choices(WORDS, k=rng.randrange(1, 12))),
+            rng.choice(colours),
+            face,
+        )
     return image
 
 
@@ -141,7 +157,9 @@ def sheet(rng: random.Random) -> Image.Image:
     return image
 
 
-def gradient(size: tuple[int, int], first: tuple[int, ...], last: tuple[int, ...], angle: float) -> Image.Image:
+def gradient(
+    size: tuple[int, int], first: tuple[int, ...], last: tuple[int, ...], angle: float
+) -> Image.Image:
     width, height = size
     y, x = np.mgrid[:height, :width]
     t = x / width * math.cos(angle) + y / height * math.sin(angle)
@@ -280,7 +298,10 @@ def city(rng: random.Random) -> Image.Image:
     for _ in range(18):
         x, y = rng.randrange(2000), rng.randrange(1500)
         points = [
-            (x + rng.uniform(60, 260) * math.cos(a / 9 * math.tau), y + rng.uniform(60, 260) * math.sin(a / 9 * math.tau))
+            (
+                x + rng.uniform(60, 260) * math.cos(a / 9 * math.tau),
+                y + rng.uniform(60, 260) * math.sin(a / 9 * math.tau),
+            )
             for a in range(9)
         ]
         draw.polygon(points, rng.choice(("#aad3df", "#c8facc", "#e0dfdf", "#add19e")))
@@ -296,14 +317,23 @@ def city(rng: random.Random) -> Image.Image:
             x, y = x + 60 * math.cos(a), y + 60 * math.sin(a)
             road.append((x, y))
         roads.append((road, rng.choice((10, 14, 22))))
-    for extra, colours in ((4, {10: "#bbbbbb", 14: "#c0a060", 22: "#b06030"}), (0, {10: "white", 14: "#fcd6a4", 22: "#f9b29c"})):
+    for extra, colours in (
+        (4, {10: "#bbbbbb", 14: "#c0a060", 22: "#b06030"}),
+        (0, {10: "white", 14: "#fcd6a4", 22: "#f9b29c"}),
+    ):
         for road, width in roads:
             draw.line(road, colours[width], width + extra, joint="curve")
     image = image.resize((1000, 750), Image.Resampling.LANCZOS)
     draw = ImageDraw.Draw(image)
     for _ in range(60):
-        draw.text((rng.randrange(1000), rng.randrange(750)), rng.choice(WORDS).capitalize(), "#333333", font(12),
-                  stroke_width=2, stroke_fill="white")
+        draw.text(
+            (rng.randrange(1000), rng.randrange(750)),
+            rng.choice(WORDS).capitalize(),
+            "#333333",
+            font(12),
+            stroke_width=2,
+            stroke_fill="white",
+        )
     return image
 
 
@@ -313,16 +343,25 @@ def comic(rng: random.Random) -> Image.Image:
     draw = ImageDraw.Draw(image)
     for panel in range(4):
         x, y = 40 + 1180 * (panel % 2), 40 + 780 * (panel // 2)
-        draw.rectangle((x, y, x + 1140, y + 740), rng.choice(("#ffd23f", "#3bceac", "#ee4266", "#8fb8ed")), "black", 8)
+        draw.rectangle(
+            (x, y, x + 1140, y + 740), rng.choice(("#ffd23f", "#3bceac", "#ee4266", "#8fb8ed")), "black", 8
+        )
         for i in range(30):
             for j in range(20):
                 draw.ellipse((x + 20 + 37 * i, y + 14 + 36 * j, x + 32 + 37 * i, y + 26 + 36 * j), "#ffffff")
         for _ in range(5):
             cx, cy = x + rng.randrange(200, 900), y + rng.randrange(200, 560)
             a, b = rng.randrange(60, 180), rng.randrange(60, 160)
-            draw.ellipse((cx - a, cy - b, cx + a, cy + b), rng.choice(("#f4a261", "#264653", "#e76f51", "#e9c46a")), "black", 9)
+            draw.ellipse(
+                (cx - a, cy - b, cx + a, cy + b),
+                rng.choice(("#f4a261", "#264653", "#e76f51", "#e9c46a")),
+                "black",
+                9,
+            )
         draw.rounded_rectangle((x + 60, y + 30, x + 760, y + 150), 60, "white", "black", 7)
-        draw.text((x + 410, y + 90), sentence(rng, 4).upper(), "black", font(34, "DejaVuSans-Bold.ttf"), anchor="mm")
+        draw.text(
+            (x + 410, y + 90), sentence(rng, 4).upper(), "black", font(34, "DejaVuSans-Bold.ttf"), anchor="mm"
+        )
     return image.resize((1200, 800), Image.Resampling.LANCZOS)
 
 
@@ -331,7 +370,9 @@ def tiles(rng: random.Random) -> Image.Image:
     kinds = []
     for _ in range(14):
         palette = [tuple(rng.randrange(0, 256, 17) for _ in range(3)) for _ in range(5)]
-        cells = np.array([[palette[min(4, int(abs(rng.gauss(0, 1.6))))] for _ in range(16)] for _ in range(16)], np.uint8)
+        cells = np.array(
+            [[palette[min(4, int(abs(rng.gauss(0, 1.6))))] for _ in range(16)] for _ in range(16)], np.uint8
+        )
         kinds.append(Image.fromarray(cells))
     image = Image.new("RGB", (320, 224))
     for y in range(0, 224, 16):
@@ -349,7 +390,9 @@ def sprite(rng: random.Random) -> Image.Image:
     draw = ImageDraw.Draw(image)
     for _ in range(40):
         x, h = rng.randrange(256), rng.randrange(20, 120)
-        draw.rectangle((x, 224 - h, x + rng.randrange(6, 30), 224), rng.choice(("#202030", "#303048", "#181828")))
+        draw.rectangle(
+            (x, 224 - h, x + rng.randrange(6, 30), 224), rng.choice(("#202030", "#303048", "#181828"))
+        )
         for k in range(0, h - 6, 6):
             draw.point((x + 2 + rng.randrange(4), 224 - h + 3 + k), "#ffe080")
     return image
@@ -421,7 +464,13 @@ def icons(rng: random.Random) -> Image.Image:
             draw.rounded_rectangle((x + 16, y + 16, x + 112, y + 112), 22, colour)
         else:
             draw.regular_polygon((x + 64, y + 64, 50), rng.choice((3, 5, 6)), rng.randrange(360), colour)
-        draw.text((x + 64, y + 64), rng.choice("ABCDEFGHKMNPRSTXYZ"), "white", font(44, "DejaVuSans-Bold.ttf"), anchor="mm")
+        draw.text(
+            (x + 64, y + 64),
+            rng.choice("ABCDEFGHKMNPRSTXYZ"),
+            "white",
+            font(44, "DejaVuSans-Bold.ttf"),
+            anchor="mm",
+        )
     return image.resize((512, 512), Image.Resampling.LANCZOS)
 
 
@@ -448,3 +497,80 @@ def drawn() -> Iterator[tuple[str, Image.Image]]:
     """The pictures made here, always the same."""
     for number, make in enumerate(DRAWN):
         yield make.__name__, make(random.Random(number))
+
+
+def size(image: Image.Image, kind: str, **options: object) -> int:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.tell()
+
+
+def measure(name: str, image: Image.Image, effort: int, jxl: bool) -> tuple[float, ...]:
+    """Prints a line; bytes of WebP, JPEG XL and PNG, and ours, whose pixels are checked."""
+    from latens.codec import LosslessCodec
+    from latens.format import read
+    from latens.io import from_pil, to_pil
+
+    codec, picture = LosslessCodec(), from_pil(image)
+    start = time.perf_counter()
+    data = codec.encode(picture, effort=effort)
+    middle = time.perf_counter()
+    decoded = codec.decode(read(data))[0]
+    end = time.perf_counter()
+    if to_pil(decoded).tobytes() != to_pil(picture).tobytes():
+        raise SystemExit(f"{name}: pixels differ")
+    webp = size(
+        image if image.mode != "1" else image.convert("L"),
+        "WEBP",
+        lossless=True,
+        method=6,
+        exact=True,
+        quality=100,
+    )
+    png = size(image, "PNG", optimize=True)
+    other = size(image, "JXL", lossless=True, effort=7) if jxl else 0
+    print(
+        f"{name:<14} {image.width:>5} x {image.height:<5} ours {len(data):>9,}  WebP {webp:>9,} ({len(data) / webp:.3f})  "
+        + (f"JPEG XL {other:>9,} ({len(data) / other:.3f})  " if jxl else "")
+        + f"PNG {png:>9,}  {middle - start:.2f} s, {end - middle:.2f} s",
+        flush=True,
+    )
+    return len(data) / webp, len(data) / (other or webp), len(data) / png
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folders", nargs="*", type=Path, help="pictures of others")
+    parser.add_argument("--effort", type=int, default=1)
+    parser.add_argument("--keep", type=Path, help="write the drawings made here into this folder, as PNG")
+    args = parser.parse_args()
+    try:
+        import pillow_jxl  # noqa: F401
+    except ImportError:
+        print("without JPEG XL: pillow-jxl-plugin is not installed")
+        jxl = False
+    else:
+        jxl = True
+    sources = {"drawings": drawn()}
+    for folder in args.folders:
+        found = [
+            path
+            for path in sorted(folder.iterdir())
+            if path.suffix.lower() in (".png", ".webp", ".tif", ".bmp")
+        ]
+        sources[folder.name] = ((path.stem, Image.open(path)) for path in found)
+    for source, images in sources.items():
+        ratios = []
+        for name, image in images:
+            if args.keep and source == "drawings":
+                args.keep.mkdir(parents=True, exist_ok=True)
+                image.save(args.keep / f"{name}.png")
+            ratios.append(measure(name, image, args.effort, jxl))
+        webp, other, png = (geometric_mean(column) for column in zip(*ratios, strict=True))
+        print(f"{source}: {webp:.3f} of WebP, {other:.3f} of JPEG XL, {png:.3f} of PNG (geometric means)")
+
+
+if __name__ == "__main__":
+    main()

@@ -42,7 +42,7 @@ from latens.errors import FormatError, ImageError, LatensError, ModelError, Outp
 from latens.io import printable
 
 if TYPE_CHECKING:
-    from latens.codec import ImageCodec
+    from latens.codec import ImageCodec, LosslessCodec
     from latens.zoo import Row
 
 EXIT_TERMINATED = 143
@@ -176,6 +176,19 @@ def encode(
             help="1 (quick) to 5: search for the smallest file, seconds to minutes an image. Decoding stays as fast.",
         ),
     ] = 1,
+    lossless: Annotated[
+        bool, typer.Option("--lossless", help="Keep every sample. Needs no model; best for drawings.")
+    ] = False,
+    near_lossless: Annotated[
+        int,
+        typer.Option("--near-lossless", min=0, max=255, help="The same, each sample off by at most so much."),
+    ] = 0,
+    content: Annotated[
+        str,
+        typer.Option(
+            help="drawn: lossless; photo: by a model; auto: lossless where that is smaller, as of screenshots."
+        ),
+    ] = "auto",
     recursive: Recursive = False,
     skip_existing: SkipExisting = False,
     jobs: Jobs = None,
@@ -204,6 +217,8 @@ def encode(
 
       latens encode photo.png --effort 3
 
+      latens encode --lossless screenshot.png
+
       latens encode -r photos/ -o small/ --skip-existing
     """
     targets = (target_size, target_bpp, target_psnr, target_ssimulacra2)
@@ -213,6 +228,11 @@ def encode(
         )
     if model is not None and tune is not None:
         raise ImageError("give --model or --tune, not both")
+    exact = lossless or near_lossless > 0
+    if exact and any(option is not None for option in (quality, *targets, model, tune)):
+        raise TargetError(
+            "a lossless file has no quality, no target and no model; leave --lossless and --near-lossless out, or those"
+        )
     _check_suffix(inputs, output)
     plan = files.plan(
         inputs, output, ".ltn", force,
@@ -220,9 +240,14 @@ def encode(
     )  # fmt: skip
     at_once, threads = batch.share(len(plan.jobs), jobs, threads)
     _threads(threads)
-    from latens.codec import ImageCodec, Target
+    from latens.codec import ImageCodec, LosslessCodec, Target
+    from latens.codec.lossless import CONTENTS, smaller
     from latens.io import read_image
     from latens.zoo.cards import DEFAULT_MODEL, tuned
+
+    way = next((word for word in CONTENTS if word == content), None)
+    if way is None:
+        raise ImageError(f"--content {printable(content)}: expected one of {', '.join(CONTENTS)}")
 
     # Made for the first image that can be read: a mistake is told without waiting for weights.
     codec: ImageCodec | None = None
@@ -245,10 +270,15 @@ def encode(
         size, pixels = target_size, None
         if target_bpp is not None:
             size, pixels = target_bpp * width * height / 8, width * height
-        coder = made()
+        coder = None if exact or (way == "drawn" and not any(targets)) else made()
         with files.named(job.source):
-            if all(target is None for target in targets):
+            if coder is None:
+                data = LosslessCodec().encode(image, near=near_lossless, effort=effort, content=way)
+            elif all(target is None for target in targets):
                 data = coder.encode(image, quality, effort=effort)
+                # Who names a model wants it.
+                if way == "auto" and model is None and tune is None:
+                    data = smaller(image, data, effort=effort)
             else:
                 data = coder.encode_to(
                     image, Target(size, target_psnr, pixels, target_ssimulacra2), effort=effort
@@ -379,14 +409,18 @@ def decode(
         raise typer.Exit(code)
 
 
-def _codecs(model: str | None, weights_dir: str | None, quiet: bool) -> Callable[[ltn.Header], ImageCodec]:
+def _codecs(
+    model: str | None, weights_dir: str | None, quiet: bool
+) -> Callable[[ltn.Header], ImageCodec | LosslessCodec]:
     """The codec for a file by its header, made once for each model."""
     codecs: dict[str, ImageCodec] = {}
     lock = threading.Lock()
 
-    def codec_for(header: ltn.Header) -> ImageCodec:
-        from latens.codec import ImageCodec
+    def codec_for(header: ltn.Header) -> ImageCodec | LosslessCodec:
+        from latens.codec import ImageCodec, LosslessCodec
 
+        if header.lossless:
+            return LosslessCodec()
         name = model or header.model
         with lock:
             if name not in codecs and model:
@@ -487,10 +521,10 @@ def info(
         data = _read(file, limits)
         about = ltn.describe(data, limits)
         header = ltn.read_header(data, limits)
-    quality = _as_given(header.quality, header.model)
+    quality = "100" if header.lossless else _as_given(header.quality, header.model)
     pixels = header.width * header.height
     # What the samples take, each in whole bytes as image files have them.
-    ratio = pixels * header.channels * -(-header.bit_depth // 8) / about.size
+    ratio = pixels * (header.channels + header.alpha) * -(-header.bit_depth // 8) / about.size
     bpp = 8 * about.size / pixels
     if as_json:
         chunks = [chunk._asdict() for chunk in about.chunks]
@@ -506,7 +540,8 @@ def info(
         files.show(json.dumps({"fields": dict(about.fields), "chunks": chunks, **sizes}, indent=1))
         return
     lines = [f"{label:<18} {value}" for label, value in about.fields]
-    lines.append(f"{'Quality':<18} {quality}")
+    if not header.lossless:
+        lines.append(f"{'Quality':<18} {quality}")
     lines.append(f"{'Ratio':<18} {ratio:,.1f} : 1 of the samples alone, {bpp:.3f} bits per pixel")
     lines.append(
         f"{'Size':<18} {about.size:,} bytes: {about.streams:,} coded, {about.extras:,} metadata and alpha, "

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from latens import _native
 from latens import format as ltn
+from latens.codec.lossless import LosslessCodec, alpha_of, encode_alpha
 from latens.codec.target import Target, search
 from latens.errors import (
     ChecksumError,
@@ -210,11 +211,10 @@ class ImageCodec:
         if picture is not None:
             for _ in picture.finish():
                 pass
-        # In the byte order of the file.
-        alpha = None if image.alpha is None else image.alpha.astype(_stored(header), copy=False).tobytes()
+        alpha = None if image.alpha is None else encode_alpha(image.alpha, header.tile_size)
         metadata = (image.icc or None, image.exif or None, image.xmp or None, image.density)
         pixels = None if picture is None else picture.crc
-        return ltn.write(ltn.Container(header, tiles, alpha, *metadata, pixels=pixels))
+        return ltn.write(ltn.Container(header, tiles, None, *metadata, pixels=pixels, alpha_tiles=alpha))
 
     def _encode_tile(
         self, pixels: Samples, header: ltn.Header, steps: int, given: tuple[ltn.Rect, Array]
@@ -252,6 +252,8 @@ class ImageCodec:
         if not isinstance(container, ltn.Container):
             container = ltn.read(container, on_error=on_error)
         header = container.header
+        if header.lossless:
+            return LosslessCodec().decode(container, on_error=on_error)
         self._check_identity(header, other_weights)
         if header.tile_size > _MAX_TILE:
             raise LimitError(f"tiles of {header.tile_size} pixels are above the limit of {_MAX_TILE}")
@@ -290,10 +292,7 @@ class ImageCodec:
             if on_error == "raise":
                 raise ChecksumError(f"{problem}; the file, or this installation, is damaged")
             problems.append(problem)
-        alpha = None
-        if container.alpha is not None:
-            alpha = np.frombuffer(container.alpha, _stored(header)).reshape(header.height, header.width)
-            alpha = alpha.astype(pixels.dtype, copy=False)  # the machine's byte order
+        alpha = alpha_of(container)
         image = Image(
             pixels,
             alpha,
@@ -425,11 +424,6 @@ def _together(work: Any, items: list[Any]) -> list[Any]:
         return [work(item) for item in items]
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(work, items))
-
-
-def _stored(header: ltn.Header) -> str:
-    """How samples of alpha are stored, for NumPy."""
-    return f"<u{header.sample_bytes}"
 
 
 def _seen(pixels: Samples) -> Samples:

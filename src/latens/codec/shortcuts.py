@@ -10,6 +10,7 @@ from PIL import Image as PilImage
 
 from latens import format as ltn
 from latens.codec.image import ImageCodec, Samples
+from latens.codec.lossless import Content, LosslessCodec, check_content, smaller
 from latens.codec.target import Target
 from latens.errors import FormatError, ImageError, LatensError, OutputError, ShapeError, TargetError
 from latens.io import Image, atomic_write, check_output, from_pil, printable, read_image, to_pil
@@ -31,6 +32,9 @@ def encode(
     model: str | os.PathLike[str] | None = None,
     tune: str | None = None,
     effort: int = 1,
+    lossless: bool = False,
+    near_lossless: int = 0,
+    content: Content = "auto",
 ) -> bytes:
     """Encode an image.
 
@@ -47,6 +51,10 @@ def encode(
         tune: in place of a model: the newest that is trained for ``"eye"`` or for ``"psnr"``.
         effort: 1 to 5; above 1, latents are improved by gradient steps for seconds to minutes, for smaller files
             of the same quality. Decoding is as fast as ever.
+        lossless: keep every sample, without a model; see :class:`LosslessCodec`.
+        near_lossless: the same, with an error of each sample of at most so much, 1 to 255; alpha has none.
+        content: "drawn" for a lossless file; "photo" for one that a model makes; "auto" takes a lossless file where
+            that is the smaller one, as of drawings and screenshots.
 
     Returns:
         The bytes of a ``.ltn`` file.
@@ -65,11 +73,18 @@ def encode(
         target = Target(target_size, target_psnr, ssimulacra2=target_ssimulacra2)
     if model is not None and tune is not None:
         raise ImageError("give a model or a tune, not both")
+    check_content(content)
+    if (lossless or near_lossless) and any(wish is not None for wish in (quality, *wishes)):
+        raise TargetError("a lossless file has no quality and no target; leave one of the two out")
     picture = _picture(image)
+    if lossless or near_lossless or (content == "drawn" and target is None):
+        return LosslessCodec().encode(picture, near=near_lossless, effort=effort, content=content)
     codec = ImageCodec(tuned(tune) if tune is not None else model or DEFAULT_MODEL)
     if target is not None:
         return codec.encode_to(picture, target, effort=effort)
-    return codec.encode(picture, quality, effort=effort)
+    data = codec.encode(picture, quality, effort=effort)
+    # Who names a model wants it.
+    return smaller(picture, data, effort=effort) if content == "auto" and model is tune is None else data
 
 
 def _picture(image: Source) -> Image:
@@ -121,6 +136,8 @@ def decode(
             f"expected the bytes of a .ltn file, got {type(data).__name__}; latens.open(name) reads a file"
         )
     container = ltn.read(data, _limits(max_pixels))
+    if container.header.lossless:
+        return to_pil(LosslessCodec().decode(container)[0])
     if model:
         codec = ImageCodec(model)
     else:
@@ -168,6 +185,9 @@ def save(
     model: str | os.PathLike[str] | None = None,
     tune: str | None = None,
     effort: int = 1,
+    lossless: bool = False,
+    near_lossless: int = 0,
+    content: Content = "auto",
     force: bool = False,
 ) -> int:
     """Write an image to a ``.ltn`` file, whole or not at all; else as :func:`encode`.
@@ -195,6 +215,9 @@ def save(
         model=model,
         tune=tune,
         effort=effort,
+        lossless=lossless,
+        near_lossless=near_lossless,
+        content=content,
     )
     atomic_write(path, data, force=force, inputs=inputs)
     return len(data)

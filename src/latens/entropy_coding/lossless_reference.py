@@ -606,14 +606,16 @@ class _Drawn:
                 value = 1
                 for i in reversed(range(n - 1)):
                     bit, nth = run >> i & 1, n - 2 - i
-                    coded = coder.bit(self.model("bits", 2 * n + nth), bit) if nth < 2 else coder.code(32768, bit)
+                    coded = (
+                        coder.bit(self.model("bits", 2 * n + nth), bit) if nth < 2 else coder.code(32768, bit)
+                    )
                     value = 2 * value + coded
             run = min(value, most - 1)
         pixels[here : here + run] = [w] * run
         return run
 
     def literal(self, wanted: int, w: int, n: int, nw: int, ne: int) -> int:
-        coder, k, bits = self.coder, self.key, self.bits
+        k, bits = self.key, self.bits
         top, shift = (1 << bits) - 1, max(bits - 6, 0)
         firsts = [self.sample(c, self.order[0]) for c in (w, n, nw, ne)]
         v0 = e0 = e1 = before = result = 0

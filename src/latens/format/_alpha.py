@@ -1,4 +1,4 @@
-"""The lossless alpha plane: a row filter and zlib.
+"""The lossless alpha plane: tiles of docs/lossless.md, which are coded elsewhere; or a row filter and zlib.
 
 Bytes of a row are handled all at once as one Python integer, which keeps this module free of NumPy and
 still runs at hundreds of megabytes per second. Additions and subtractions modulo 256 are done on the low
@@ -8,9 +8,12 @@ still runs at hundreds of megabytes per second. Additions and subtractions modul
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 
-from latens.errors import FormatError, LimitError
-from latens.format._wire import inflate
+from latens.errors import FormatError, LimitError, VersionError
+from latens.format._wire import Reader, inflate, varint
+
+TILED = 2
 
 
 def _up(alpha: bytes, stride: int) -> bytes:
@@ -47,13 +50,34 @@ def pack(alpha: bytes, stride: int) -> bytes:
     )
 
 
+def pack_tiles(streams: Sequence[bytes]) -> bytes:
+    """The payload of an alpha chunk of lossless tiles."""
+    return bytes([TILED]) + b"".join(varint(len(stream), "alpha") + stream for stream in streams)
+
+
+def unpack_tiles(payload: memoryview, limits: Sequence[int]) -> list[bytes] | None:
+    """The lossless tiles of an alpha chunk, None if it holds something else. `limits`: of bytes, for each tile."""
+    if not payload or payload[0] != TILED:
+        return None
+    reader = Reader(payload, 1)
+    streams = []
+    for index, limit in enumerate(limits):
+        size = reader.varint("alpha")
+        if size > limit:
+            raise LimitError(f"alpha: tile {index} of {size} bytes is above the limit of {limit}")
+        streams.append(bytes(reader.take(size, "alpha")))
+    if reader.pos != len(payload):
+        raise FormatError("alpha: its payload is too long")
+    return streams
+
+
 def unpack(payload: memoryview, stride: int, height: int) -> bytes:
     """The `stride * height` bytes of an alpha plane. Raises FormatError unless they are exactly so many."""
     if not payload:
         raise FormatError("alpha: the chunk is empty")
     kind = payload[0]
-    if kind > 1:
-        raise FormatError(f"alpha: filter {kind} is not defined, expected 0 or 1")
+    if kind > TILED:
+        raise VersionError(f"alpha: filter {kind} is newer than this release of Latens; update it")
     size = stride * height
     try:
         data = inflate(payload[1:], size, "alpha")

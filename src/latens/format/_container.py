@@ -16,7 +16,7 @@ from latens.errors import (
     VersionError,
 )
 from latens.format import _alpha
-from latens.format._geometry import max_stream_size
+from latens.format._geometry import Rect, max_stream_size
 from latens.format._header import (
     MAX_HEADER_SIZE,
     MAX_SIDE,
@@ -70,8 +70,9 @@ class Container:
 
     tiles: one per rectangle of `header.tiles()`; None where salvage found nothing. alpha: height * width
     samples, row by row, one byte each (two, little-endian, at 16 bits). icc, exif, xmp: raw bytes; exif
-    without an `Exif` prefix. density: samples per unit. pixels: CRC-32 of the decoded samples. problems: what salvage
-    met; empty for a sound file.
+    without an `Exif` prefix. density: samples per unit. pixels: CRC-32 of the decoded samples. alpha_tiles: alpha as
+    lossless tiles, one for each tile of the image; there must not be both, and lossless files have neither. problems:
+    what salvage met; empty for a sound file.
     """
 
     header: Header
@@ -82,6 +83,7 @@ class Container:
     xmp: bytes | None = None
     density: Density | None = None
     pixels: int | None = None
+    alpha_tiles: list[bytes] | None = None
     problems: tuple[str, ...] = field(default=(), compare=False)
 
 
@@ -148,6 +150,16 @@ def write(container: Container) -> bytes:
         out += _pack_chunk(kind, zlib.compress(data, 9))
     if container.density is not None:
         out += _pack_chunk(DENSITY, _pack_density(container.density))
+    if (container.alpha is not None) + (container.alpha_tiles is not None) + header.lossless > 1:
+        raise FormatError("alpha: it is given twice, or in a lossless file, whose tiles hold it")
+    if container.alpha_tiles is not None:
+        if len(container.alpha_tiles) != len(rects):
+            raise FormatError(f"alpha: expected {len(rects)} tiles, got {len(container.alpha_tiles)}")
+        for index, (stream, limit) in enumerate(
+            zip(container.alpha_tiles, _stream_limits(rects), strict=True)
+        ):
+            _check_stream(index, len(stream), limit)
+        out += _pack_chunk(ALPHA, _alpha.pack_tiles(container.alpha_tiles))
     if container.alpha is not None:
         stride = _alpha_stride(header)
         if len(container.alpha) != stride * header.height:
@@ -197,6 +209,10 @@ def unpack_density(payload: memoryview) -> Density:
     if reader.pos != len(payload):
         raise FormatError("density: its payload is too long")
     return (a, b), (c, d), _UNITS[unit]
+
+
+def _stream_limits(rects: list[Rect]) -> list[int]:
+    return [max_stream_size(rect.width, rect.height) for rect in rects]
 
 
 def _check_stream(index: int, size: int, limit: int) -> None:
@@ -299,6 +315,11 @@ class _Collector:
 
     def _alpha(self, chunk: _Chunk) -> int:
         header = self.container.header
+        if header.lossless:
+            raise FormatError("alpha has a chunk of its own in a lossless file, whose tiles hold it")
+        self.container.alpha_tiles = _alpha.unpack_tiles(chunk.payload, _stream_limits(self.rects))
+        if self.container.alpha_tiles is not None:
+            return len(chunk.payload) - 1
         self.container.alpha = _alpha.unpack(chunk.payload, _alpha_stride(header), header.height)
         return len(self.container.alpha)
 
@@ -344,6 +365,8 @@ class _Collector:
             return kind not in self.seen and len(payload) == 4
         if kind == DENSITY:
             return kind not in self.seen and len(payload) <= 1 + 4 * VARINT_BYTES
+        if kind == ALPHA and payload[:1] == bytes([_alpha.TILED]):
+            return kind not in self.seen and len(payload) <= sum(_stream_limits(self.rects))
         head = payload[1:3] if kind == ALPHA else payload[:2]
         # The two bytes that begin every zlib stream (RFC 1950, 2.2).
         return (

@@ -14,7 +14,7 @@ from latens.format._wire import Reader, varint
 
 SIGNATURE = b"LTN"
 VERSION = 1
-_VIDEO = 1  # profile
+_VIDEO, _LOSSLESS = 1, 2  # profiles
 MAX_HEADER_SIZE = 128
 MAX_SIDE = 65535
 
@@ -61,7 +61,9 @@ class Header:
     8 hexadecimal digits of the full SHA-256, lower case. quality: the model's internal quality, 0 to 65,535.
     channels: 3 or 1. bit_depth: 8 to 16; samples of 9 bits
     and more are on the scale of 16. colour: code points, sRGB unless given. tile_size: pixels, 64
-    * 2^k, k up to 10. lanes: 2^k, k up to 10. skip: 0 to 255.
+    * 2^k, k up to 10. lanes: 2^k, k up to 10. skip: 0 to 255. lossless: no model made the file, see
+    :meth:`without_model`. near: the largest error of a sample in such a file, 0 to 255. alpha: whether its tiles hold
+    alpha.
     """
 
     width: int
@@ -76,9 +78,12 @@ class Header:
     tile_size: int = 1024
     lanes: int = 1
     skip: int = 0
+    lossless: bool = False
+    near: int = 0
+    alpha: bool = False
 
     def __post_init__(self) -> None:
-        for field in FIELDS:
+        for field in LOSSLESS_FIELDS if self.lossless else FIELDS:
             if field.name in _DERIVED or (field.name == "colour" and self.colour == SRGB):
                 continue
             value = getattr(self, field.name)
@@ -89,6 +94,14 @@ class Header:
         problem = _range_problem(self.bit_depth, 8, 16)
         if problem:
             raise FormatError(f"bits per sample: {problem}")
+        if not self.lossless and (self.near or self.alpha):
+            raise FormatError("near and alpha: only files without a model have them in their header")
+
+    @classmethod
+    def without_model(cls, **fields: Any) -> Header:
+        """The header of a lossless file; what only models have is empty."""
+        nothing = {"model": "lossless", "entropy_id": "0" * 8, "weights_id": "0" * 8, "quality": 0}
+        return cls(**nothing, **fields, lossless=True)
 
     @property
     def sample_bytes(self) -> int:
@@ -123,6 +136,7 @@ class Header:
         streams = sum(max_stream_size(rect.width, rect.height) + 32 for rect in self.tiles())
         alpha = self.width * self.height * self.sample_bytes
         # 1/256 and 64 KiB are far above what zlib adds to data that it cannot compress.
+        alpha += 16 * self.tile_count
         return MAX_HEADER_SIZE + streams + alpha + alpha // 256 + 4 * limits.max_metadata + 65536
 
 
@@ -272,7 +286,15 @@ FIELDS: tuple[Field, ...] = (
     Bits("lanes", "Lanes", 4, tuple(1 << k for k in range(11))),
     Uint("skip", "Skip threshold", 1),
 )
-_DERIVED = frozenset({"profile", "deep", "explicit_colour", "left_out"})
+_DERIVED = frozenset({"profile", "deep", "explicit_colour", "left_out", "reserved"})
+LOSSLESS_FIELDS: tuple[Field, ...] = (
+    Bits("profile", "Profile", 2, ("image", "video", "lossless")),
+    *FIELDS[1:8],
+    Uint("near", "Largest error", 1),
+    Bits("tile_size", "Tile size", 4, tuple(GRID << k for k in range(11))),
+    Bits("alpha", "Alpha", 1, (False, True)),
+    Bits("reserved", "Reserved bits", 3, (0,)),
+)
 
 
 def pack_header(header: Header) -> bytes:
@@ -280,27 +302,32 @@ def pack_header(header: Header) -> bytes:
     explicit = header.colour != SRGB
     deep = header.bit_depth > 8
     derived = {
-        "profile": "image",
+        "profile": "lossless" if header.lossless else "image",
+        "reserved": 0,
         "deep": deep,
         "explicit_colour": explicit,
         "left_out": 16 - header.bit_depth if deep else 0,
     }
-    return pack_fields(FIELDS, derived | vars(header), explicit)
+    fields = LOSSLESS_FIELDS if header.lossless else FIELDS
+    return pack_fields(fields, derived | vars(header), explicit)
 
 
 def unpack_header(data: memoryview, limits: Limits) -> tuple[Header, int]:
     """The header at the start of `data`, and the offset of the byte after it."""
     reader = open_header(data)
-    if data[reader.pos : reader.pos + 1] and data[reader.pos] & 3 == _VIDEO:
+    profile = data[reader.pos] & 3 if data[reader.pos : reader.pos + 1] else 0
+    if profile == _VIDEO:
         # Its header is another; see _video.py.
         raise VersionError("profile 1: a video, which 'latens video' reads, unless the file is damaged")
-    values = {"colour": SRGB, **unpack_fields(FIELDS, reader, data)}
+    lossless = profile == _LOSSLESS
+    values = {"colour": SRGB, **unpack_fields(LOSSLESS_FIELDS if lossless else FIELDS, reader, data)}
     if values["explicit_colour"] and values["colour"] == SRGB:
         raise FormatError("colour: sRGB must not be spelled out")
     if values["left_out"] and not values["deep"]:
         raise VersionError("reserved bits of the header are newer than this release of Latens; update it")
     values["bit_depth"] = 16 - values["left_out"] if values["deep"] else 8
-    header = Header(**{name: value for name, value in values.items() if name not in _DERIVED})
+    made = Header.without_model if lossless else Header
+    header = made(**{name: value for name, value in values.items() if name not in _DERIVED})
     require_shortest(pack_header(header), data[: reader.pos])
     header.check(limits)
     return header, reader.pos
@@ -381,6 +408,9 @@ def describe_header(header: Header) -> list[tuple[str, int | str]]:
     """(label, value) of each field: a number, or printable ASCII."""
     colour = "sRGB" if header.colour == SRGB else "CICP " + "/".join(map(str, header.colour))
     values = {**vars(header), "colour": colour}
-    fields = [(field.label, values[field.name]) for field in FIELDS if field.name not in _DERIVED]
+    declared = LOSSLESS_FIELDS if header.lossless else FIELDS
+    fields = [(field.label, values[field.name]) for field in declared if field.name not in _DERIVED]
     fields.insert(1, ("Bits per sample", header.bit_depth))
+    if header.lossless:
+        fields.insert(0, ("Coding", "near-lossless" if header.near else "lossless"))
     return fields

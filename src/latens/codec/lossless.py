@@ -1,0 +1,220 @@
+"""Pictures without loss, or with a bounded one, and the alpha of all pictures; no model, no PyTorch."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from latens import format as ltn
+from latens.entropy_coding.lossless import CONTENTS, MAX_NEAR, MAX_TILE, Content, decode_tiles, encode_tiles
+from latens.errors import ChecksumError, CoderError, FormatError, ImageError, LimitError, VersionError
+from latens.io import Image
+
+__all__ = ["CONTENTS", "Content", "LosslessCodec", "alpha_of", "encode_alpha", "looks_drawn", "smaller"]
+
+Samples = npt.NDArray[Any]  # uint8 or uint16
+
+# One tile sees the whole picture, several are coded at the same time: what takes long is cut.
+_ONE_TILE_PIXELS = 1 << 22
+_TILE = 2048
+
+
+class LosslessCodec:
+    """Codes images without a model.
+
+    >>> image = Image(np.zeros((2, 3, 1), np.uint8))
+    >>> codec = LosslessCodec()
+    >>> codec.decode(ltn.read(codec.encode(image)))[0].pixels.shape
+    (2, 3, 1)
+    """
+
+    def encode(self, image: Image, *, near: int = 0, effort: int = 1, content: Content = "auto") -> bytes:
+        """The ``.ltn`` file of an image; every sample is kept, or is off by no more than ``near``.
+
+        Args:
+            image: grey or RGB, 8 to 16 bits. Alpha, always exact, ICC, EXIF and XMP go into the file unchanged.
+            near: 0 to 255, on the scale of the image's samples: 0 to 255, or 0 to 65,535.
+            effort: 1; from 2 on files are smaller by a few per cent, and take longer to make and, of photographs, to
+                decode.
+            content: "photo" or "drawn" for who knows; "auto" finds out, block by block.
+
+        Raises:
+            ImageError: ``near``, effort or content out of range.
+            LimitError: the image or its metadata are too large for a file.
+        """
+        if not 0 <= near <= MAX_NEAR:
+            raise ImageError(f"the largest error must be 0 to {MAX_NEAR}, got {near}")
+        if not 1 <= effort <= 5:
+            raise ImageError(f"effort must be 1 to 5, got {effort}")
+        check_content(content)
+        samples = image.pixels
+        if image.alpha is not None:
+            samples = np.concatenate([samples, image.alpha[..., None]], axis=2)
+        height, width = samples.shape[:2]
+        header = ltn.Header.without_model(
+            width=width,
+            height=height,
+            channels=image.pixels.shape[2],
+            bit_depth=image.bit_depth,
+            colour=ltn.Cicp(*image.colour),
+            tile_size=_tile_size(width, height),
+            near=near,
+            alpha=image.alpha is not None,
+        )
+        streams = encode_tiles(samples, header.tile_size, near=near, effort=effort, content=content)
+        # What is kept of a sample that may be off is known only after decoding.
+        kept = _decode(header, streams)[0] if near else samples
+        tiles: list[ltn.Tile | None] = [
+            ltn.Tile(_checksum(kept, rect), stream)
+            for rect, stream in zip(header.tiles(), streams, strict=True)
+        ]
+        metadata = (image.icc or None, image.exif or None, image.xmp or None, image.density)
+        return ltn.write(ltn.Container(header, tiles, None, *metadata))
+
+    def decode(
+        self,
+        container: ltn.Container,
+        *,
+        on_error: Literal["raise", "conceal"] = "raise",
+        other_weights: bool = False,
+    ) -> tuple[Image, tuple[str, ...]]:
+        """The image of a container, and the problems that were met (none unless concealing).
+
+        Args:
+            container: as :func:`latens.format.read` returns it, of a lossless file.
+            on_error: "conceal" leaves damaged tiles black and reports them, if there is a sound one.
+            other_weights: without a meaning here.
+
+        Raises:
+            LimitError: tiles that take too much memory.
+            VersionError: a tile of a kind that is newer than this release.
+            CoderError, ChecksumError: a tile is damaged.
+            FormatError: not a single tile can be decoded.
+        """
+        header = container.header
+        if not header.lossless:
+            raise FormatError(f"the file is not lossless: it needs the model {header.model}")
+        streams = [None if tile is None else tile.stream for tile in container.tiles]
+        samples, found = _decode(header, streams)
+        problems = list(container.problems)
+        lost = 0
+        for index, (tile, rect) in enumerate(zip(container.tiles, header.tiles(), strict=True)):
+            error: ChecksumError | CoderError | VersionError | None = None
+            if tile is None:
+                lost += 1
+            elif tile.stream[:1] > b"\1":
+                error = VersionError(
+                    f"tile {index}: its kind is newer than this release of Latens; update it"
+                )
+            elif (problem := found[index]) is not None:
+                error = CoderError(f"tile {index}: {problem}")
+            elif (checksum := _checksum(samples, rect)) != tile.checksum:
+                error = ChecksumError(
+                    f"tile {index}: its samples have checksum {checksum:08x}, {tile.checksum:08x} was stored"
+                )
+            if error is None:
+                continue
+            if on_error == "raise":
+                raise error
+            problems.append(str(error))
+            lost += 1
+            samples[rect.y : rect.y + rect.height, rect.x : rect.x + rect.width] = 0
+        if lost == header.tile_count:
+            raise FormatError(f"nothing of the picture can be saved: {'; '.join(problems)[:500]}")
+        alpha = np.ascontiguousarray(samples[..., -1]) if header.alpha else None
+        pixels = np.ascontiguousarray(samples[..., : header.channels])
+        image = Image(
+            pixels,
+            alpha,
+            container.icc,
+            container.exif,
+            container.xmp,
+            colour=header.colour,
+            density=container.density,
+            bit_depth=header.bit_depth,
+        )
+        return image, tuple(problems)
+
+
+def check_content(content: str) -> None:
+    """ImageError for a word that says nothing about a picture."""
+    if content not in CONTENTS:
+        raise ImageError(f"content must be one of {', '.join(CONTENTS)}, got {content!a:.40}")
+
+
+def encode_alpha(alpha: Samples, tile: int) -> list[bytes]:
+    """Lossless tiles of an alpha plane, for a file with tiles of this size."""
+    return encode_tiles(alpha[..., None], tile)
+
+
+def alpha_of(container: ltn.Container) -> Samples | None:
+    """The alpha plane of a file that a model made, exact.
+
+    Raises:
+        CoderError: it is damaged.
+        LimitError: tiles that take too much memory.
+    """
+    header = container.header
+    dtype = np.uint8 if header.bit_depth == 8 else np.uint16
+    if container.alpha_tiles is not None:
+        _check_tiles(header)
+        shape = (header.height, header.width, 1)
+        alpha, problems = decode_tiles(container.alpha_tiles, shape, dtype, header.tile_size)
+        for problem in problems:
+            if problem is not None:
+                raise CoderError(f"alpha: {problem}")
+        return np.ascontiguousarray(alpha[..., 0])
+    if container.alpha is None:
+        return None
+    stored = np.frombuffer(container.alpha, f"<u{header.sample_bytes}").reshape(header.height, header.width)
+    return stored.astype(dtype, copy=False)  # the machine's byte order
+
+
+def looks_drawn(image: Image) -> bool:
+    """Whether most pixels are exactly as one of their neighbours, as in drawings and hardly ever in photographs."""
+    pixels = image.pixels
+    if min(pixels.shape[:2]) < 2:
+        return True
+    same = (pixels[1:, 1:] == pixels[1:, :-1]).all(axis=2) | (pixels[1:, 1:] == pixels[:-1, 1:]).all(axis=2)
+    return float(same.mean()) >= 0.6
+
+
+def smaller(image: Image, lossy: bytes, *, effort: int = 1) -> bytes:
+    """The lossless file of an image if that is not larger than ``lossy``, else ``lossy``.
+
+    It is tried where it has a chance: for drawings, and where a lossy file takes more than 4 bits per sample.
+    """
+    if looks_drawn(image) or 2 * len(lossy) > image.pixels.size:
+        exact = LosslessCodec().encode(image, effort=effort)
+        if len(exact) <= len(lossy):
+            return exact
+    return lossy
+
+
+def _tile_size(width: int, height: int) -> int:
+    if width * height > _ONE_TILE_PIXELS or max(width, height) > MAX_TILE:
+        return _TILE
+    return next(size for size in (1024, 2048, 4096) if size >= max(width, height))
+
+
+def _check_tiles(header: ltn.Header) -> None:
+    if header.tile_size > MAX_TILE:
+        raise LimitError(f"tiles of {header.tile_size} pixels are above the limit of {MAX_TILE}")
+
+
+def _decode(
+    header: ltn.Header, streams: list[bytes | None] | list[bytes]
+) -> tuple[Samples, list[str | None]]:
+    _check_tiles(header)
+    dtype = np.uint8 if header.bit_depth == 8 else np.uint16
+    shape = (header.height, header.width, header.channels + header.alpha)
+    return decode_tiles(streams, shape, dtype, header.tile_size)
+
+
+def _checksum(samples: Samples, rect: ltn.Rect) -> int:
+    """CRC-32 of a tile's samples, row by row, as bytes in the order of files."""
+    part = samples[rect.y : rect.y + rect.height, rect.x : rect.x + rect.width]
+    return zlib.crc32(np.ascontiguousarray(part, part.dtype.newbyteorder("<")).data)

@@ -1,0 +1,202 @@
+"""Lossless files, as users make and read them."""
+
+import io
+import zlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image as PilImage
+
+import latens
+from latens import format as ltn
+from latens.codec import LosslessCodec
+from latens.codec.lossless import alpha_of, encode_alpha, looks_drawn, smaller
+from latens.errors import ChecksumError, CoderError, FormatError, ImageError, TargetError, VersionError
+from latens.io import Image, from_pil, read_image, write_image
+
+
+def samples(height, width, channels, dtype=np.uint8):
+    y, x = np.mgrid[:height, :width]
+    planes = [(x * (3 + c) + y * y) // 5 for c in range(channels)]
+    return (np.stack(planes, 2) * (1 if dtype == np.uint8 else 257)).astype(dtype)
+
+
+def coded(image, **options):
+    data = LosslessCodec().encode(image, **options)
+    return data, LosslessCodec().decode(ltn.read(data))[0]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("alpha", [False, True])
+@pytest.mark.parametrize("bits", [8, 10, 16])
+def test_everything_is_kept(channels, alpha, bits):
+    dtype = np.uint8 if bits == 8 else np.uint16
+    image = Image(
+        samples(20, 31, channels, dtype),
+        samples(20, 31, 1, dtype)[..., 0] if alpha else None,
+        icc=b"profile",
+        exif=b"II*\0\x08\0\0\0\0\0\0\0\0\0",
+        xmp=b"<x/>",
+        density=((72, 1), (72, 1), "inch"),
+        bit_depth=bits,
+    )
+    data, back = coded(image)
+    assert np.array_equal(back.pixels, image.pixels)
+    assert back.pixels.dtype == dtype
+    assert (back.alpha is None) == (not alpha)
+    if alpha:
+        assert np.array_equal(back.alpha, image.alpha)
+    for name in ("icc", "exif", "xmp", "density", "bit_depth", "colour"):
+        assert getattr(back, name) == getattr(image, name)
+    header = ltn.read_header(data)
+    assert (header.lossless, header.alpha, header.near) == (True, alpha, 0)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA"])
+def test_files_of_every_kind(mode, tmp_path):
+    grey = PilImage.fromarray(samples(12, 17, 1)[..., 0])
+    picture = grey.convert("RGB").quantize(7) if mode == "P" else grey.convert(mode)
+    picture.save(tmp_path / "a.png")
+    image = read_image(tmp_path / "a.png")
+    _, back = coded(image)
+    write_image(back, tmp_path / "b.png")
+    assert PilImage.open(tmp_path / "b.png").convert("RGBA").tobytes() == picture.convert("RGBA").tobytes()
+
+
+def test_the_smallest_file_is_that_of_the_format():
+    data, _ = coded(Image(np.full((1, 1, 1), 7, np.uint8)))
+    text = "4C544E01 060101 0004".replace(" ", "")
+    assert data[:9].hex().upper() == text
+    assert data[9:13] == zlib.crc32(data[:9]).to_bytes(4, "little")
+    assert (
+        data[13:]
+        .hex()
+        .upper()
+        .startswith("5406" + zlib.crc32(b"\7").to_bytes(4, "little").hex().upper() + "0007")
+    )
+
+
+def test_near_lossless_is_bounded_and_smaller():
+    noisy = np.random.default_rng(0).normal(128, 6, (64, 64, 3)).astype(np.uint8)
+    exact, _ = coded(Image(noisy))
+    near, back = coded(Image(noisy), near=3)
+    assert np.abs(back.pixels.astype(int) - noisy).max() <= 3
+    assert len(near) < 0.7 * len(exact)
+    assert ltn.read_header(near).near == 3
+
+
+def test_tiles_are_lost_alone():
+    image = Image(samples(2100, 2300, 1))
+    data, back = coded(image)
+    assert np.array_equal(back.pixels, image.pixels)
+    container = ltn.read(data)
+    assert len(container.tiles) == 4
+    container.tiles[1] = ltn.Tile(container.tiles[1].checksum, b"\1\0")
+    container.tiles[2] = None
+    with pytest.raises(CoderError, match="tile 1"):
+        LosslessCodec().decode(container)
+    found, problems = LosslessCodec().decode(container, on_error="conceal")
+    assert any("tile 1" in problem for problem in problems)
+    assert np.array_equal(found.pixels[:2048, :2048], image.pixels[:2048, :2048])
+    assert not found.pixels[:2048, 2048:].any()
+
+
+def test_damage_is_found():
+    image = Image(samples(30, 30, 3))
+    container = ltn.read(LosslessCodec().encode(image))
+    tile = container.tiles[0]
+    wrong = replace(container, tiles=[ltn.Tile(tile.checksum ^ 1, tile.stream)])
+    with pytest.raises(ChecksumError, match="tile 0"):
+        LosslessCodec().decode(wrong)
+    newer = replace(container, tiles=[ltn.Tile(tile.checksum, b"\x07" + tile.stream[1:])])
+    with pytest.raises(VersionError, match="newer"):
+        LosslessCodec().decode(newer)
+    with pytest.raises(FormatError, match="nothing"):
+        LosslessCodec().decode(wrong, on_error="conceal")
+
+
+def test_every_changed_bit_is_an_error():
+    data = bytearray(LosslessCodec().encode(Image(samples(5, 6, 1))))
+    for position in range(8 * len(data)):
+        data[position // 8] ^= 1 << position % 8
+        with pytest.raises(latens.LatensError):
+            LosslessCodec().decode(ltn.read(bytes(data)))
+        data[position // 8] ^= 1 << position % 8
+
+
+def test_a_lossless_file_has_no_chunk_of_alpha():
+    container = ltn.read(LosslessCodec().encode(Image(samples(5, 6, 1))))
+    container.alpha_tiles = encode_alpha(np.zeros((5, 6), np.uint8), 1024)
+    with pytest.raises(FormatError, match="alpha"):
+        ltn.write(container)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_alpha_of_files_of_models(bits):
+    """In tiles now; what earlier releases wrote is read as ever."""
+    dtype = np.uint8 if bits == 8 else np.uint16
+    alpha = samples(70, 100, 1, dtype)[..., 0]
+    header = ltn.Header(
+        width=100,
+        height=70,
+        model="t",
+        entropy_id="0" * 8,
+        weights_id="0" * 8,
+        quality=0,
+        bit_depth=bits,
+        tile_size=64,
+    )
+    tiles = [ltn.Tile(0, b"")] * 4
+    new = ltn.write(ltn.Container(header, tiles, alpha_tiles=encode_alpha(alpha, 64)))
+    old = ltn.write(ltn.Container(header, tiles, alpha.astype(f"<u{bits // 8}").tobytes()))
+    for data in (new, old):
+        assert np.array_equal(alpha_of(ltn.read(data)), alpha)
+    container = ltn.read(new)
+    container.alpha_tiles[1] = b"\1"
+    with pytest.raises(CoderError, match="alpha"):
+        alpha_of(ltn.read(ltn.write(container)))
+
+
+def test_shortcuts(tmp_path):
+    pixels = samples(16, 24, 3)
+    data = latens.encode(pixels, lossless=True)
+    assert np.array_equal(np.asarray(latens.decode(data)), pixels)
+    latens.save(pixels, tmp_path / "a.ltn", lossless=True)
+    assert np.array_equal(np.asarray(latens.open(tmp_path / "a.ltn")), pixels)
+    near = np.asarray(latens.decode(latens.encode(pixels, near_lossless=2))).astype(int)
+    assert np.abs(near - pixels).max() <= 2
+    with pytest.raises(TargetError, match="lossless"):
+        latens.encode(pixels, 50, lossless=True)
+    with pytest.raises(ImageError, match="content"):
+        latens.encode(pixels, content="text")
+    with pytest.raises(ImageError, match="largest error"):
+        latens.encode(pixels, near_lossless=256)
+
+
+def test_drawings_go_without_loss_where_that_is_smaller():
+    flat = np.full((64, 96, 3), 255, np.uint8)
+    flat[10:20, 10:80] = 30
+    assert looks_drawn(from_pil(PilImage.fromarray(flat)))
+    noise = np.random.default_rng(0).integers(0, 256, (64, 96, 3)).astype(np.uint8)
+    assert not looks_drawn(Image(noise))
+    exact = LosslessCodec().encode(Image(flat))
+    assert smaller(Image(flat), bytes(len(exact))) == exact
+    assert smaller(Image(flat), bytes(len(exact) - 1)) == bytes(len(exact) - 1)
+    photo = bytes(100)
+    assert smaller(Image(noise), photo) is photo
+
+
+def test_a_picture_of_noise_hardly_grows():
+    noise = np.random.default_rng(0).integers(0, 256, (100, 100, 3)).astype(np.uint8)
+    assert len(LosslessCodec().encode(Image(noise))) <= 1.01 * noise.nbytes
+
+
+def test_a_file_without_a_model_says_so():
+    data = LosslessCodec().encode(Image(samples(5, 6, 1)))
+    fields = dict(ltn.describe(data).fields)
+    assert fields["Coding"] == "lossless"
+    assert ltn.load(io.BytesIO(data)) == data
+    header = ltn.Header(width=1, height=1, model="t", entropy_id="0" * 8, weights_id="0" * 8, quality=0)
+    with pytest.raises(FormatError, match="not lossless"):
+        LosslessCodec().decode(ltn.Container(header, [None]))

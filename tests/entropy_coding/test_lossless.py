@@ -1,0 +1,289 @@
+"""Lossless tiles: the native coder against the twin in plain Python, both ways, and against bad input."""
+
+import random
+
+import numpy as np
+import pytest
+
+from latens.entropy_coding import lossless_reference as twin
+from latens.entropy_coding.lossless import decode_tiles, encode_tiles
+from latens.errors import CoderError, ShapeError
+
+RNG = np.random.default_rng(5)
+
+
+def drawing(height=24, width=32, channels=3, dtype=np.uint8, colours=6):
+    """Boxes, repeated marks and a few smooth edges."""
+    top = np.iinfo(dtype).max
+    palette = np.random.default_rng(colours).integers(0, top, (colours, channels), endpoint=True)
+    picture = np.zeros((height, width), int)
+    mark = np.random.default_rng(1).integers(0, colours, (5, 4))
+    for y in range(2, height - 6, 9):
+        picture[y : y + 7, 3 : width // 2] = y % colours
+        for x in range(4, width - 5, 11):
+            picture[y : y + 5, x : x + 4] = mark
+    return palette[picture].astype(dtype)
+
+
+def photograph(height=24, width=32, channels=3, dtype=np.uint8):
+    y, x = np.mgrid[:height, :width]
+    top = np.iinfo(dtype).max
+    base = (0.5 + 0.3 * np.sin(x / 9) * np.cos(y / 7))[..., None] * np.linspace(1, 0.6, channels)
+    noise = np.random.default_rng(2).normal(0, 0.01, (height, width, channels))
+    return (np.clip(base + noise, 0, 1) * top).astype(dtype)
+
+
+def mixed(dtype=np.uint8):
+    picture = drawing(40, 70, 3, dtype)
+    picture[:40, 30:70] = photograph(40, 40, 3, dtype)
+    return picture
+
+
+def stream_of(samples, **options):
+    streams = encode_tiles(samples, 4096, **options)
+    assert len(streams) == 1
+    return streams[0]
+
+
+def native(stream, shape, dtype):
+    samples, problems = decode_tiles([stream], shape, dtype, 4096)
+    if problems[0] is not None:
+        raise CoderError(problems[0])
+    return samples
+
+
+def by_twin(stream, shape, dtype):
+    height, width, channels = shape
+    rows = twin.decode(stream, width, height, channels, 8 * np.dtype(dtype).itemsize)
+    return np.array(rows).reshape(shape)
+
+
+PICTURES = {
+    "drawing": drawing(),
+    "grey drawing": drawing(channels=1, colours=2),
+    "drawing with alpha": drawing(channels=4),
+    "16-bit drawing": drawing(dtype=np.uint16),
+    "16-bit grey and alpha": drawing(channels=2, dtype=np.uint16),
+    "photograph": photograph(),
+    "grey photograph": photograph(channels=1),
+    "photograph with alpha": photograph(channels=4),
+    "16-bit photograph": photograph(dtype=np.uint16),
+    "10 bits": ((photograph(dtype=np.uint16) >> 6).astype(np.uint32) * 65535 // 1023).astype(np.uint16),
+    "mixed": mixed(),
+    "enlarged": drawing(12, 12).repeat(4, 0).repeat(4, 1),
+    "one pixel": np.full((1, 1, 3), 200, np.uint8),
+    "one row": drawing(1, 30),
+    "one column": drawing(30, 1),
+    "noise": RNG.integers(0, 256, (14, 12, 3)).astype(np.uint8),
+    "257 colours": np.pad(np.arange(257, dtype=np.uint16) * 200, (0, 31)).reshape(16, 18, 1),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("content", ["auto", "photo", "drawn"])
+def test_the_twin_decodes_what_the_coder_writes(name, content):
+    samples = PICTURES[name]
+    stream = stream_of(samples, content=content)
+    assert np.array_equal(native(stream, samples.shape, samples.dtype), samples)
+    assert np.array_equal(by_twin(stream, samples.shape, samples.dtype), samples)
+    assert len(stream) <= 1 + samples.nbytes
+
+
+@pytest.mark.parametrize(
+    "name", ["drawing with alpha", "photograph", "16-bit photograph", "mixed", "10 bits"]
+)
+@pytest.mark.parametrize("near", [1, 5, 255])
+def test_errors_are_bounded(name, near):
+    samples = PICTURES[name]
+    stream = stream_of(samples, near=near)
+    decoded = native(stream, samples.shape, samples.dtype)
+    error = np.abs(decoded.astype(int) - samples)
+    assert error.max() <= near
+    if samples.shape[2] % 2 == 0:
+        assert error[..., -1].max() == 0
+    assert np.array_equal(by_twin(stream, samples.shape, samples.dtype), decoded)
+    assert len(stream) <= len(stream_of(samples))
+
+
+def chosen(rng, blocks, planes, bits):
+    """Anything that a stream may say, sense or nonsense."""
+    classes = rng.randint(1, 4)
+    return twin.Choice(
+        bits=bits,
+        drawn=[rng.randint(0, 1) for _ in range(blocks)],
+        planes=[
+            twin.PlaneChoice(
+                classes=classes,
+                map=[rng.randrange(classes) for _ in range(200)],
+                coefficients=[[rng.randint(-900, 1300) for _ in range(19)] for _ in range(classes)],
+                size_weights=[rng.randint(0, 511) for _ in range(12)],
+                offsets=[rng.randint(-90, 300) for _ in range(classes)],
+                contexts=[min(level // 7, 9) for level in range(80)],
+            )
+            for _ in range(planes)
+        ],
+    )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_coder_decodes_what_the_twin_writes(seed):
+    rng = random.Random(seed)
+    channels, dtype = rng.randint(1, 4), rng.choice((np.uint8, np.uint16))
+    samples = drawing(36, 40, channels, dtype, 9)
+    samples[16:36, 10:40] = photograph(20, 30, channels, dtype)
+    choice = chosen(rng, 4, channels, 8 * np.dtype(dtype).itemsize)
+    pixels = [[tuple(int(v) for v in pixel) for pixel in row] for row in samples]
+    stream = twin.encode(pixels, 8 * np.dtype(dtype).itemsize, choice)
+    assert np.array_equal(native(stream, samples.shape, dtype), samples)
+
+
+def test_the_twin_writes_what_the_coder_writes():
+    """Where nothing can be chosen: all blocks drawn."""
+    samples = PICTURES["drawing"]
+    pixels = [[tuple(int(v) for v in pixel) for pixel in row] for row in samples]
+    assert twin.encode(pixels, 8) == stream_of(samples, content="drawn")
+
+
+def test_tiles_decode_alone():
+    samples = mixed()
+    streams = encode_tiles(samples, 32)
+    assert len(streams) == 6
+    kept = [streams[0], None, None, None, None, streams[5]]
+    part, problems = decode_tiles(kept, samples.shape, samples.dtype, 32)
+    assert problems == [None] * 6
+    assert np.array_equal(part[:32, :32], samples[:32, :32])
+    assert np.array_equal(part[32:, 64:], samples[32:, 64:])
+    assert not part[:32, 64:].any()
+
+
+def test_drawings_and_photographs_become_small():
+    drawn = drawing(200, 300)
+    assert len(stream_of(drawn)) < 600
+    photo = photograph(128, 128)
+    assert len(stream_of(photo)) < 0.6 * photo.nbytes
+
+
+@pytest.mark.parametrize("name", ["drawing", "photograph", "mixed", "16-bit photograph"])
+def test_damage_is_an_error_or_a_picture(name):
+    """A stream has no checksum: damage may give other pixels, but never anything else."""
+    samples = PICTURES[name]
+    stream = stream_of(samples)
+    rng = random.Random(name)
+    errors = 0
+    for _ in range(150):
+        bad = bytearray(stream)
+        for _ in range(rng.randint(1, 3)):
+            bad[rng.randrange(len(bad))] ^= 1 << rng.randrange(8)
+        try:
+            native(bytes(bad), samples.shape, samples.dtype)
+        except CoderError:
+            errors += 1
+    assert errors > 100
+    for end in (*range(12), len(stream) // 2, len(stream) - 1):
+        with pytest.raises(CoderError):
+            native(stream[:end], samples.shape, samples.dtype)
+    with pytest.raises(CoderError):
+        native(stream + b"\0", samples.shape, samples.dtype)
+
+
+def header(choice, width=40, height=40, near=0, smooth=1, drawn=0):
+    """The start of a bit stream, to go on from."""
+    coder = twin._Coder()
+    choice.near = near
+    twin._code_plan(coder, choice, 16, smooth, drawn)
+    return coder
+
+
+def tile(coder, *planes):
+    parts = [coder.finish(), *planes]
+    return b"\1" + b"".join(twin._varint(len(part)) + part for part in parts)
+
+
+def bad_class():
+    coder = header(twin.Choice(bits=8))
+    coder.uniform(2, 5)
+    coder.bit(twin._Model(), 0)  # not as on the left
+    coder.tree(twin._Models(), 3, 5)  # class 3 of 0 to 2
+    return tile(coder, b"")
+
+
+def bad_coefficient():
+    coder = header(twin.Choice(bits=8))
+    coder.uniform(0, 5)
+    coder.integer(twin._Models(), 8192)
+    return tile(coder, b"")
+
+
+def no_frequencies():
+    coder = header(twin.Choice(bits=1))
+    coder.uniform(0, 5)
+    for _ in range(9):
+        coder.integer(twin._Models(), 0)
+    for _ in range(6):
+        coder.uniform(0, 9)
+    coder.integer(twin._Models(), 0)
+    following, models = twin._Model(), twin._Models()
+    for _ in range(79):
+        coder.bit(following, 0)
+    for _ in range(4):
+        coder.tree(models, 0, 4)
+    return tile(coder, b"")
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        b"",
+        b"\2",
+        b"\0" + bytes(1599),
+        b"\1\xff\xff\xff\xff\x7f",
+        b"\1\x80\0",
+        tile(header(twin.Choice(bits=8), smooth=1)),
+        tile(header(twin.Choice(bits=9), drawn=1)),
+        bad_class(),
+        bad_coefficient(),
+        no_frequencies(),
+    ],
+)
+def test_impossible_streams_are_refused(stream):
+    with pytest.raises(CoderError):
+        native(stream, (40, 40, 1), np.uint8)
+    with pytest.raises(CoderError):
+        twin.decode(stream, 40, 40, 1, 8)
+
+
+def test_neither_smooth_nor_drawn_is_refused():
+    coder = twin._Coder()
+    for value, bits in ((7, 4), (0, 4), (0, 1), (0, 1), (0, 8)):
+        coder.uniform(value, bits)
+    with pytest.raises(CoderError, match="damaged"):
+        native(tile(coder), (4, 4, 1), np.uint8)
+
+
+@pytest.mark.parametrize("content", ["auto", "photo", "drawn"])
+def test_every_colour_of_16_bits(content):
+    samples = np.random.default_rng(3).permutation(65536).astype(np.uint16).reshape(256, 256, 1)
+    stream = stream_of(samples, content=content)
+    assert np.array_equal(native(stream, samples.shape, np.uint16), samples)
+    assert len(stream) <= 1 + samples.nbytes
+
+
+def test_a_large_tile_of_few_bytes_takes_little():
+    samples = np.zeros((4096, 4096, 1), np.uint8)
+    stream = stream_of(samples, content="drawn")
+    assert len(stream) < 100
+    assert not native(stream, samples.shape, np.uint8).any()
+
+
+def test_arguments_are_checked():
+    samples = PICTURES["drawing"]
+    with pytest.raises(CoderError, match="0 to 255"):
+        encode_tiles(samples, 4096, near=256)
+    with pytest.raises(ShapeError, match="4096"):
+        encode_tiles(samples, 4097)
+    with pytest.raises(ShapeError, match="uint16"):
+        encode_tiles(samples.astype(np.float32), 4096)
+    with pytest.raises(ShapeError, match="1 to 4"):
+        encode_tiles(np.zeros((4, 4, 5), np.uint8), 4096)
+    with pytest.raises(ShapeError, match="tiles"):
+        decode_tiles([b"", b""], (4, 4, 1), np.uint8, 4)
