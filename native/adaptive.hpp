@@ -33,8 +33,7 @@ class Bit {
   private:
     static constexpr std::array<std::int32_t, 1024> rates = [] {
         std::array<std::int32_t, 1024> result{};
-        for (std::int32_t n = 0; n < 1024; ++n)
-            result[static_cast<std::size_t>(n)] = 655360 / (10 * n + 16);
+        for (std::int32_t n = 0; n < 1024; ++n) result[static_cast<std::size_t>(n)] = 655360 / (10 * n + 16);
         return result;
     }();
 
@@ -46,9 +45,10 @@ struct Logistic {
     static constexpr std::int32_t top = 2815;
     // 65536 / (1 + e^-x) for x = -11, -10.5, ... 11
     static constexpr std::array<std::int32_t, 45> knots = {
-        1,     2,     3,     5,     8,     13,    22,    36,    60,    98,    162,   267,   439,   720,   1179,
-        1921,  3108,  4971,  7812,  11955, 17625, 24743, 32768, 40793, 47911, 53581, 57724, 60565, 62428, 63615,
-        64357, 64816, 65097, 65269, 65374, 65438, 65476, 65500, 65514, 65523, 65528, 65531, 65533, 65534, 65535};
+        1,     2,     3,     5,     8,     13,    22,    36,    60,    98,    162,   267,
+        439,   720,   1179,  1921,  3108,  4971,  7812,  11955, 17625, 24743, 32768, 40793,
+        47911, 53581, 57724, 60565, 62428, 63615, 64357, 64816, 65097, 65269, 65374, 65438,
+        65476, 65500, 65514, 65523, 65528, 65531, 65533, 65534, 65535};
     std::array<std::uint16_t, 2 * top + 1> squash{};
     std::array<std::int16_t, 4096> stretch{};
 
@@ -83,8 +83,8 @@ class Mixer {
             inputs[i] = logistic.stretch[bits[i]->coarse()];
             sum += std::int64_t{inputs[i]} * weights_[i];
         }
-        const auto x = static_cast<std::int32_t>(
-            std::clamp<std::int64_t>(sum >> 16, -Logistic::top, Logistic::top));
+        const auto x =
+            static_cast<std::int32_t>(std::clamp<std::int64_t>(sum >> 16, -Logistic::top, Logistic::top));
         const std::int32_t p = logistic.squash[static_cast<std::size_t>(x + Logistic::top)];
         bit = coder.code(static_cast<std::uint32_t>(p), bit);
         const std::int32_t error = ((bit ? 65536 : 0) - p) >> 4;

@@ -131,8 +131,7 @@ Status decode_coded(const std::uint8_t* data, std::size_t size, const TileShape&
                 for (unsigned p = 0; p < shape.channels; ++p) {
                     const unsigned shift = plan.bits * plane_channel(p, shape.channels);
                     const Sample* from = planes->samples[p].row(y);
-                    for (std::size_t x = 0; x < width; ++x)
-                        row[x] |= static_cast<Pixel>(from[x]) << shift;
+                    for (std::size_t x = 0; x < width; ++x) row[x] |= static_cast<Pixel>(from[x]) << shift;
                 }
             }
         }
@@ -164,11 +163,13 @@ Status decode_coded(const std::uint8_t* data, std::size_t size, const TileShape&
                         out[x * channels] = static_cast<Number>(from[x] >> shift);
                 else
                     for (std::size_t x = 0; x < shape.width; ++x)
-                        out[x * channels] = widened[static_cast<std::size_t>(from[x / plan.scale] >> shift & mask)];
+                        out[x * channels] =
+                            widened[static_cast<std::size_t>(from[x / plan.scale] >> shift & mask)];
             } else {
                 const Sample* from = planes->samples[p].row(y / plan.scale);
                 if (plan.scale == 1 && as_is)
-                    for (std::size_t x = 0; x < shape.width; ++x) out[x * channels] = static_cast<Number>(from[x]);
+                    for (std::size_t x = 0; x < shape.width; ++x)
+                        out[x * channels] = static_cast<Number>(from[x]);
                 else
                     for (std::size_t x = 0; x < shape.width; ++x)
                         out[x * channels] = widened[static_cast<std::size_t>(from[x / plan.scale])];
@@ -237,8 +238,8 @@ class TileEncoder {
         const Finder<Number> finder(samples, shape);
         plan_.bits = finder.bits();
         // In units of the coder's samples, rounded down.
-        plan_.near = static_cast<std::uint32_t>(
-            std::uint64_t{options.near} * ((1u << plan_.bits) - 1) / ((1u << (8 * sizeof(Number))) - 1));
+        plan_.near = static_cast<std::uint32_t>(std::uint64_t{options.near} * ((1u << plan_.bits) - 1) /
+                                                ((1u << (8 * sizeof(Number))) - 1));
         plan_.scale = finder.scale();
         width_ = plan_.across(shape);
         height_ = plan_.down(shape);
@@ -326,7 +327,8 @@ class TileEncoder {
                 const Pixel* above = y > 0 ? at - width_ : at;
                 ++seen;
                 found += (x > 0 && at[0] == at[-1]) || (y > 0 && at[0] == above[0]) ||
-                         (y > 0 && x > 0 && at[0] == above[-1]) || (y > 0 && x + 1 < width_ && at[0] == above[1]);
+                         (y > 0 && x > 0 && at[0] == above[-1]) ||
+                         (y > 0 && x + 1 < width_ && at[0] == above[1]);
             }
         }
         return 100 * found / seen;
@@ -338,7 +340,8 @@ class TileEncoder {
         const std::size_t bottom = std::min((by + 1) * map_block, height_);
         const std::size_t right = std::min((bx + 1) * map_block, width_);
         for (std::size_t y = by * map_block; y < bottom; ++y)
-            all.insert(all.end(), &pixels_[y * width_ + bx * map_block], &pixels_[y * width_ + right - 1] + 1);
+            all.insert(all.end(), &pixels_[y * width_ + bx * map_block],
+                       &pixels_[y * width_ + right - 1] + 1);
         const std::size_t seen = all.size();
         std::sort(all.begin(), all.end());
         return 100 * static_cast<std::size_t>(std::unique(all.begin(), all.end()) - all.begin()) / seen;
@@ -360,7 +363,8 @@ class TileEncoder {
 
     Canvas<Pixel> make_canvas() const {
         Canvas<Pixel> canvas(width_, height_);
-        for (std::size_t y = 0; y < height_; ++y) std::copy_n(pixels_.data() + y * width_, width_, canvas.row(y));
+        for (std::size_t y = 0; y < height_; ++y)
+            std::copy_n(pixels_.data() + y * width_, width_, canvas.row(y));
         return canvas;
     }
 
@@ -377,7 +381,8 @@ class TileEncoder {
         if (plan.smooth) {
             planes = make_planes();
             const SmoothShape shape = smooth_shape<Sample>(shape_, plan);
-            smooth = encode_planes(shape, map, *planes, options_.effort > 1 ? 8 : 4, options_.effort > 1 ? max_classes : 16);
+            smooth = encode_planes(shape, map, *planes, options_.effort > 1 ? 8 : 4,
+                                   options_.effort > 1 ? max_classes : 16);
             for (unsigned p = 0; p < shape_.channels; ++p) code_plane(coder, shape, p, map, smooth.planes[p]);
         }
         if (plan.drawn) {
@@ -397,7 +402,8 @@ class TileEncoder {
     }
 
     // What a decoder will find in the blocks that are not drawn, where that is not exact.
-    void take_natural(const BlockMap& map, const Plan& plan, Planes<Sample>& planes, Canvas<Pixel>& canvas) const {
+    void take_natural(const BlockMap& map, const Plan& plan, Planes<Sample>& planes,
+                      Canvas<Pixel>& canvas) const {
         for (std::size_t y = 0; y < height_; ++y) {
             for (std::size_t x = 0; x < width_; ++x) {
                 if (map.drawn[y / map_block * map.columns + x / map_block] != 0) continue;
@@ -442,7 +448,8 @@ void restore(const std::uint8_t* data, const TileShape& shape, Number* samples) 
 Status check(const TileShape& shape) {
     const std::size_t side = std::max(shape.width, shape.height);
     if (shape.width == 0 || shape.height == 0 || side > max_tile_side)
-        return {Code::tile_side, 0, static_cast<std::int64_t>(side), static_cast<std::int64_t>(max_tile_side)};
+        return {Code::tile_side, 0, static_cast<std::int64_t>(side),
+                static_cast<std::int64_t>(max_tile_side)};
     if (shape.channels == 0 || shape.channels > 4) return {Code::tile_channels, 0, shape.channels, 4};
     return {};
 }
@@ -456,11 +463,10 @@ Status encode_tile(const void* samples, const TileShape& shape, const LosslessOp
     if (options.near > max_near) return {Code::tile_near, 0, options.near, max_near};
     try {
         const std::size_t before = out.size();
-        const std::size_t plain =
-            1 + shape.width * shape.height * shape.channels * (shape.deep ? 2 : 1);
+        const std::size_t plain = 1 + shape.width * shape.height * shape.channels * (shape.deep ? 2 : 1);
         if (shape.deep)
-            TileEncoder<std::int32_t, std::uint64_t, std::uint16_t>(static_cast<const std::uint16_t*>(samples),
-                                                                    shape, options)
+            TileEncoder<std::int32_t, std::uint64_t, std::uint16_t>(
+                static_cast<const std::uint16_t*>(samples), shape, options)
                 .run(out);
         else
             TileEncoder<std::int16_t, std::uint32_t, std::uint8_t>(static_cast<const std::uint8_t*>(samples),

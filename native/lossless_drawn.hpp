@@ -20,10 +20,7 @@ struct Canvas {
     static constexpr std::size_t margin = 4, above = 2;
 
     Canvas(std::size_t width_, std::size_t height_)
-        : width(width_),
-          height(height_),
-          stride(width_ + 2 * margin),
-          pixels(stride * (height_ + above)) {}
+        : width(width_), height(height_), stride(width_ + 2 * margin), pixels(stride * (height_ + above)) {}
 
     Pixel* row(std::size_t y) { return pixels.data() + (y + above) * stride + margin; }
     // The margin of a row: its left part continues the row above, its right part the last pixel.
@@ -65,8 +62,8 @@ class Drawn {
           bits_(bits),
           map_(map),
           near_(near),
-          hash_bits_(static_cast<unsigned>(
-              std::clamp<int>(std::bit_width(canvas.width * canvas.height), 12, 18))),
+          hash_bits_(
+              static_cast<unsigned>(std::clamp<int>(std::bit_width(canvas.width * canvas.height), 12, 18))),
           slot_bits_(static_cast<unsigned>(
               std::clamp<int>(std::bit_width(canvas.width * canvas.height) - 2, 8, 16))),
           far_(std::size_t{1} << slot_bits_),
@@ -199,8 +196,8 @@ class Drawn {
     void code_part(Pixel* row, std::size_t begin, std::size_t end) {
         const Pixel* above = row - canvas_.stride;
         const Pixel* above2 = above - canvas_.stride;
-        std::uint32_t length = 0;    // of the match so far
-        std::size_t distance = 0;    // to what is matched
+        std::uint32_t length = 0;  // of the match so far
+        std::size_t distance = 0;  // to what is matched
         for (std::size_t x = begin; x < end; ++x) {
             if constexpr (requires { coder_.meter(x); }) coder_.meter(block_row_ + x / map_block);
             tested_ = 0;
@@ -227,8 +224,8 @@ class Drawn {
             const Found<Place> far = find(far_, far_hash);
             const Found<Slot> wide = find(wide_, wide_hash);
             const Found<Slot> close = find(close_, close_hash);
-            const unsigned equal = (w == nw) | (nw == n) << 1 | (n == ne) << 2 | (w == ww) << 3 |
-                                   (n == nn) << 4 | (w == n) << 5;
+            const unsigned equal =
+                (w == nw) | (nw == n) << 1 | (n == ne) << 2 | (w == ww) << 3 | (n == nn) << 4 | (w == n) << 5;
             const auto place = [&](Pixel p) { return (p == w) | (p == n) << 1; };
             const auto compared = [](const Found<Slot>& found, Pixel p) {
                 return !found.known ? none : found.entry->colour == p ? same_colour : other_colour;
@@ -247,9 +244,8 @@ class Drawn {
                     const unsigned seen =
                         far.known ? std::min(static_cast<unsigned>(std::bit_width(far.entry->seen)), 5u) : 0;
                     const unsigned around = (compared(wide, p) * 3 + compared(close, p)) * 64 + equal;
-                    Bit* const models[] = {
-                        &match_[((bucket * 4 + place(p)) * 4 + history_) * 6 + seen],
-                        &match_around_[around * 8 + bucket]};
+                    Bit* const models[] = {&match_[((bucket * 4 + place(p)) * 4 + history_) * 6 + seen],
+                                           &match_around_[around * 8 + bucket]};
                     hit = match_mixer_[bucket].template code<1023>(coder_, models, like(wanted, p));
                     missed = 1;
                     test(p);
@@ -274,8 +270,9 @@ class Drawn {
             for (unsigned i = 0; i < 4 && !hit; ++i) {
                 const Pixel p = around[i];
                 if (was_tested(p)) continue;
-                Bit* const models[] = {&neighbour_[((i * 64 + equal) * 4 + history_) * 8 + missed],
-                                       &neighbour_colour_[hash(key(p), i * 16 + tested_) >> (32 - hash_bits_)]};
+                Bit* const models[] = {
+                    &neighbour_[((i * 64 + equal) * 4 + history_) * 8 + missed],
+                    &neighbour_colour_[hash(key(p), i * 16 + tested_) >> (32 - hash_bits_)]};
                 hit = neighbour_mixer_[i].template code<255>(coder_, models, like(wanted, p));
                 test(p);
                 if (hit) row[x] = p;
@@ -340,8 +337,8 @@ class Drawn {
         for (unsigned i = n - 1; i-- > 0;) {
             const bool bit = (bits >> i & 1) != 0;
             const unsigned place = n - 2 - i;
-            result = 2 * result + (place < 2 ? coder_.bit(run_bit_[n * 2 + place], bit)
-                                             : coder_.code(32768, bit));
+            result =
+                2 * result + (place < 2 ? coder_.bit(run_bit_[n * 2 + place], bit) : coder_.code(32768, bit));
         }
         return std::min<std::size_t>(result, most - 1);
     }
@@ -378,16 +375,17 @@ class Drawn {
                 if (find_by_first(result, wanted, with_left, alone)) break;
             }
             const int sw = static_cast<int>(sample(w, channel)), sn = static_cast<int>(sample(n, channel));
-            const int snw = static_cast<int>(sample(nw, channel)), sne = static_cast<int>(sample(ne, channel));
+            const int snw = static_cast<int>(sample(nw, channel)),
+                      sne = static_cast<int>(sample(ne, channel));
             const int rough = std::abs(sw - snw) + std::abs(sn - snw) + std::abs(sn - sne);
             const unsigned activity = magnitude(rough);
             const int flat = median(sw, sn, snw);
             const int value = static_cast<int>(sample(wanted, channel));
             int coded;
             if (i == 0) {
-                coded = static_cast<int>(code_sample(0, static_cast<unsigned>(value), activity,
-                                                     static_cast<unsigned>(flat) >> shift, hash(key(w), key(n)),
-                                                     hash(key(w), 1), hash(key(n), key(ne))));
+                coded = static_cast<int>(code_sample(
+                    0, static_cast<unsigned>(value), activity, static_cast<unsigned>(flat) >> shift,
+                    hash(key(w), key(n)), hash(key(w), 1), hash(key(n), key(ne))));
                 value0 = coded;
                 error0 = coded - flat;
             } else {
@@ -408,12 +406,11 @@ class Drawn {
                 const int half = 1 << (bits_ - 1);
                 const unsigned folded = static_cast<unsigned>(difference + half) & static_cast<unsigned>(top);
                 const int errors = std::abs(error0) + (i == 1 ? 0 : std::abs(error1));
-                const unsigned back = code_sample(i, folded, activity,
-                                                  static_cast<unsigned>(std::min(errors, top)) >> shift,
-                                                  hash(before, key(w)),
-                                                  hash(static_cast<std::uint32_t>(guessed),
-                                                       static_cast<std::uint32_t>(value0)),
-                                                  hash(key(w), 2));
+                const unsigned back =
+                    code_sample(i, folded, activity, static_cast<unsigned>(std::min(errors, top)) >> shift,
+                                hash(before, key(w)),
+                                hash(static_cast<std::uint32_t>(guessed), static_cast<std::uint32_t>(value0)),
+                                hash(key(w), 2));
                 coded = (guessed + static_cast<int>(back) - half) & top;
                 if (i == 1) error1 = coded - guessed;
             }
@@ -458,8 +455,8 @@ class Drawn {
         return false;
     }
 
-    unsigned code_sample(unsigned which, unsigned value, unsigned activity, unsigned expected, std::uint32_t a,
-                         std::uint32_t b, std::uint32_t c) {
+    unsigned code_sample(unsigned which, unsigned value, unsigned activity, unsigned expected,
+                         std::uint32_t a, std::uint32_t b, std::uint32_t c) {
         const std::uint32_t bases[] = {activity, 64 + expected, a, b, c};
         // Four bits at a time share a line of the cache in each table.
         Bit* lines[5] = {};
@@ -472,7 +469,8 @@ class Drawn {
             }
             Bit* const models[5] = {lines[0] + node, lines[1] + node, lines[2] + node, lines[3] + node,
                                     lines[4] + node};
-            const bool bit = sample_mixer_[which * 16 + i].template code<255>(coder_, models, (value >> i & 1) != 0);
+            const bool bit =
+                sample_mixer_[which * 16 + i].template code<255>(coder_, models, (value >> i & 1) != 0);
             node = 2 * node + bit;
             prefix = 2 * prefix + bit;
         }

@@ -55,7 +55,8 @@ LATENS_INLINE void add_products(const Sample* at, const Sample* above, std::int3
                                 typename Wide<Sample>::Type* sums) {
     using Sum = typename Wide<Sample>::Type;
     for (unsigned i = 0; i < class_block; ++i)
-        sums[i] += static_cast<Sum>(static_cast<Sample>(at[i] - above[i])) * static_cast<Sum>(static_cast<Sample>(c));
+        sums[i] += static_cast<Sum>(static_cast<Sample>(at[i] - above[i])) *
+                   static_cast<Sum>(static_cast<Sample>(c));
 }
 
 template <class Sample>
@@ -86,7 +87,8 @@ LATENS_INLINE void row_sums_inline(const SmoothShape& shape, const PlaneCode& co
             prediction[i] = Sum{1} << (coefficient_bits - 1);
             size[i] = code.size_offsets[k] * 16;
         }
-        for (std::size_t t = 2; t < tap_counts[kind]; ++t) add_products(at[t] + x, above[t] + x, c[t], prediction);
+        for (std::size_t t = 2; t < tap_counts[kind]; ++t)
+            add_products(at[t] + x, above[t] + x, c[t], prediction);
         for (std::size_t t = 2; t < size_tap_counts[kind]; ++t)
             for (unsigned i = 0; i < class_block; ++i)
                 size[i] += static_cast<std::int32_t>(sizes[t][x + i]) * code.size_weights[t];
@@ -108,9 +110,9 @@ LATENS_WIDER void row_sums(const SmoothShape& shape, const PlaneCode& code, Plan
 
 struct TableSymbol {
     std::uint16_t start;
-    std::uint16_t more;   // frequency minus 1
-    std::int32_t value;   // the residual, or the folded one without its extra bits
-    std::uint8_t extra;   // number of extra bits
+    std::uint16_t more;  // frequency minus 1
+    std::int32_t value;  // the residual, or the folded one without its extra bits
+    std::uint8_t extra;  // number of extra bits
 };
 
 struct Table {
@@ -145,7 +147,8 @@ Table make_table(const std::uint32_t* weights, unsigned tokens) {
         start += frequencies[t];
         table.bounds[n++] = static_cast<std::uint16_t>(start - 1);
     }
-    std::fill(table.bounds.begin() + static_cast<std::ptrdiff_t>(n), table.bounds.end(), std::uint16_t{0xffff});
+    std::fill(table.bounds.begin() + static_cast<std::ptrdiff_t>(n), table.bounds.end(),
+              std::uint16_t{0xffff});
     std::size_t first = 0;
     for (std::uint32_t i = 0; i < 64; ++i) {
         while (table.bounds[first] < i << 10) ++first;
@@ -175,7 +178,8 @@ struct Lane {
         : code(code_), sums(shape.width), at(stream.data), end(stream.data + stream.size) {
         sound = read_state(at, end, x);
         std::vector<Table> made;
-        for (const auto& weights : code.weights) tables.push_back(make_table(weights.data(), token_count(shape.bits)));
+        for (const auto& weights : code.weights)
+            tables.push_back(make_table(weights.data(), token_count(shape.bits)));
         for (unsigned i = 0; i < max_levels; ++i) by_level[i] = &tables[code.contexts[i]];
     }
 
@@ -263,7 +267,8 @@ void decode_run(Lane<Sample>* const (&lanes)[n], std::size_t from, std::size_t t
                 std::int32_t residual = symbol.value;
                 if (LATENS_UNLIKELY(symbol.extra != 0)) {
                     const std::uint64_t mask = (std::uint64_t{1} << symbol.extra) - 1;
-                    residual = unfolded(static_cast<std::uint32_t>(residual) | static_cast<std::uint32_t>(state & mask));
+                    residual = unfolded(static_cast<std::uint32_t>(residual) |
+                                        static_cast<std::uint32_t>(state & mask));
                     state >>= symbol.extra;
                     refill();
                 }
@@ -314,7 +319,8 @@ void for_parts(const SmoothShape& shape, const BlockMap& map, std::size_t y, con
 
 // Drawn parts look like the row above.
 template <class Sample>
-void fill_part(Plane<Sample>& samples, Plane<Sample>& sizes, std::size_t y, std::size_t from, std::size_t to) {
+void fill_part(Plane<Sample>& samples, Plane<Sample>& sizes, std::size_t y, std::size_t from,
+               std::size_t to) {
     Sample* row = samples.row(y);
     std::copy(row - samples.stride + from, row - samples.stride + to, row + from);
     std::fill(sizes.row(y) + from, sizes.row(y) + to, Sample{0});
@@ -559,8 +565,10 @@ class Classifier {
             float best = 0, squared = 0;
             for (unsigned k = 0; k < code.classes; ++k) {
                 const float found = error(b, k);
-                const float bits = 0.5F * block_samples * std::log2(found / block_samples + 0.3F) +
-                                   (k == left ? 0.8F : k == above ? 2.0F : fresh);
+                const float bits =
+                    0.5F * block_samples * std::log2(found / block_samples + 0.3F) + (k == left    ? 0.8F
+                                                                                      : k == above ? 2.0F
+                                                                                                   : fresh);
                 if (k == 0 || bits < best) {
                     best = bits;
                     squared = found;
@@ -649,7 +657,8 @@ void fit_sizes(const SmoothShape& shape, const BlockMap& map, Planes<Sample>& pl
                PlaneCode& code) {
     const std::size_t n = size_tap_counts[std::min(plane, 2u)];
     std::vector<double> fitted(n, 0.0);
-    const std::size_t every = shape.width * shape.height > 100'000 ? 3 : 1;  // rows and columns that are looked at
+    const std::size_t every =
+        shape.width * shape.height > 100'000 ? 3 : 1;  // rows and columns that are looked at
     std::array<double, max_classes> seen{}, wanted{};
     for (int round = 0; round < 3; ++round) {
         std::vector<double> a(n * n, 0.0), b(n, 0.0);
@@ -657,7 +666,8 @@ void fit_sizes(const SmoothShape& shape, const BlockMap& map, Planes<Sample>& pl
             const Sample* rows[size_taps.size()];
             for (std::size_t t = 0; t < n; ++t) {
                 Plane<Sample>& from = planes.sizes[plane - size_taps[t].plane];
-                rows[t] = from.row(y) + size_taps[t].dy * static_cast<std::ptrdiff_t>(from.stride) + size_taps[t].dx;
+                rows[t] = from.row(y) + size_taps[t].dy * static_cast<std::ptrdiff_t>(from.stride) +
+                          size_taps[t].dx;
             }
             const std::uint8_t* classes = code.map.data() + y / class_block * shape.block_columns();
             const std::uint8_t* drawn = map.drawn.data() + y / map_block * map.columns;
@@ -725,11 +735,13 @@ void merge_levels(const std::array<Counts, max_levels>& counts, unsigned tokens,
     };
     std::vector<double> gains;
     const auto gain = [&](std::size_t i) {
-        return groups[i].cost + groups[i + 1].cost - cost_of(join(groups[i].counts, groups[i + 1].counts), tokens);
+        return groups[i].cost + groups[i + 1].cost -
+               cost_of(join(groups[i].counts, groups[i + 1].counts), tokens);
     };
     for (std::size_t i = 0; i + 1 < groups.size(); ++i) gains.push_back(gain(i));
     while (!gains.empty()) {
-        const auto best = static_cast<std::size_t>(std::max_element(gains.begin(), gains.end()) - gains.begin());
+        const auto best =
+            static_cast<std::size_t>(std::max_element(gains.begin(), gains.end()) - gains.begin());
         if (gains[best] < 0) break;
         groups[best].counts = join(groups[best].counts, groups[best + 1].counts);
         groups[best].last = groups[best + 1].last;
@@ -742,7 +754,8 @@ void merge_levels(const std::array<Counts, max_levels>& counts, unsigned tokens,
     code.context_count = static_cast<unsigned>(groups.size());
     code.weights.clear();
     for (unsigned g = 0; g < groups.size(); ++g) {
-        for (unsigned i = groups[g].first; i <= groups[g].last; ++i) code.contexts[i] = static_cast<std::uint8_t>(g);
+        for (unsigned i = groups[g].first; i <= groups[g].last; ++i)
+            code.contexts[i] = static_cast<std::uint8_t>(g);
         std::uint32_t most = 1;
         for (const std::uint32_t count : groups[g].counts) most = std::max(most, count);
         std::array<std::uint32_t, max_levels> weights{};
@@ -764,14 +777,15 @@ void merge_levels(const std::array<Counts, max_levels>& counts, unsigned tokens,
 
 template <class Sample>
 void code_residuals(const SmoothShape& shape, const BlockMap& map, Planes<Sample>& planes, unsigned plane,
-                    const std::vector<std::int32_t>& residuals, PlaneCode& code, std::vector<std::uint8_t>& out,
-                    std::vector<float>& bits) {
+                    const std::vector<std::int32_t>& residuals, PlaneCode& code,
+                    std::vector<std::uint8_t>& out, std::vector<float>& bits) {
     const unsigned tokens = token_count(shape.bits);
     std::vector<std::uint8_t> levels(residuals.size());
     std::array<Counts, max_levels> counts{};
     RowSums<Sample> sums(shape.width);
     const auto fold = [](std::int32_t residual) {
-        return residual > 0 ? 2 * static_cast<std::uint32_t>(residual) - 1 : 2 * static_cast<std::uint32_t>(-residual);
+        return residual > 0 ? 2 * static_cast<std::uint32_t>(residual) - 1
+                            : 2 * static_cast<std::uint32_t>(-residual);
     };
     for (std::size_t y = 0; y < shape.height; ++y) {
         row_sums(shape, code, planes, plane, y, sums);
@@ -800,7 +814,8 @@ void code_residuals(const SmoothShape& shape, const BlockMap& map, Planes<Sample
         normalize(code.weights[c].data(), tokens, frequencies);
         std::uint32_t start = 0;
         for (unsigned t = 0; t < tokens; ++t) {
-            const float bits_of = frequencies[t] > 0 ? 16.0F - std::log2(static_cast<float>(frequencies[t])) : 0.0F;
+            const float bits_of =
+                frequencies[t] > 0 ? 16.0F - std::log2(static_cast<float>(frequencies[t])) : 0.0F;
             ranges[c][t] = {start, frequencies[t], bits_of};
             start += frequencies[t];
         }
@@ -826,8 +841,8 @@ void code_residuals(const SmoothShape& shape, const BlockMap& map, Planes<Sample
 }  // namespace
 
 template <class Sample>
-SmoothCode encode_planes(const SmoothShape& shape, const BlockMap& map, Planes<Sample>& planes, unsigned rounds,
-                         unsigned classes) {
+SmoothCode encode_planes(const SmoothShape& shape, const BlockMap& map, Planes<Sample>& planes,
+                         unsigned rounds, unsigned classes) {
     SmoothCode result;
     result.planes.resize(shape.planes);
     result.streams.resize(shape.planes);
@@ -855,7 +870,9 @@ template bool decode_planes(const SmoothShape&, const BlockMap&, const std::vect
                             const std::vector<Slice>&, Planes<std::int16_t>&);
 template bool decode_planes(const SmoothShape&, const BlockMap&, const std::vector<PlaneCode>&,
                             const std::vector<Slice>&, Planes<std::int32_t>&);
-template SmoothCode encode_planes(const SmoothShape&, const BlockMap&, Planes<std::int16_t>&, unsigned, unsigned);
-template SmoothCode encode_planes(const SmoothShape&, const BlockMap&, Planes<std::int32_t>&, unsigned, unsigned);
+template SmoothCode encode_planes(const SmoothShape&, const BlockMap&, Planes<std::int16_t>&, unsigned,
+                                  unsigned);
+template SmoothCode encode_planes(const SmoothShape&, const BlockMap&, Planes<std::int32_t>&, unsigned,
+                                  unsigned);
 
 }  // namespace latens

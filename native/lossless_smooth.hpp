@@ -27,10 +27,25 @@ struct Tap {
 };
 // The first two are in the row that is being decoded. All are taken minus the pixel above the current one, in
 // the same plane.
-inline constexpr std::array<Tap, 19> taps = {{{0, -1, 0},  {0, -2, 0}, {0, -1, -1}, {0, 1, -1}, {0, 0, -2},
-                                              {0, 1, -2},  {0, -2, -1}, {0, 2, -1}, {0, -1, -2}, {1, 0, 0},
-                                              {1, -1, 0},  {1, 1, 0},  {1, 0, 1},   {1, -1, -1}, {1, 1, -1},
-                                              {2, 0, 0},   {2, -1, 0}, {2, 1, 0},   {2, 0, 1}}};
+inline constexpr std::array<Tap, 19> taps = {{{0, -1, 0},
+                                              {0, -2, 0},
+                                              {0, -1, -1},
+                                              {0, 1, -1},
+                                              {0, 0, -2},
+                                              {0, 1, -2},
+                                              {0, -2, -1},
+                                              {0, 2, -1},
+                                              {0, -1, -2},
+                                              {1, 0, 0},
+                                              {1, -1, 0},
+                                              {1, 1, 0},
+                                              {1, 0, 1},
+                                              {1, -1, -1},
+                                              {1, 1, -1},
+                                              {2, 0, 0},
+                                              {2, -1, 0},
+                                              {2, 1, 0},
+                                              {2, 0, 1}}};
 inline constexpr std::array<std::size_t, 3> tap_counts = {9, 15, 19};
 // The same for sizes of residuals.
 inline constexpr std::array<Tap, 12> size_taps = {{{0, -1, 0},
@@ -99,7 +114,8 @@ struct SmoothShape {
 
 // Codes a PlaneCode; false for a value out of range.
 template <class Coder>
-bool code_plane(Coder& coder, const SmoothShape& shape, unsigned plane, const BlockMap& map, PlaneCode& code) {
+bool code_plane(Coder& coder, const SmoothShape& shape, unsigned plane, const BlockMap& map,
+                PlaneCode& code) {
     using Number = typename BitCoder<Coder>::Number;
     const std::size_t kind = std::min(plane, 2u);
     code.classes = coder.uniform(code.classes - 1, 5) + 1;
@@ -114,7 +130,8 @@ bool code_plane(Coder& coder, const SmoothShape& shape, unsigned plane, const Bl
                 std::uint8_t* at = &code.map[y * columns + x];
                 const std::uint8_t above = y > 0 ? at[-static_cast<std::ptrdiff_t>(columns)] : 0;
                 const std::uint8_t left = x > 0 ? at[-1] : above;
-                const std::size_t block = y * class_block / map_block * map.columns + x * class_block / map_block;
+                const std::size_t block =
+                    y * class_block / map_block * map.columns + x * class_block / map_block;
                 if (map.drawn[block] != 0) {
                     *at = left;
                 } else if (coder.bit(as_left[left == above], *at == left)) {
@@ -123,7 +140,8 @@ bool code_plane(Coder& coder, const SmoothShape& shape, unsigned plane, const Bl
                     *at = above;
                 } else {
                     unsigned node = 1;
-                    for (unsigned i = 5; i-- > 0;) node = 2 * node + coder.bit(tree[node], (*at >> i & 1) != 0);
+                    for (unsigned i = 5; i-- > 0;)
+                        node = 2 * node + coder.bit(tree[node], (*at >> i & 1) != 0);
                     if (node - 32 >= code.classes) return false;
                     *at = static_cast<std::uint8_t>(node - 32);
                 }
@@ -141,8 +159,8 @@ bool code_plane(Coder& coder, const SmoothShape& shape, unsigned plane, const Bl
         }
     }
     for (std::size_t i = 0; i < size_tap_counts[kind]; ++i)
-        code.size_weights[i] = static_cast<std::int32_t>(
-            coder.uniform(static_cast<std::uint32_t>(code.size_weights[i]), 9));
+        code.size_weights[i] =
+            static_cast<std::int32_t>(coder.uniform(static_cast<std::uint32_t>(code.size_weights[i]), 9));
     Number offset{};
     for (unsigned k = 0; k < code.classes; ++k) {
         std::int32_t& b = code.size_offsets[k];
@@ -173,7 +191,8 @@ bool code_plane(Coder& coder, const SmoothShape& shape, unsigned plane, const Bl
             if (n == 0) {
                 weights[t] = 0;
             } else {
-                const std::uint32_t low = coder.uniform(weights[t] >> (n - 1 - kept) & ((1u << kept) - 1), kept);
+                const std::uint32_t low =
+                    coder.uniform(weights[t] >> (n - 1 - kept) & ((1u << kept) - 1), kept);
                 weights[t] = (1u << kept | low) << (n - 1 - kept);
             }
             any |= weights[t];
@@ -242,7 +261,7 @@ struct SmoothCode {
 };
 // `planes` becomes what is decoded. Predictors are fitted in so many rounds, at most `classes` of them.
 template <class Sample>
-SmoothCode encode_planes(const SmoothShape& shape, const BlockMap& map, Planes<Sample>& planes, unsigned rounds,
-                         unsigned classes);
+SmoothCode encode_planes(const SmoothShape& shape, const BlockMap& map, Planes<Sample>& planes,
+                         unsigned rounds, unsigned classes);
 
 }  // namespace latens

@@ -134,7 +134,7 @@ def test_a_lossless_file_has_no_chunk_of_alpha():
 
 @pytest.mark.parametrize("bits", [8, 16])
 def test_alpha_of_files_of_models(bits):
-    """In tiles now; what earlier releases wrote is read as ever."""
+    """Both ways of the format: tiles, and a row filter with zlib, which is the one that is written."""
     dtype = np.uint8 if bits == 8 else np.uint16
     alpha = samples(70, 100, 1, dtype)[..., 0]
     header = ltn.Header(
@@ -168,6 +168,11 @@ def test_shortcuts(tmp_path):
     assert np.abs(near - pixels).max() <= 2
     with pytest.raises(TargetError, match="lossless"):
         latens.encode(pixels, 50, lossless=True)
+    for wish in ({"model": "t"}, {"tune": "eye"}, {"target_size": 500}):
+        with pytest.raises(TargetError, match="lossless"):
+            latens.encode(pixels, content="drawn", **wish)
+    assert latens.encode(pixels, content="drawn") == LosslessCodec().encode(Image(pixels), content="drawn")
+    assert latens.encode(pixels, lossless=True) == LosslessCodec().encode(Image(pixels))
     with pytest.raises(ImageError, match="content"):
         latens.encode(pixels, content="text")
     with pytest.raises(ImageError, match="largest error"):
@@ -185,6 +190,12 @@ def test_drawings_go_without_loss_where_that_is_smaller():
     assert smaller(Image(flat), bytes(len(exact) - 1)) == bytes(len(exact) - 1)
     photo = bytes(100)
     assert smaller(Image(noise), photo) is photo
+
+
+def test_who_asks_for_nothing_gets_a_file_of_a_model():
+    flat = np.full((64, 96, 3), 255, np.uint8)
+    assert not ltn.read_header(latens.encode(flat)).lossless
+    assert ltn.read_header(latens.encode(flat, content="auto")).lossless
 
 
 def test_a_picture_of_noise_hardly_grows():

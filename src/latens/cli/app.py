@@ -186,9 +186,9 @@ def encode(
     content: Annotated[
         str,
         typer.Option(
-            help="drawn: lossless; photo: by a model; auto: lossless where that is smaller, as of screenshots."
+            help="photo: by a model; drawn: lossless; auto: lossless where that is smaller, as of screenshots."
         ),
-    ] = "auto",
+    ] = "photo",
     recursive: Recursive = False,
     skip_existing: SkipExisting = False,
     jobs: Jobs = None,
@@ -228,10 +228,11 @@ def encode(
         )
     if model is not None and tune is not None:
         raise ImageError("give --model or --tune, not both")
-    exact = lossless or near_lossless > 0
+    exact = lossless or near_lossless > 0 or content == "drawn"
     if exact and any(option is not None for option in (quality, *targets, model, tune)):
         raise TargetError(
-            "a lossless file has no quality, no target and no model; leave --lossless and --near-lossless out, or those"
+            "a lossless file has no quality, no target and no model; leave those out, or --lossless, "
+            "--near-lossless and --content drawn"
         )
     _check_suffix(inputs, output)
     plan = files.plan(
@@ -245,8 +246,7 @@ def encode(
     from latens.io import read_image
     from latens.zoo.cards import DEFAULT_MODEL, tuned
 
-    way = next((word for word in CONTENTS if word == content), None)
-    if way is None:
+    if content not in CONTENTS:
         raise ImageError(f"--content {printable(content)}: expected one of {', '.join(CONTENTS)}")
 
     # Made for the first image that can be read: a mistake is told without waiting for weights.
@@ -270,14 +270,19 @@ def encode(
         size, pixels = target_size, None
         if target_bpp is not None:
             size, pixels = target_bpp * width * height / 8, width * height
-        coder = None if exact or (way == "drawn" and not any(targets)) else made()
+        coder = None if exact else made()
         with files.named(job.source):
             if coder is None:
-                data = LosslessCodec().encode(image, near=near_lossless, effort=effort, content=way)
+                data = LosslessCodec().encode(
+                    image,
+                    near=near_lossless,
+                    effort=effort,
+                    content="drawn" if content == "drawn" else "auto",
+                )
             elif all(target is None for target in targets):
                 data = coder.encode(image, quality, effort=effort)
                 # Who names a model wants it.
-                if way == "auto" and model is None and tune is None:
+                if content == "auto" and model is None and tune is None:
                     data = smaller(image, data, effort=effort)
             else:
                 data = coder.encode_to(
@@ -473,7 +478,7 @@ def verify(
         header = container.header
         known = (
             "the picture that was coded"
-            if container.pixels is not None
+            if container.pixels is not None or header.lossless
             else "whole; it has no checksum of its picture"
         )
         bpp = 8 * len(data) / (header.width * header.height)

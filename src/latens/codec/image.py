@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from latens import _native
 from latens import format as ltn
-from latens.codec.lossless import LosslessCodec, alpha_of, encode_alpha
+from latens.codec.lossless import LosslessCodec, alpha_of
 from latens.codec.target import Target, search
 from latens.errors import (
     ChecksumError,
@@ -211,10 +211,15 @@ class ImageCodec:
         if picture is not None:
             for _ in picture.finish():
                 pass
-        alpha = None if image.alpha is None else encode_alpha(image.alpha, header.tile_size)
+        # In the byte order of the file.
+        alpha = (
+            None
+            if image.alpha is None
+            else image.alpha.astype(f"<u{header.sample_bytes}", copy=False).tobytes()
+        )
         metadata = (image.icc or None, image.exif or None, image.xmp or None, image.density)
         pixels = None if picture is None else picture.crc
-        return ltn.write(ltn.Container(header, tiles, None, *metadata, pixels=pixels, alpha_tiles=alpha))
+        return ltn.write(ltn.Container(header, tiles, alpha, *metadata, pixels=pixels))
 
     def _encode_tile(
         self, pixels: Samples, header: ltn.Header, steps: int, given: tuple[ltn.Rect, Array]

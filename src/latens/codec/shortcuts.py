@@ -34,7 +34,7 @@ def encode(
     effort: int = 1,
     lossless: bool = False,
     near_lossless: int = 0,
-    content: Content = "auto",
+    content: Content = "photo",
 ) -> bytes:
     """Encode an image.
 
@@ -53,8 +53,9 @@ def encode(
             of the same quality. Decoding is as fast as ever.
         lossless: keep every sample, without a model; see :class:`LosslessCodec`.
         near_lossless: the same, with an error of each sample of at most so much, 1 to 255; alpha has none.
-        content: "drawn" for a lossless file; "photo" for one that a model makes; "auto" takes a lossless file where
-            that is the smaller one, as of drawings and screenshots.
+        content: "photo" for a file that a model makes; "drawn" for a lossless one; "auto" for a lossless one where
+            that is the smaller, as of drawings and screenshots. With ``lossless`` or ``near_lossless``, "photo" and
+            "auto" are the same: each block is coded in the way that suits it.
 
     Returns:
         The bytes of a ``.ltn`` file.
@@ -74,11 +75,13 @@ def encode(
     if model is not None and tune is not None:
         raise ImageError("give a model or a tune, not both")
     check_content(content)
-    if (lossless or near_lossless) and any(wish is not None for wish in (quality, *wishes)):
-        raise TargetError("a lossless file has no quality and no target; leave one of the two out")
+    exact = lossless or near_lossless != 0 or content == "drawn"
+    if exact and any(wish is not None for wish in (quality, *wishes, model, tune)):
+        raise TargetError("a lossless file has no quality, no target and no model; leave one of the two out")
     picture = _picture(image)
-    if lossless or near_lossless or (content == "drawn" and target is None):
-        return LosslessCodec().encode(picture, near=near_lossless, effort=effort, content=content)
+    if exact:
+        kind: Content = "drawn" if content == "drawn" else "auto"
+        return LosslessCodec().encode(picture, near=near_lossless, effort=effort, content=kind)
     codec = ImageCodec(tuned(tune) if tune is not None else model or DEFAULT_MODEL)
     if target is not None:
         return codec.encode_to(picture, target, effort=effort)
@@ -187,7 +190,7 @@ def save(
     effort: int = 1,
     lossless: bool = False,
     near_lossless: int = 0,
-    content: Content = "auto",
+    content: Content = "photo",
     force: bool = False,
 ) -> int:
     """Write an image to a ``.ltn`` file, whole or not at all; else as :func:`encode`.
