@@ -530,7 +530,8 @@ def measure(name: str, image: Image.Image, effort: int, jxl: bool) -> tuple[floa
     png = size(image, "PNG", optimize=True)
     other = size(image, "JXL", lossless=True, effort=7) if jxl else 0
     print(
-        f"{name:<14} {image.width:>5} x {image.height:<5} ours {len(data):>9,}  WebP {webp:>9,} ({len(data) / webp:.3f})  "
+        f"{name:<14} {image.width:>5} x {image.height:<5} ours {len(data):>9,}  "
+        f"WebP {webp:>9,} ({len(data) / webp:.3f})  "
         + (f"JPEG XL {other:>9,} ({len(data) / other:.3f})  " if jxl else "")
         + f"PNG {png:>9,}  {middle - start:.2f} s, {end - middle:.2f} s",
         flush=True,
