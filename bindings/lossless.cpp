@@ -50,16 +50,15 @@ struct Grid {
         return {std::min(tile, width - left(i)), std::min(tile, height - top(i)), width * channels,
                 static_cast<unsigned>(channels), deep};
     }
-    std::size_t offset(std::size_t i) const {
-        return (top(i) * width + left(i)) * channels * (deep ? 2 : 1);
-    }
+    std::size_t offset(std::size_t i) const { return (top(i) * width + left(i)) * channels * (deep ? 2 : 1); }
 };
 
 unsigned slots() {
     return latens::threads();
 }
 
-nb::list encode(const Samples& samples, std::size_t tile, std::uint32_t near, unsigned effort, unsigned content) {
+nb::list encode(const Samples& samples, std::size_t tile, std::uint32_t near, unsigned effort,
+                unsigned content) {
     const Grid grid(samples, tile);
     const latens::LosslessOptions options{near, effort, static_cast<latens::Content>(std::min(content, 2u))};
     std::vector<std::vector<std::uint8_t>> streams(grid.count());
@@ -85,8 +84,8 @@ std::vector<std::optional<std::string>> decode(const nb::sequence& given, std::s
                                                const OutSamples& out) {
     const Grid grid(out, tile);
     if (nb::len(given) != grid.count())
-        raise("ShapeError", "expected " + std::to_string(grid.count()) + " tiles, got " +
-                                std::to_string(nb::len(given)));
+        raise("ShapeError",
+              "expected " + std::to_string(grid.count()) + " tiles, got " + std::to_string(nb::len(given)));
     std::vector<std::optional<nb::bytes>> streams;
     for (const nb::handle each : given)
         streams.push_back(each.is_none() ? std::optional<nb::bytes>() : nb::cast<nb::bytes>(each));

@@ -28,7 +28,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     if (size < header) return 0;
     const Case given(data);
     std::vector<std::uint8_t> samples = aligned(given.bytes());
-    const latens::Status status = latens::decode_tile(data + header, size - header, given.shape, samples.data());
+    const latens::Status status =
+        latens::decode_tile(data + header, size - header, given.shape, samples.data());
     if (!status.ok()) {
         require(!latens::describe(status).empty(), "an error without a message");
         return 0;
@@ -54,10 +55,11 @@ Input valid_input(Random& random) {
     const std::uint32_t colours = 1 + below(random, 255);
     for (std::size_t i = 0; i < samples.size(); ++i) {
         const std::uint32_t fresh = below(random, colours);
-        samples[i] = static_cast<std::uint8_t>(kind == 0   ? fresh
-                                               : kind == 1 ? (below(random, 9) > 0 && i > 0 ? samples[i - 1] : fresh)
-                                               : kind == 2 ? random()
-                                                           : i / given.shape.pitch * 3 + i % 7);
+        samples[i] =
+            static_cast<std::uint8_t>(kind == 0   ? fresh
+                                      : kind == 1 ? (below(random, 9) > 0 && i > 0 ? samples[i - 1] : fresh)
+                                      : kind == 2 ? random()
+                                                  : i / given.shape.pitch * 3 + i % 7);
     }
     latens::LosslessOptions options;
     options.near = below(random, 4) > 0 ? 0 : below(random, 256);
