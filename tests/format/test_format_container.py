@@ -414,7 +414,7 @@ ALPHA = b"\0" + zlib.compress(bytes(15000))
         (finish(raw_header(), chunk(b"e", zlib.compress(bytes(2**24 + 1)))), errors.LimitError, "EXIF"),
         (finish(raw_header(), chunk(b"x", zlib.compress(bytes(2**24 + 1)))), errors.LimitError, "XMP"),
         (finish(raw_header(), chunk(b"A", b"")), errors.FormatError, "alpha"),
-        (finish(raw_header(), chunk(b"A", b"\2" + ALPHA[1:])), errors.FormatError, "filter 2"),
+        (finish(raw_header(), chunk(b"A", b"\3" + ALPHA[1:])), errors.FormatError, "filter 3"),
         (
             finish(raw_header(), chunk(b"A", b"\1" + zlib.compress(bytes(14999)))),
             errors.FormatError,

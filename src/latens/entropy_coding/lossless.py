@@ -39,9 +39,14 @@ def encode_tiles(
         raise ShapeError(f"expected uint8 or uint16 of 3 dimensions, got {samples.dtype} of {samples.shape}")
     if not 0 <= near <= MAX_NEAR:
         raise CoderError(f"the largest error must be 0 to {MAX_NEAR}, got {near}")
-    return _native.lossless_encode(
-        np.ascontiguousarray(samples), tile, near, min(max(effort, 1), 2), CONTENTS.index(content)
-    )
+    samples = np.ascontiguousarray(samples)
+    options = (min(max(effort, 1), 2), CONTENTS.index(content))
+    streams = _native.lossless_encode(samples, tile, near, *options)
+    if near == 0:
+        return streams
+    # Errors make new colours of a drawing's few: a tile may be smaller without any.
+    exact = _native.lossless_encode(samples, tile, 0, *options)
+    return [min(pair, key=len) for pair in zip(streams, exact, strict=True)]
 
 
 def decode_tiles(
