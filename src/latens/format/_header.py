@@ -100,7 +100,12 @@ class Header:
     @classmethod
     def without_model(cls, **fields: Any) -> Header:
         """The header of a lossless file; what only models have is empty."""
-        nothing = {"model": "lossless", "entropy_id": "0" * 8, "weights_id": "0" * 8, "quality": 0}
+        nothing: dict[str, Any] = {
+            "model": "lossless",
+            "entropy_id": "0" * 8,
+            "weights_id": "0" * 8,
+            "quality": 0,
+        }
         return cls(**nothing, **fields, lossless=True)
 
     @property
