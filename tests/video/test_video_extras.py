@@ -207,12 +207,34 @@ class TestFiles:
             found = source.info
             frames = list(source.frames())
         assert (found.mastering, found.light) == (HDR.mastering, HDR.light)
-        if kind != "mkv":  # where only frames tell the shape of pixels, and PyAV does not
-            assert found.pixel_aspect == Fraction(4, 3)
+        assert found.pixel_aspect == Fraction(4, 3)
         assert (found.colour, found.bit_depth, len(frames)) == (HDR.colour, 10, 5)
         if kind == "mkv":
             for mine, theirs in zip(frames, clip(HDR, 5), strict=True):
                 assert all(np.array_equal(a, b) for a, b in zip(mine.planes, theirs.planes, strict=True))
+
+    @pytest.mark.parametrize("aspect", [Fraction(64, 45), Fraction(1, 7), Fraction(65521, 65519)])
+    @pytest.mark.parametrize("sound", [False, True])
+    def test_shapes_of_pixels_in_matroska(self, tmp_path: Path, aspect: Fraction, sound: bool) -> None:
+        pytest.importorskip("av")
+        path, tones = tmp_path / "clip.mkv", tmp_path / "tones.mka"
+        ffmpeg("-f", "lavfi", "-i", "sine=d=0.5", "-c:a", "pcm_s16le", tones)
+        about = info(64, 48, pixel_aspect=aspect)
+        with tones.open("rb") as file:
+            sink = write(path, about, sound=SoundFile(file, 0) if sound else None)
+        assert sink.not_kept == []
+        report = ffmpeg("-i", path, "-vf", "showinfo", "-loglevel", "info", "-f", "null", "-", errors=True)
+        assert f"SAR {aspect.numerator}:{aspect.denominator}" in report.decode()
+        with VideoSource(str(path)) as reader:
+            assert reader.info.pixel_aspect == aspect
+            assert reader.not_kept == (["sound"] if sound else [])
+            assert len(list(reader.frames())) == 5
+        # The checksum over all that was written anew.
+        data = path.read_bytes()
+        at = data.index(b"\x16\x54\xae\x6b", data.index(b"Lavf"))
+        size = int.from_bytes(data[at + 4 : at + 6], "big") & 0x3FFF
+        assert data[at + 6 : at + 8] == b"\xbf\x84"
+        assert int.from_bytes(data[at + 8 : at + 12], "little") == zlib.crc32(data[at + 12 : at + 6 + size])
 
     @pytest.mark.parametrize(
         ("name", "lost"),

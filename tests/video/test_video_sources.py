@@ -6,6 +6,7 @@ FFmpeg's program decodes the same files, and is believed.
 from __future__ import annotations
 
 import random
+import struct
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,62 @@ class TestTurning:
         assert read(flat)[0].pixel_aspect == Fraction(4, 3)
         ffmpeg("-display_rotation", "90", "-i", flat, "-c", "copy", tmp_path / "clip.mp4")
         assert read(tmp_path / "clip.mp4")[0].pixel_aspect == Fraction(3, 4)
+
+    def test_cropping_in_mp4(self, h264: Path, tmp_path: Path) -> None:
+        data = h264.read_bytes()
+
+        def cropped(width: int, left: int) -> bytes:
+            aperture = struct.pack(">IIIIiIiI", width, 1, 64, 1, left, 1, 0, 1)
+            return with_box(data, (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"avc1"), aperture)
+
+        for width, left, lost in ((80, 0, True), (96, 4, True), (96, 0, False)):
+            (tmp_path / "clip.mp4").write_bytes(cropped(width, left))
+            _, frames, source = read(tmp_path / "clip.mp4")
+            assert source.not_kept == (["cropping (frames are coded whole)"] if lost else [])
+            assert (frames[0].planes[0].shape, len(frames)) == ((64, 96), 30)
+
+    def test_cropping_in_matroska(self, h264: Path, tmp_path: Path) -> None:
+        clip = tmp_path / "clip.mkv"
+        ffmpeg("-i", h264, "-c", "copy", clip)
+        data = clip.read_bytes()
+        # FFmpeg pads a track behind what is said of the video: first with padding, then with eight rows less.
+        height = b"\xb0\x81\x60\xba\x81\x40"
+        at = data.index(height)
+        assert data.count(height) == 1
+        video, room = at - 2, data.index(b"\xec\x01", at)
+        assert data[video] == 0xE0
+        padding = 9 + data[room + 8]
+        size = data[video + 1] & 0x7F
+        inside = data[video + 2 : video + 2 + size]
+        between = data[video + 2 + size : room]
+        for rows, lost in ((8, True), (0, False)):
+            crop = b"\x54\xaa\x81" + bytes([rows])
+            new = b"\xe0" + bytes([0x80 | size + 4]) + inside + crop + between
+            rest = room + padding - video - len(new)
+            new += b"\xec" + bytes([0x80 | rest - 2]) + bytes(rest - 2)
+            clip.write_bytes(data[:video] + new + data[room + padding :])
+            _, frames, source = read(clip)
+            assert source.not_kept == (["cropping (frames are coded whole)"] if lost else [])
+            assert (frames[0].planes[0].shape, len(frames)) == ((64, 96), 30)
+
+
+def with_box(data: bytes, path: tuple[bytes, ...], content: bytes) -> bytes:
+    """An MP4 file whose last box is `moov`, with an aperture in what describes the samples."""
+    found = bytearray(data)
+    at, end = 0, len(found)
+    where = []
+    for kind in path:
+        while found[at + 4 : at + 8] != kind:
+            at += int.from_bytes(found[at : at + 4], "big")
+            assert at < end
+        where.append(at)
+        at += {b"stsd": 16, b"avc1": 86}.get(kind, 8)
+    box = struct.pack(">I4s", 8 + len(content), b"clap") + content
+    for place in where:
+        size = int.from_bytes(found[place : place + 4], "big") + len(box)
+        found[place : place + 4] = size.to_bytes(4, "big")
+    found[at:at] = box
+    return bytes(found)
 
 
 class TestTime:

@@ -277,9 +277,12 @@ def info(file: Coded, as_json: Json = False, max_pixels: MaxPixels = _PIXELS) ->
     seconds = float(index.end * Fraction(*header.time_base))
     total = sum(map(sum, sizes.values()))
     size = reader.position
+    described = [*header.describe(), *reader.extras.describe()]
+    if reader.sound_start is not None:
+        described.append(("Sound", "yes"))
     if as_json:
         about = {
-            "fields": dict(header.describe()),
+            "fields": dict(described),
             "frames": index.frames,
             "seconds": seconds,
             "keyframes": [key._asdict() for key in index.keys],
@@ -290,7 +293,7 @@ def info(file: Coded, as_json: Json = False, max_pixels: MaxPixels = _PIXELS) ->
         }
         files.show(json.dumps(about, indent=1))
         return
-    lines = [f"{label:<18} {value}" for label, value in header.describe()]
+    lines = [f"{label:<18} {value}" for label, value in described]
     lines.append(f"{'Duration':<18} {seconds:.3f} s, {index.frames:,} frames")
     for key, name in ((True, "Key frames"), (False, "Other frames")):
         found = sizes[key]

@@ -319,6 +319,18 @@ class VideoExtras:
             out += _pack_chunk(_HDR, struct.pack(_HDR_LAYOUT, *values))
         return out
 
+    def describe(self) -> list[tuple[str, str]]:
+        """Labels and values of what is told, for people."""
+        found = []
+        if self.pixel_aspect[0] != self.pixel_aspect[1]:
+            found.append(("Shape of pixels", f"{self.pixel_aspect[0]}:{self.pixel_aspect[1]}"))
+        if self.mastering is not None:
+            brightest, darkest = (value / 10_000 for value in self.mastering[8:])
+            found.append(("Mastered for", f"{darkest:g} to {brightest:g} cd/m2"))
+        if self.light is not None:
+            found.append(("Content light", f"pixels to {self.light[0]}, frames to {self.light[1]} cd/m2"))
+        return found
+
     def with_chunk(self, kind: int, payload: bytes) -> VideoExtras:
         """The same and what a chunk says. Raises FormatError, or VersionError for a unit that is not known."""
         if kind == _SHAPE:

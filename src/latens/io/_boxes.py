@@ -1,4 +1,4 @@
-"""Boxes of ISO base media files (AVIF, HEIF) and JPEG 2000: only what Pillow does not tell."""
+"""Boxes of ISO base media files (AVIF, HEIF, MP4) and JPEG 2000: only what Pillow and PyAV do not tell."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 _MAX_META = 1 << 20
+_MAX_MOVIE = 1 << 26
 _CONTAINERS = {b"meta": 4, b"iprp": 0, b"ipco": 0, b"jp2h": 0}
 
 
@@ -33,8 +34,8 @@ def boxes(data: bytes, start: int = 0) -> Iterator[Box]:
         start = end
 
 
-def top_level(file: BinaryIO, wanted: bytes) -> Box | None:
-    """The first box of this type at the top of a file, if it has at most 1 MiB."""
+def top_level(file: BinaryIO, wanted: bytes, most: int = _MAX_META) -> Box | None:
+    """The first box of this type at the top of a file, if it has no more than so many bytes."""
     position = 0
     for _ in range(1000):
         file.seek(position)
@@ -46,7 +47,7 @@ def top_level(file: BinaryIO, wanted: bytes) -> Box | None:
         if size == 1 and len(head) == 16:
             (size,) = struct.unpack_from(">Q", head, 8)
             skip = 16
-        if kind == wanted and skip <= size <= _MAX_META:
+        if kind == wanted and skip <= size <= most:
             file.seek(position + skip)
             content = file.read(size - skip)
             return Box(kind, content, position + skip) if len(content) == size - skip else None
@@ -54,6 +55,33 @@ def top_level(file: BinaryIO, wanted: bytes) -> Box | None:
             return None
         position += size
     return None
+
+
+def is_cropped(file: BinaryIO) -> bool:
+    """Whether a track of a video file is to be shown without some of its rows or columns; damage hides it."""
+    movie = top_level(file, b"moov", _MAX_MOVIE)
+    return movie is not None and any(
+        len(entry) >= 78 and _clips(entry)
+        for track in _within(movie.content, b"trak", b"mdia", b"minf", b"stbl", b"stsd")
+        for _, entry, _ in boxes(track, 8)
+    )
+
+
+def _within(data: bytes, *path: bytes) -> Iterator[bytes]:
+    """Contents of all boxes that are inside of each other like this."""
+    for kind, content, _ in boxes(data):
+        if kind == path[0]:
+            yield from _within(content, *path[1:]) if path[1:] else (content,)
+
+
+def _clips(entry: bytes) -> bool:
+    """Whether what describes the samples of a video has an aperture that is smaller than its frames."""
+    width, height = struct.unpack_from(">HH", entry, 24)
+    for kind, content, _ in boxes(entry, 78):
+        if kind == b"clap" and len(content) >= 32:
+            wn, wd, hn, hd, xn, _, yn, _ = struct.unpack_from(">IIIIiIiI", content)
+            return (wn, hn) != (width * wd, height * hd) or bool(xn or yn)
+    return False
 
 
 class Properties(NamedTuple):

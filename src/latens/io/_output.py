@@ -19,7 +19,7 @@ if sys.platform != "win32":
     import fcntl
 
 # O_EXCL follows no symbolic link.
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 _TEMPORARY = re.compile(r"\.latens-[0-9a-f]{16}\.tmp")
 
 
@@ -109,13 +109,13 @@ class TemporaryOutput:
         self._temporary = self._path.with_name(f".latens-{secrets.token_hex(8)}.tmp")
 
     def open(self) -> BinaryIO:
-        """The file, to be written to. Raises OutputError.
+        """The file, to be written to, and to be read back. Raises OutputError.
 
         Apart from the constructor, so that Ctrl-C finds an object that can be discarded before there is a file.
         """
         try:
             while True:
-                self._file = os.fdopen(os.open(self._temporary, _NEW, 0o666), "wb")
+                self._file = os.fdopen(os.open(self._temporary, _NEW, 0o666), "w+b")
                 if _hold(self._file):
                     return self._file
                 self._file.close()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 import numpy as np
 
 from latens.errors import VideoError
+from latens.io import _boxes, _matroska
 from latens.io._pictures import PATTERN, PictureSequence
 from latens.io._sound import Sound
 from latens.io._text import printable
@@ -272,6 +273,8 @@ class VideoSource:
         ):
             if others:
                 self._lose(name)
+        if self._file.seekable() and _is_cropped(self._file, container.format.name):
+            self._lose("cropping (frames are coded whole)")
         with suppress(Exception):
             if container.chapters():
                 self._lose("chapters")
@@ -439,6 +442,17 @@ def _shown(container: Any, stream: Any) -> int | None:
     if container.format.name.startswith("mov,"):
         return sum(not entry.is_discard for entry in stream.index_entries) or None
     return _announced(container, stream) or None
+
+
+def _is_cropped(file: Any, kind: str) -> bool:
+    """Whether a container wants less to be shown than frames have. Its position stays."""
+    position = file.tell()
+    try:
+        if kind.startswith("mov,"):
+            return _boxes.is_cropped(file)
+        return kind.startswith("matroska") and _matroska.is_cropped(file)
+    finally:
+        file.seek(position)
 
 
 def _is_cut(file: Any, kind: str) -> bool:

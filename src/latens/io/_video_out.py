@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from latens.errors import LatensError, OutputError
 from latens.io._hdr import hdr_template
+from latens.io._matroska import set_shape
 from latens.io._output import TemporaryOutput, check_output
 from latens.io._picture import SRGB
 from latens.io._pictures import PATTERN
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["VideoSink"]
 
 _BARE = ("y4m", "yuv")
+_ROOM = 24 * " "
 _PNG = "png"
 # What pictures and players take for granted.
 _PLAIN = (UNSPECIFIED, 1, 5, 6, 13)
@@ -88,7 +90,6 @@ class VideoSink:
         self._file: Any = None
         self._container: Any = None
         self._template: Any = None
-        self._shaped: Any = None
         self._pictures: Callable[[int], Path] | None = None
         self._force = force
         suffix = Path(path).suffix.lower()
@@ -169,6 +170,7 @@ class VideoSink:
                     self._encode(None)
                     self._container.close()
                     self._container = None
+                    self._say_shape()
                 self._close_template()
                 if self._output is not None:
                     self._output.commit()
@@ -297,18 +299,14 @@ class VideoSink:
         context.color_primaries, context.color_trc, context.colorspace = primaries, transfer, matrix
         context.color_range = 2 if full else 1
         self._stream = stream
-        if lossless and info.pixel_aspect != 1:
-            # FFV1 takes the shape of pixels from frames, which only a filter tells it.
-            graph = self._shaped = av.filter.Graph()
-            source = graph.add_buffer(
-                width=info.width, height=info.height, format=self._layout, time_base=info.time_base
-            )
-            aspect = context.sample_aspect_ratio
-            graph.link_nodes(
-                source,
-                graph.add("setsar", f"{aspect.numerator}/{aspect.denominator}"),
-                graph.add("buffersink"),
-            ).configure()
+        if info.pixel_aspect != 1 and muxer == "matroska":
+            stream.metadata["title"] = _ROOM  # for what `_say_shape` writes there
+        self._lose("shape of pixels", info.pixel_aspect != 1 and lossless and muxer != "matroska")
+
+    def _say_shape(self) -> None:
+        """What PyAV cannot set in a Matroska file."""
+        if self.info.pixel_aspect != 1 and self._kind == "mkv":
+            self._lose("shape of pixels", not set_shape(self._file, self.info.pixel_aspect))
 
     def _write_sound(self, frame: VideoFrame | None) -> None:
         """What is heard before a frame, or after the last one."""
@@ -337,9 +335,6 @@ class VideoSink:
                     picture = picture.reformat(format=self._layout, src_color_range=2, dst_color_range=2)
                 picture.pts = frame.timestamp
                 picture.time_base = self.info.time_base
-                if self._shaped is not None:
-                    self._shaped.push(picture)
-                    picture = self._shaped.pull()
             packets = self._stream.encode(picture)
             self._write_sound(frame)
             for packet in packets:
