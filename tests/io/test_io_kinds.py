@@ -136,6 +136,57 @@ def test_avif(bits: int, channels: int, monkeypatch: pytest.MonkeyPatch) -> None
     assert shallow.colour == image.colour
 
 
+def with_aperture(avif: bytes, values: tuple[int, ...], turn: int | None = None) -> bytes:
+    """An AVIF file of one picture with an aperture, and turned to the left by so many quarters."""
+    found = bytearray(avif)
+    new = struct.pack(">I4s", 40, b"clap") + struct.pack(">IIIIiIiI", *values)
+    new += b"" if turn is None else struct.pack(">I4sB", 9, b"irot", turn)
+    at = {kind: found.index(kind) - 4 for kind in (b"meta", b"iprp", b"ipco", b"ipma", b"iloc")}
+
+    def size(place: int) -> int:
+        return int.from_bytes(found[place : place + 4], "big")
+
+    inside, count = at[b"ipco"] + 8, 0
+    while inside < at[b"ipco"] + size(at[b"ipco"]):
+        inside, count = inside + size(inside), count + 1
+    added = [0x80 | count + 1, *([] if turn is None else [0x80 | count + 2])]
+    # One item, with two bytes of number, and one byte for each property.
+    number = at[b"ipma"] + 18
+    assert found[at[b"ipma"] + 8 : at[b"ipma"] + 16] == bytes(7) + b"\1"
+    end = at[b"ipma"] + size(at[b"ipma"])
+    grown = len(new) + len(added)
+    found[end:end] = bytes(added)
+    found[number] += len(added)
+    for kind, more in ((b"ipma", len(added)), (b"ipco", len(new)), (b"iprp", grown), (b"meta", grown)):
+        found[at[kind] : at[kind] + 4] = (size(at[kind]) + more).to_bytes(4, "big")
+    # The picture stands behind: its place is the last but one number of the table.
+    place = at[b"iloc"] + size(at[b"iloc"]) - 8
+    assert avif[size(place) - 4 : size(place)] == b"mdat"
+    found[place : place + 4] = (size(place) + grown).to_bytes(4, "big")
+    found[inside:inside] = new
+    return bytes(found)
+
+
+@pytest.mark.parametrize("bits", [8, 10])
+@pytest.mark.parametrize("turn", [None, 1, 2, 3])
+def test_avif_is_cropped_as_it_wants(bits: int, turn: int | None) -> None:
+    samples = PHOTO if bits == 8 else DEEP >> 6
+    data = bytes(
+        imagecodecs.avif_encode(samples, level=100, bitspersample=bits, pixelformat="yuv444", matrix=0)
+    )
+    # Ten by eight pixels; the middle of the picture is between two.
+    image = read_image(with_aperture(data, (10, 1, 16, 2, -7, 1, 3, 1), turn))
+    top, left = 12 - 4 + 3, 20 - 5 - 7
+    wanted = np.rot90(samples[top : top + 8, left : left + 10], turn or 0)
+    assert image.pixels.shape == wanted.shape
+    assert np.abs(image.pixels / np.iinfo(image.pixels.dtype).max - wanted / ((1 << bits) - 1)).max() < 0.01
+    assert image.notes == ()
+    for values in ((11, 1, 8, 1, 0, 1, 0, 1), (10, 1, 8, 1, 16, 1, 0, 1), (10, 3, 8, 1, 0, 1, 0, 1)):
+        whole = read_image(with_aperture(data, values, turn))
+        assert whole.pixels.shape == np.rot90(samples, turn or 0).shape
+        assert lost(whole) == ["cropping (not of whole pixels", "or outside)"]
+
+
 @pytest.mark.parametrize("grey", [False, True])
 def test_jpeg_of_12_bits(grey: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     samples = (DEEP[..., 0] if grey else DEEP) >> 4
@@ -160,21 +211,33 @@ def test_lossless_jpeg_is_refused_by_name() -> None:
         read_image(data)
 
 
-@pytest.mark.parametrize("most", [256, 1000, 1023, 4095, 65534, 65535])
+@pytest.mark.parametrize("most", [1, 100, 254, 256, 1000, 1023, 4095, 65534, 65535])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_portable_maps(most: int, channels: int) -> None:
+@pytest.mark.parametrize("plain", [False, True])
+def test_portable_maps(most: int, channels: int, plain: bool) -> None:
     samples = RNG.integers(0, most + 1, (*SHAPE, channels)).astype(np.uint16)
-    samples[0, 0], samples[0, 1] = 0, most
-    head = f"P{5 if channels == 1 else 6}\n# a comment\n{SHAPE[1]} {SHAPE[0]}\n{most}\n".encode()
-    data = head + samples.astype(">u2").tobytes()
-    image = read_image(data)
-    assert (image.pixels == np.floor(samples / most * 65535 + 0.5)).all()
+    samples[0, 0], samples[0, 1], samples[-1, -1] = 0, most, most
+    kind = (2 if plain else 5) + (channels == 3)
+    head = f"P{kind}\n# a comment\n{SHAPE[1]} {SHAPE[0]}\n{most}\n".encode()
+
+    def body(values: npt.NDArray[Any]) -> bytes:
+        if plain:
+            return "\n".join(map(str, values.ravel())).encode()
+        return values.astype(">u2" if most > 255 else "u1").tobytes()
+
+    image = read_image(head + body(samples))
+    scale = 65535 if most > 255 else 255
+    assert (image.pixels == np.floor(samples / most * scale + 0.5)).all()
+    assert image.pixels.dtype == (np.uint16 if most > 255 else np.uint8)
     with pytest.raises(ImageError, match="truncated"):
-        read_image(data[:-1])
-    if most < 65535:
-        above = head + (samples + np.uint16(1)).astype(">u2").tobytes()
-        with pytest.raises(ImageError, match="above the maximum"):
-            read_image(above)
+        read_image(head + body(samples.ravel()[:-1]))
+    if most < 65535 or plain:
+        with pytest.raises(ImageError, match=r"above the maximum|above 65535"):
+            read_image(head + body(samples.astype(np.uint32) + 1))
+    if plain:
+        for word in (b"-1", b"1.5", b"0x1", b"123456789"):
+            with pytest.raises(ImageError, match="no number"):
+                read_image(head + word + body(samples)[1:])
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
@@ -558,11 +621,88 @@ def test_nothing_is_said_of_plain_files() -> None:
         (b"\0\0\0\x18ftypcrx \0\0\0\1crx isom" + bytes(50), "camera"),
         (bytes(imagecodecs.jpegxr_encode(PHOTO)), "JPEG XR"),
         (bytes(imagecodecs.jpegls_encode(PHOTO)), "JPEG-LS"),
+        (b"P7\nWIDTH 1\nHEIGHT 1\nDEPTH 1\nMAXVAL 255\nTUPLTYPE GRAYSCALE\nENDHDR\n0", "PAM"),
+        (b"PF\n1 1\n-1.0\n" + bytes(12), "PFM"),
+        (b"Pf\n1 1\n-1.0\n" + bytes(4), "PFM"),
+        (png(PHOTO)[:8] + chunk(b"CgBI", b"P\0 \6") + png(PHOTO)[8:], "CgBI"),
     ],
 )
 def test_kinds_that_are_not_read_are_named(data: bytes, name: str) -> None:
     with pytest.raises(ImageError, match=f"{name}.*this kind is not supported; convert it"):
         read_image(data)
+
+
+# ---- what Pillow passes over
+
+
+def gif(
+    size: tuple[int, int], place: tuple[int, int], samples: npt.NDArray[np.uint8], *, shape: int = 0
+) -> bytes:
+    """A GIF of one picture that lies somewhere on a larger screen."""
+    inner = saved(PilImage.fromarray(samples), "GIF")
+    head = bytearray(inner[:13])
+    head[6:10], head[12] = struct.pack("<HH", *size), shape
+    start = inner.index(b",", 13 + 3 * (2 << (inner[10] & 7) if inner[10] & 128 else 0))
+    picture = b"," + struct.pack("<HH", *place) + inner[start + 5 :]
+    return bytes(head) + inner[13:start] + picture
+
+
+def test_gif_that_does_not_cover_its_screen() -> None:
+    samples = (np.arange(80, dtype=np.uint8) * 3).reshape(8, 10)
+    image = read_image(gif((20, 15), (6, 4), samples))
+    wanted = np.zeros((15, 20), np.uint8)
+    wanted[4:12, 6:16] = 255
+    assert image.alpha is not None
+    assert (image.alpha == wanted).all()
+    assert (image.pixels[4:12, 6:16, 0] == samples).all()
+    whole = read_image(gif((10, 8), (0, 0), samples))
+    assert whole.alpha is None
+    two = gif((20, 15), (6, 4), samples)
+    two = two[:-1] + two[two.index(b",") : -1] + b";"
+    assert (read_image(two, frame=0).alpha == wanted).all()  # type: ignore[union-attr]
+    with pytest.raises(ImageError, match="does not cover"):
+        read_image(two, frame=1)
+
+
+def test_gif_with_pixels_that_are_not_square() -> None:
+    samples = np.zeros((8, 10), np.uint8)
+    # (113 + 15) / 64: twice as wide as high.
+    assert read_image(gif((10, 8), (0, 0), samples, shape=113)).density == ((64, 1), (128, 1), "")
+    assert read_image(gif((10, 8), (0, 0), samples, shape=49)).density is None
+
+
+def bitmap(kind: bytes, calibration: bytes = bytes(48), profile: bytes = b"", start: int = 0) -> bytes:
+    """A Windows bitmap with a header of version 5."""
+    rows = PHOTO[::-1, :, ::-1].tobytes()
+    head = struct.pack("<IiiHHIIiiII", 124, SHAPE[1], SHAPE[0], 1, 24, 0, len(rows), 0, 0, 0, 0)
+    head += bytes(16) + kind + calibration
+    head += struct.pack("<IIII", 4, start or 124 + len(rows), len(profile), 0)
+    size = 14 + len(head) + len(rows) + len(profile)
+    return b"BM" + struct.pack("<IHHI", size, 0, 0, 14 + len(head)) + head + rows + profile
+
+
+def test_colour_of_bitmaps() -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    image = read_image(bitmap(b"DEBM", profile=profile))
+    assert image.icc == profile
+    assert (image.pixels == PHOTO).all()
+    for data, name in (
+        (bitmap(b"DEBM", profile=profile, start=1 << 30), "ICC profile (damaged)"),
+        (bitmap(b"KNIL", profile=b"c:/profile.icc"), "ICC profile (in another file)"),
+        (bitmap(bytes(4), calibration=bytes(range(48))), "colour calibration"),
+    ):
+        found = read_image(data)
+        assert (found.icc, lost(found)) == (None, [name])
+    for kind in (b"BGRs", b" niW", bytes(4)):
+        assert read_image(bitmap(kind)).notes == ()
+
+
+def test_ink_that_nobody_has_told_the_sense_of() -> None:
+    ink = saved(PilImage.fromarray(np.dstack([255 - PHOTO, PHOTO[..., :1] * 0]), "CMYK"), "JPEG", quality=95)
+    at = ink.index(b"\xff\xee")
+    bare = ink[:at] + ink[at + 2 + int.from_bytes(ink[at + 2 : at + 4], "big") :]
+    assert read_image(ink).notes == ("converted from CMYK to sRGB",)
+    assert any("without Adobe's segment" in note for note in read_image(bare).notes)
 
 
 # ---- JPEG files without their end

@@ -109,6 +109,10 @@ def cell(depth: int | str, colour: str, planar: int, alpha: str, compression: st
         data = tiffs.tiff(samples, bits, photometric, **options)
         convert = from_ycbcr if photometric == 6 else from_lab
         return data, (convert(samples), None) if bits == 8 and planar == 1 and not extra else None
+    if photometric in (0, 5) and extra == (1,):
+        return tiffs.tiff(
+            samples, bits, photometric, **options
+        ), None  # readers differ in what they take this for
     return tiffs.tiff(samples, bits, photometric, **options), expected(samples, bits, photometric, extra)
 
 

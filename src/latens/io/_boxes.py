@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import BinaryIO, NamedTuple
 
 _MAX_META = 1 << 20
@@ -78,9 +79,8 @@ def _clips(entry: bytes) -> bool:
     """Whether what describes the samples of a video has an aperture that is smaller than its frames."""
     width, height = struct.unpack_from(">HH", entry, 24)
     for kind, content, _ in boxes(entry, 78):
-        if kind == b"clap" and len(content) >= 32:
-            wn, wd, hn, hd, xn, _, yn, _ = struct.unpack_from(">IIIIiIiI", content)
-            return (wn, hn) != (width * wd, height * hd) or bool(xn or yn)
+        if kind == b"clap" and (aperture := _aperture(content)) is not None:
+            return aperture != tuple(map(Fraction, (width, height, 0, 0)))
     return False
 
 
@@ -88,20 +88,22 @@ class Properties(NamedTuple):
     """What an AVIF or HEIF file says of its main picture.
 
     colour: primaries, transfer, matrix, full range, or None. bits: per sample, 8 if nothing is said.
-    colour_at: offset of the colour's code points in the file. aspect: width and height of a pixel. kinds: types of
-    all items and properties.
+    colour_at: offset of the colour's code points in the file.
+    aspect: width and height of a pixel. aperture: width and height of what is to be shown, and how far its middle
+    lies to the right of the picture's, and below it. kinds: types of all items and properties.
     """
 
     colour: tuple[int, int, int, int] | None
     bits: int
     colour_at: int
     aspect: tuple[int, int] | None
+    aperture: tuple[Fraction, Fraction, Fraction, Fraction] | None
     kinds: frozenset[bytes]
 
 
 def properties(file: BinaryIO) -> Properties:
     """Properties of the main picture. Damage gives what can be found."""
-    nothing = Properties(None, 8, 0, None, frozenset())
+    nothing = Properties(None, 8, 0, None, None, frozenset())
     meta = top_level(file, b"meta")
     if meta is None:
         return nothing
@@ -117,7 +119,7 @@ def properties(file: BinaryIO) -> Properties:
     chosen = list(range(len(found)))
     if b"pitm" in parts and b"ipma" in inner:
         chosen = _associated(inner[b"ipma"].content, _number(parts[b"pitm"].content)) or chosen
-    colour, bits, at, aspect = None, 8, 0, None
+    colour, bits, at, aspect, aperture = None, 8, 0, None, None
     for index in chosen:
         if index >= len(found):
             continue
@@ -133,7 +135,20 @@ def properties(file: BinaryIO) -> Properties:
             bits = max(bits, *content[5 : 5 + content[4]], 8)
         elif kind == b"pasp" and len(content) >= 8:
             aspect = struct.unpack_from(">II", content)
-    return Properties(colour, bits, at, aspect, frozenset(kinds))
+        elif kind == b"clap":
+            aperture = _aperture(content)
+    return Properties(colour, bits, at, aspect, aperture, frozenset(kinds))
+
+
+def _aperture(content: bytes) -> tuple[Fraction, Fraction, Fraction, Fraction] | None:
+    """Of a `clap` box; None for nonsense."""
+    if len(content) < 32:
+        return None
+    numbers = struct.unpack_from(">IIIIiIiI", content)
+    if not all(numbers[1::2]):
+        return None
+    width, height, right, below = map(Fraction, numbers[0::2], numbers[1::2])
+    return width, height, right, below
 
 
 def _number(content: bytes) -> int:

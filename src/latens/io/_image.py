@@ -35,6 +35,7 @@ from PIL import ImageFile, UnidentifiedImageError
 
 from latens.errors import ImageError, LatensError, LimitError
 from latens.io import _boxes, _jpeg, _png
+from latens.io._bmp import take_bmp_colour
 from latens.io._exif import xmp_orientation
 from latens.io._extras import EXTRA, load_extra, need_extra
 from latens.io._facts import Facts, bounded
@@ -48,7 +49,7 @@ from latens.io._picture import (
     to_8_bits,
     to_16_bits,
 )
-from latens.io._pnm import read_deep_pnm
+from latens.io._pnm import read_pnm
 from latens.io._text import printable
 
 READ_FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "PPM", "JPEG2000")
@@ -205,7 +206,7 @@ def _read(file: BinaryIO, frame: int | None, max_pixels: int) -> Image:
         return _read_jpeg(file, frame, max_pixels)
     if kind == "JPEG2000":
         return _read_jpeg_2000(file, frame, max_pixels, facts)
-    if kind == "PPM" and (found := read_deep_pnm(file, max_pixels)):
+    if kind == "PPM" and (found := read_pnm(file, max_pixels)):
         _only_frame(frame, 1)
         pixels, facts.bit_depth = found
         return facts.finish(pixels, None)
@@ -216,8 +217,12 @@ def _read(file: BinaryIO, frame: int | None, max_pixels: int) -> Image:
             return _read_avif(file, image, frame or 0, facts)
         if image.format == "PNG":
             return _read_png(file, image, max_pixels, facts)
+        if image.format == "GIF":
+            return _read_gif(file, image, facts)
         image.load()
         _take_info(image, facts)
+        if image.format == "BMP":
+            take_bmp_colour(file, facts)
         return _convert(image, facts)
 
 
@@ -283,8 +288,10 @@ _BEGINNINGS = (
     ("TIFF", b"MM\0+"),
     ("JPEG2000", b"\xff\x4f\xff\x51"),
     ("JPEG2000", b"\0\0\0\x0cjP  \r\n\x87\n"),
-    ("PPM", b"P5"),
-    ("PPM", b"P6"),
+    *(("PPM", begins) for begins in (b"P2", b"P3", b"P5", b"P6")),
+    ("PAM (portable arbitrary map)", b"P7\n"),
+    ("PFM (floating point)", b"PF\n"),
+    ("PFM (floating point)", b"Pf\n"),
     ("JPEG XL", b"\xff\x0a"),
     ("JPEG XL", b"\0\0\0\x0cJXL \r\n\x87\n"),
     ("JPEG XR", b"II\xbc"),
@@ -365,6 +372,8 @@ def _read_jpeg(file: BinaryIO, frame: int | None, max_pixels: int) -> Image:
         facts.notes.append("only the end marker of the JPEG file is missing")
         data += _jpeg.END
     image = decoded(data)
+    if image.mode == "CMYK" and not found.adobe:
+        facts.notes.append("CMYK without Adobe's segment: taken as most programs do, 255 for no ink")
     return _convert(image, facts)
 
 
@@ -434,6 +443,7 @@ def _read_avif(file: BinaryIO, image: PilImage.Image, frame: int, facts: Facts) 
         facts.take_density(down, across, "")
     _take_info(image, facts)
     facts.xmp_may_turn = False  # these files say it in a box of their own
+    left, top, right, bottom = _shown(image.size, about, facts)
     if about.bits > 8:
         decoder = load_extra("imagecodecs")
         if decoder is not None:
@@ -445,10 +455,25 @@ def _read_avif(file: BinaryIO, image: PilImage.Image, frame: int, facts: Facts) 
             if samples.max(initial=0) >> about.bits:
                 raise ImageError(f"damaged image: samples of more than {about.bits} bits")
             facts.bit_depth = about.bits
-            return facts.finish(*_split(to_16_bits(samples, about.bits)))
+            return facts.finish(*_split(to_16_bits(samples[top:bottom, left:right], about.bits)))
         facts.lose(f"{about.bits} bits per sample, 8 are ({EXTRA} keeps them)")
     image.load()
-    return _convert(image, facts)
+    return _convert(image.crop((left, top, right, bottom)), facts)
+
+
+def _shown(size: tuple[int, int], about: _boxes.Properties, facts: Facts) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of what an AVIF file wants to be shown, before it is turned."""
+    whole = 0, 0, *size
+    if about.aperture is None:
+        return whole
+    width, height, right, below = about.aperture
+    left, top = (size[0] - width) / 2 + right, (size[1] - height) / 2 + below
+    sides = left, top, left + width, top + height
+    inside = 0 <= left < sides[2] <= size[0] and 0 <= top < sides[3] <= size[1]
+    if not inside or any(side.denominator != 1 for side in sides):
+        facts.lose("cropping (not of whole pixels, or outside)")
+        return whole
+    return int(left), int(top), int(sides[2]), int(sides[3])
 
 
 _AVIF_LOST = {
@@ -462,6 +487,10 @@ _AVIF_LOST = {
 def _read_png(file: BinaryIO, image: PilImage.Image, max_pixels: int, facts: Facts) -> Image:
     key_scale = _key_scale(image)
     chunks = dict(_png.chunks_before_pixels(file))
+    if b"CgBI" in chunks:
+        raise ImageError(
+            "PNG as made for iPhones (CgBI): this kind is not supported; convert it to usual PNG"
+        )
     still = _frames(image) == 1
 
     def again() -> PilImage.Image:
@@ -478,6 +507,32 @@ def _read_png(file: BinaryIO, image: PilImage.Image, max_pixels: int, facts: Fac
     _png.take_colour(chunks, facts, 1 if image.mode in ("1", "L", "LA", "I;16") else 3)
     _png.take_others(chunks, facts, image.info)
     return _convert(image, facts, halves, key_scale)
+
+
+def _read_gif(file: BinaryIO, image: PilImage.Image, facts: Facts) -> Image:
+    file.seek(0)
+    aspect = file.read(13)[12:]
+    if aspect and aspect[0]:
+        facts.take_density(64, aspect[0] + 15, "")
+    # What no picture has covered is seen through; Pillow gives it some colour of the palette.
+    frame = image.tell()
+    image.seek(0)
+    whole = 0, 0, *image.size
+    covered = image.tile[0][1] if isinstance(image, ImageFile.ImageFile) and image.tile else None
+    left, top, right, bottom = covered or whole
+    image.seek(frame)
+    image.load()
+    _take_info(image, facts)
+    found = _convert(image, facts)
+    if (left, top, right, bottom) == whole or found.alpha is not None:
+        return found
+    if frame:
+        raise ImageError(
+            "a GIF whose first picture does not cover all of it: of this kind only that one is supported"
+        )
+    alpha = np.zeros(found.pixels.shape[:2], np.uint8)
+    alpha[top:bottom, left:right] = 255
+    return replace(found, alpha=alpha)
 
 
 def _take_info(image: PilImage.Image, facts: Facts) -> None:

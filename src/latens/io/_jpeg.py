@@ -28,7 +28,7 @@ class Marks:
 
     frame: marker of the frame header, 0 if there is none. precision: bits per sample. size: width, height. end:
     offset behind the end marker; None if that is missing. refined: whether each coefficient of a progressive
-    file has come to its last bit.
+    file has come to its last bit. adobe: whether Adobe's segment is there.
     """
 
     frame: int = 0
@@ -37,6 +37,7 @@ class Marks:
     components: int = 0
     end: int | None = None
     refined: bool = True
+    adobe: bool = False
     facts: Facts = field(default_factory=Facts)
 
 
@@ -70,6 +71,7 @@ def marks(data: bytes) -> Marks:
         elif marker == 0xDA and missing and len(content) >= 4:
             _scan(content, missing)
         else:
+            found.adobe |= marker == 0xEE and content.startswith(b"Adobe")
             _segment(marker, content, found.facts, profile)
     if profile:
         found.facts.icc = b"".join(profile[number] for number in sorted(profile))

@@ -267,6 +267,11 @@ def check(page: Page, max_pixels: int) -> None:
     if photometric not in _COLOURS:
         what = _PHOTOMETRIC.get(photometric, f"of photometric interpretation {photometric}")
         raise ImageError(f"the TIFF file is {what}: this kind is not supported; convert it to RGB")
+    if photometric in (0, 5) and 1 in page.extra:
+        # Readers differ: were the stored values multiplied, or the light?
+        raise ImageError(
+            "TIFF of ink (or with white as zero) multiplied by alpha: this kind is not supported; convert it to RGB"
+        )
     if photometric == 5 and page.one(332, 1) != 1:
         raise ImageError("TIFF with inks other than CMYK: this kind is not supported; convert it to RGB")
     if not _COLOURS[photometric] <= page.samples <= _MAX_SAMPLES:
