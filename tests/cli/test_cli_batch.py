@@ -51,6 +51,16 @@ def test_a_folder_keeps_its_tree(latens: Run, work: Path, model: Any) -> None:
     assert outputs(work / "out") == ["a.ltn", "b/c.ltn", "b/d/e.ltn", "f.ltn"]
     assert result.err.splitlines()[-1].startswith("4 encoded, 0 skipped, 0 failed; ")
     assert result.err.endswith("; 1 other file left alone\n")
+    assert "not supported" not in result.err
+    for name in ("x.heic", "b/y.HEIC", "b/z.jxl"):
+        (work / "in" / name).write_text("x")
+    result = latens("encode", "-r", "in", "-o", "out", "--skip-existing", "--quiet", "--json", *model)
+    assert result.code == 0
+    assert result.err == (
+        "latens: pictures of kinds that are not supported were left alone: 2 .heic, 1 .jxl\n"
+    )
+    closing = json.loads(result.out.splitlines()[-1])
+    assert (closing["other_files"], closing["unsupported"]) == (4, {".heic": 2, ".jxl": 1})
     assert latens("decode", "-r", "out/", "-o", "back/", "--format", "ppm", *model).code == 0
     assert outputs(work / "back") == ["a.ppm", "b/c.ppm", "b/d/e.ppm", "f.ppm"]
     # Without -o, beside the sources; a folder with nothing in it is no mistake.

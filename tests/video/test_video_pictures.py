@@ -67,6 +67,24 @@ def test_there_and_back(tmp_path: Path, bits: int) -> None:
     assert bits == 8 or lost == ["samples of 16 bits (12 are)"]
 
 
+def test_pixels_that_are_not_square(tmp_path: Path) -> None:
+    pixels = picture().pixels
+    for density, aspect in (
+        (((300, 1), (150, 1), "inch"), Fraction(1, 2)),
+        (((1, 1), (2, 1), ""), Fraction(2)),
+        (((72, 1), (72, 1), "inch"), Fraction(1)),
+    ):
+        write_image(Image(pixels, density=density), tmp_path / "a1.png", force=True)
+        info, frames, lost = read(f"{tmp_path}/a%d.png")
+        assert info.pixel_aspect.limit_denominator(100) == aspect
+        assert lost == []
+        with VideoSink(f"{tmp_path}/out/", info) as sink:
+            sink.add(frames[0], lambda: pixels)
+        found = read_image(tmp_path / "out/000000.png").density
+        assert found is None if aspect == 1 else found is not None
+        (tmp_path / "out/000000.png").unlink()
+
+
 def test_grey(tmp_path: Path) -> None:
     image = picture(channels=1)
     write_image(image, tmp_path / "a.png")

@@ -237,7 +237,8 @@ def encode(
     _check_suffix(inputs, output)
     plan = files.plan(
         inputs, output, ".ltn", force,
-        recursive=recursive, suffixes=_image_suffixes() if recursive else (), skip_existing=skip_existing,
+        recursive=recursive, suffixes=_image_suffixes() if recursive else (), watched=_OTHER_PICTURES,
+        skip_existing=skip_existing,
     )  # fmt: skip
     at_once, threads = batch.share(len(plan.jobs), jobs, threads)
     _threads(threads)
@@ -314,6 +315,13 @@ def _check_suffix(inputs: list[str], output: str | None) -> None:
             f"{printable(output)}: 'encode' writes .ltn files; name it {printable(stem)}.ltn, "
             f"from which 'latens decode' makes {printable(suffix)}"
         )
+
+
+_OTHER_PICTURES = frozenset(
+    ".heic .heif .hif .jxl .jxr .wdp .jls .psd .psb .exr .hdr .pam .pfm .qoi .bpg .dpx .svg .tga .ico".split()  # noqa: SIM905
+    + ".dng .cr2 .cr3 .crw .nef .nrw .arw .raf .orf .rw2 .pef .srw .x3f .3fr .iiq .rwl".split()  # noqa: SIM905
+)
+"""Suffixes of pictures that are not read, raw data of cameras included."""
 
 
 def _image_suffixes() -> frozenset[str]:

@@ -287,11 +287,15 @@ class _Report:
             self._print(
                 {
                     "coded": self._coded, "skipped": self._skipped, "failed": self._failed,
-                    "salvaged": self._salvaged, "other_files": plan.others, "links": plan.links,
+                    "salvaged": self._salvaged, "other_files": plan.others,
+                    "unsupported": dict(plan.unsupported), "links": plan.links,
                     "unreadable_folders": len(plan.problems), "bytes_before": self._before,
                     "bytes": self._after, "seconds": round(seconds, 3),
                 }
             )  # fmt: skip
+        if plan.unsupported:
+            found = ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(plan.unsupported.items()))
+            say(f"latens: pictures of kinds that are not supported were left alone: {found}")
         if not self._many:
             return
         text = f"{self._coded:,} {self._word}, {self._skipped:,} skipped, {self._failed:,} failed"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,6 +84,7 @@ class Plan:
         inputs: all sources.
         recursive: whether folders were looked through.
         others: how many files were found in folders that are of no kind that is read.
+        unsupported: how many of these have which of the suffixes that were to be watched.
         links: how many links to folders were met, which nobody follows.
         problems: folders that could not be looked through, and why.
     """
@@ -91,6 +93,7 @@ class Plan:
     inputs: Inputs
     recursive: bool = False
     others: int = 0
+    unsupported: Mapping[str, int] = field(default_factory=dict)
     links: int = 0
     problems: list[str] = field(default_factory=list)
 
@@ -127,6 +130,7 @@ def plan(
     *,
     recursive: bool = False,
     suffixes: Collection[str] = (),
+    watched: Collection[str] = (),
     skip_existing: bool = False,
 ) -> Plan:
     """The jobs of a command, all of them checked; nothing is written.
@@ -143,6 +147,7 @@ def plan(
         recursive: take the files of folders, and of the folders in them. Links to folders are not followed, and an
             output folder inside a source is left out.
         suffixes: in lower case, of the files that are taken from folders.
+        watched: suffixes of files that are left alone, and counted.
         skip_existing: jobs whose result is there are marked, and not refused.
 
     Raises:
@@ -158,7 +163,7 @@ def plan(
     )
     if is_folder and output == STANDARD:
         raise OutputError("several inputs cannot all go to standard output; give a folder with -o")
-    walk = _Walk(suffixes, output if is_folder else None)
+    walk = _Walk(suffixes, watched, output if is_folder else None)
     jobs = []
     for source, through in zip(sources, folders, strict=True):
         if not source:
@@ -183,7 +188,7 @@ def plan(
         jobs.append(Job(source, target, is_folder))
     inputs = Inputs(job.source for job in jobs if job.source != STANDARD)
     jobs = _check(jobs, inputs, suffix, force, skip_existing)
-    return Plan(jobs, inputs, any(folders), walk.others, walk.links, walk.problems)
+    return Plan(jobs, inputs, any(folders), walk.others, walk.unsupported, walk.links, walk.problems)
 
 
 def _suffixed(path: str, suffix: str) -> str:
@@ -195,14 +200,17 @@ class _Walk:
 
     Args:
         suffixes: of files to take.
+        watched: of files to count one by one.
         output: a folder that is left out if it lies inside.
     """
 
-    def __init__(self, suffixes: Collection[str], output: str | None) -> None:
+    def __init__(self, suffixes: Collection[str], watched: Collection[str], output: str | None) -> None:
         self.others = 0
+        self.unsupported: Counter[str] = Counter()
         self.links = 0
         self.problems: list[str] = []
         self._suffixes = suffixes
+        self._watched = watched
         self._left_out = _identity(output)
 
     def files(self, root: str) -> Iterator[tuple[str, str, str]]:
@@ -228,13 +236,15 @@ class _Walk:
                     if identity is None or identity not in seen:
                         seen.add(identity)
                         folders.append((path, inner))
-                elif os.path.splitext(entry.name)[1].lower() in self._suffixes:  # noqa: PTH122
+                elif (suffix := os.path.splitext(entry.name)[1].lower()) in self._suffixes:  # noqa: PTH122
                     if (problem := self._problem(entry)) is not None:
                         yield path, inner, problem
                 elif entry.is_symlink() and _is_folder(path):
                     self.links += 1
                 else:
                     self.others += 1
+                    if suffix in self._watched:
+                        self.unsupported[suffix] += 1
             waiting += reversed(folders)
 
     def _problem(self, entry: os.DirEntry[str]) -> str | None:

@@ -57,6 +57,7 @@ class PictureSequence:
             1 / rate,
             rate,
             len(self._files),
+            _aspect(first),
         )
         self._colour = first.colour
 
@@ -116,6 +117,14 @@ class PictureSequence:
 
 def _depth(image: Any) -> int:
     return 8 if image.bit_depth == 8 else 10 if image.bit_depth <= 10 else 12
+
+
+def _aspect(image: Any) -> Fraction:
+    """Width of a pixel divided by its height: where more of them lie on the same length, they are smaller."""
+    if image.density is None:
+        return Fraction(1)
+    across, down, _ = image.density
+    return Fraction(*down) / Fraction(*across)
 
 
 def _natural(path: Path) -> tuple[list[Any], str]:
