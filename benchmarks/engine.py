@@ -106,7 +106,7 @@ def main() -> None:
         for threads in arguments.threads:
             _measure(threads, arguments.seconds)
         return
-    for isa in ("avx512", "avx2", "neon", "portable"):
+    for isa in ("avx512", "avx2", "sse4", "neon", "portable"):
         check = "from latens import _native; _native.Network([('input', {})], (0, 0))"
         environment = os.environ | {"LATENS_ISA": isa}
         tried = subprocess.run([sys.executable, "-c", check], env=environment, capture_output=True)

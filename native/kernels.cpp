@@ -80,9 +80,6 @@ void depthwise(const DepthwiseCall& c) {
         }
 }
 
-constexpr std::uint8_t in_order[lanes] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15,
-                                          16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31};
-
 }  // namespace
 
 const Kernels* portable_kernels() {
@@ -98,6 +95,7 @@ Status choose_kernels(const Kernels*& result) {
     };
     constexpr Named all[] = {{"avx512", avx512_kernels},
                              {"avx2", avx2_kernels},
+                             {"sse4", sse4_kernels},
                              {"neon", neon_kernels},
                              {"portable", portable_kernels}};
     Status status{Code::isa_unknown, 0, 0, 0};

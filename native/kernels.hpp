@@ -76,11 +76,13 @@ struct Kernels {
     void (*bytes)(const std::int32_t* sums, std::size_t count, unsigned shift, std::uint8_t* out);
 };
 
-// The best that this processor has, or what the environment's LATENS_ISA names: avx512, avx2, neon, portable.
+// The best that this processor has, or what the environment's LATENS_ISA names: avx512, avx2, sse4, neon,
+// portable.
 Status choose_kernels(const Kernels*& result);
 
 // Those sets that were compiled and can run here, else null.
 const Kernels* portable_kernels();
+const Kernels* sse4_kernels();
 const Kernels* avx2_kernels();
 const Kernels* avx512_kernels();
 const Kernels* neon_kernels();

@@ -100,20 +100,20 @@ void tile(const ProductCall& c, std::size_t position, std::size_t output) {
     const std::int16_t* w = product.weight.data() + output / lanes * lanes * inputs + output % lanes * 2;
     const std::int32_t* start = product.start.data() + output;
     __m256i sums[positions][2];
-    for (std::size_t p = 0; p < positions; ++p) {
+    unrolled<positions>([&](auto p) LATENS_INLINE {
         sums[p][0] = load(start);
         sums[p][1] = load(start + 8);
-    }
-    for (std::size_t i = 0; i < inputs; i += 2, w += 2 * lanes) {
+    });
+    for (std::size_t i = 0; i < inputs; i += 2, w += 2 * lanes, in += 2) {
         const __m256i first = load(w), second = load(w + 16);
-        for (std::size_t p = 0; p < positions; ++p) {
-            const __m256i x = _mm256_set1_epi32(both(in + p * pitch + i));
+        unrolled<positions>([&](auto p) LATENS_INLINE {
+            const __m256i x = _mm256_set1_epi32(both(in + p * pitch));
             sums[p][0] = _mm256_add_epi32(sums[p][0], _mm256_madd_epi16(first, x));
             sums[p][1] = _mm256_add_epi32(sums[p][1], _mm256_madd_epi16(second, x));
-        }
+        });
     }
-    for (std::size_t p = 0; p < positions; ++p)
-        finish_half<finish>(c, position + p, output, sums[p][0], sums[p][1]);
+    unrolled<positions>(
+        [&](auto p) LATENS_INLINE { finish_half<finish>(c, position + p, output, sums[p][0], sums[p][1]); });
 }
 
 template <Finish finish>

@@ -33,6 +33,16 @@ inline std::int32_t both(const std::int16_t* inputs) {
     return value;
 }
 
+// sum += weights * x, of pairs.
+inline void add_products(__m512i& sum, __m512i weights, __m512i x) {
+#if defined(__clang__)
+    sum = _mm512_dpwssd_epi32(sum, weights, x);
+#else
+    // With the intrinsic GCC 12 copies and stores every sum in every round of a loop: half the speed.
+    asm("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(weights), "v"(x));
+#endif
+}
+
 inline __m512i gate_of(__m512i v, unsigned unit) {
     const __m512i a = _mm512_min_epu16(_mm512_abs_epi16(v), _mm512_set1_epi16(32767));
     const __m512i inside = _mm512_min_epi16(a, _mm512_set1_epi16(static_cast<short>((16 << unit) - 1)));
@@ -95,23 +105,25 @@ void tile(const ProductCall& c, std::size_t position, std::size_t unit) {
     const std::int16_t* w = product.weight.data() + unit * lanes * inputs;
     const std::int32_t* start = product.start.data() + unit * lanes;
     __m512i sums[positions][2 * units];
-    for (std::size_t v = 0; v < 2 * units; ++v) {
+    unrolled<2 * units>([&](auto v) LATENS_INLINE {
         const __m512i s = _mm512_loadu_si512(start + 16 * v);
-        for (std::size_t p = 0; p < positions; ++p) sums[p][v] = s;
-    }
-    for (std::size_t i = 0; i < inputs; i += 2) {
+        unrolled<positions>([&](auto p) LATENS_INLINE { sums[p][v] = s; });
+    });
+    for (std::size_t i = 0; i < inputs; i += 2, w += 2 * lanes, in += 2) {
         __m512i weights[2 * units];
-        for (std::size_t v = 0; v < 2 * units; ++v)
-            weights[v] = _mm512_loadu_si512(w + v / 2 * lanes * inputs + lanes * i + v % 2 * 32);
-        for (std::size_t p = 0; p < positions; ++p) {
-            const __m512i x = _mm512_set1_epi32(both(in + p * pitch + i));
-            for (std::size_t v = 0; v < 2 * units; ++v)
-                sums[p][v] = _mm512_dpwssd_epi32(sums[p][v], weights[v], x);
-        }
+        unrolled<2 * units>([&](auto v) LATENS_INLINE {
+            weights[v] = _mm512_loadu_si512(w + v / 2 * lanes * inputs + v % 2 * lanes);
+        });
+        unrolled<positions>([&](auto p) LATENS_INLINE {
+            const __m512i x = _mm512_set1_epi32(both(in + p * pitch));
+            unrolled<2 * units>([&](auto v) LATENS_INLINE { add_products(sums[p][v], weights[v], x); });
+        });
     }
-    for (std::size_t p = 0; p < positions; ++p)
-        for (std::size_t u = 0; u < units; ++u)
+    unrolled<positions>([&](auto p) LATENS_INLINE {
+        unrolled<units>([&](auto u) LATENS_INLINE {
             finish_unit<finish>(c, position + p, (unit + u) * lanes, sums[p][2 * u], sums[p][2 * u + 1]);
+        });
+    });
 }
 
 template <Finish finish, std::size_t units>
@@ -178,10 +190,10 @@ void depthwise(const DepthwiseCall& c) {
             const Column after = column(x + 2);
             __m512i low = start_low, high = start_high, low2 = zero, high2 = zero;
             const auto add = [&](const Column& k, std::size_t i) {
-                low = _mm512_dpwssd_epi32(low, k.low, w[i]);
-                high = _mm512_dpwssd_epi32(high, k.high, w[i + 1]);
-                low2 = _mm512_dpwssd_epi32(low2, k.third_low, w[i + 2]);
-                high2 = _mm512_dpwssd_epi32(high2, k.third_high, w[i + 3]);
+                add_products(low, k.low, w[i]);
+                add_products(high, k.high, w[i + 1]);
+                add_products(low2, k.third_low, w[i + 2]);
+                add_products(high2, k.third_high, w[i + 3]);
             };
             add(before, 0);
             add(here, 4);

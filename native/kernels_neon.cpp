@@ -9,8 +9,6 @@
 namespace latens {
 namespace {
 
-constexpr std::uint8_t in_order[lanes] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15,
-                                          16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31};
 constexpr std::size_t outputs_at_once = 16;
 
 // Sixteen bits of one of 16 table entries each: bytes are looked up, the low ones and the high ones.
@@ -77,22 +75,23 @@ void tile(const ProductCall& c, std::size_t position, std::size_t output) {
     const std::int16_t* w = product.weight.data() + output / lanes * lanes * inputs + output % lanes;
     const std::int32_t* start = product.start.data() + output;
     int32x4_t sums[positions][4];
-    for (std::size_t p = 0; p < positions; ++p)
-        for (std::size_t v = 0; v < 4; ++v) sums[p][v] = vld1q_s32(start + 4 * v);
-    for (std::size_t i = 0; i < inputs; ++i, w += lanes) {
+    unrolled<positions>([&](auto p) LATENS_INLINE {
+        unrolled<4>([&](auto v) LATENS_INLINE { sums[p][v] = vld1q_s32(start + 4 * v); });
+    });
+    for (std::size_t i = 0; i < inputs; ++i, w += lanes, ++in) {
         const int16x8_t first = vld1q_s16(w), second = vld1q_s16(w + 8);
-        for (std::size_t p = 0; p < positions; ++p) {
-            const std::int16_t x = in[p * pitch + i];
+        unrolled<positions>([&](auto p) LATENS_INLINE {
+            const std::int16_t x = in[p * pitch];
             sums[p][0] = vmlal_n_s16(sums[p][0], vget_low_s16(first), x);
             sums[p][1] = vmlal_high_n_s16(sums[p][1], first, x);
             sums[p][2] = vmlal_n_s16(sums[p][2], vget_low_s16(second), x);
             sums[p][3] = vmlal_high_n_s16(sums[p][3], second, x);
-        }
+        });
     }
-    for (std::size_t p = 0; p < positions; ++p) {
+    unrolled<positions>([&](auto p) LATENS_INLINE {
         finish_eight<finish>(c, position + p, output, sums[p][0], sums[p][1]);
         finish_eight<finish>(c, position + p, output + 8, sums[p][2], sums[p][3]);
-    }
+    });
 }
 
 template <Finish finish>

@@ -2,10 +2,33 @@
 // for its own instruction set.
 #pragma once
 
+#include <type_traits>
+#include <utility>
+
 #include "kernels.hpp"
+
+#if defined(__GNUC__)
+#define LATENS_INLINE __attribute__((always_inline))
+#else
+#define LATENS_INLINE
+#endif
 
 namespace latens {
 namespace {
+
+// Calls `work` with 0 to `count - 1` as constants. GCC keeps an array in registers only if every index into
+// it is one from the beginning: sums that are reached by loops are stored in each round.
+template <std::size_t count, class Work>
+LATENS_INLINE inline void unrolled(const Work& work) {
+    [&]<std::size_t... i>(std::index_sequence<i...>) LATENS_INLINE {
+        (work(std::integral_constant<std::size_t, i>{}), ...);
+    }(std::make_index_sequence<count>{});
+}
+
+// Where sums lie in kernels that pack them without mixing.
+inline constexpr std::uint8_t in_order[lanes] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10,
+                                                 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,
+                                                 22, 23, 24, 25, 26, 27, 28, 29, 30, 31};
 
 inline std::int16_t limited(std::int32_t v, std::int32_t low, std::int32_t high) {
     return static_cast<std::int16_t>(v < low ? low : v > high ? high : v);

@@ -106,7 +106,7 @@ std::string describe(const Status& s) {
         case Code::stage_bound:
             return stage_of(s) + ": sums of output " + limit + " can reach " + got + ", beyond 32 bits";
         case Code::isa_unknown:
-            return "LATENS_ISA names no instruction set: it must be avx512, avx2, neon or portable";
+            return "LATENS_ISA names no instruction set: it must be avx512, avx2, sse4, neon or portable";
         case Code::isa_missing:
             return "this processor, or this build, lacks the instruction set that LATENS_ISA names";
         case Code::run_size:

@@ -34,6 +34,7 @@ SOURCES = (
     "fork",
     "team",
     "kernels",
+    "kernels_sse4",
     "kernels_avx2",
     "kernels_avx512",
     "kernels_neon",
@@ -121,10 +122,11 @@ def main() -> None:
         runs = [
             ([str(here)], {}),
             ([str(here)], {"LATENS_ISA": "avx2"}),
+            ([str(here)], {"LATENS_ISA": "sse4"}),
             ([str(here)], {"LATENS_ISA": "portable"}),
         ]
         if os.uname().machine != "x86_64":
-            runs = [runs[0], runs[2]]
+            runs = [runs[0], runs[-1]]
         for processor in arguments.processors:
             program = _compile(f"{processor}-linux-gnu-g++", folder, processor)
             command = [f"qemu-{processor}-static", "-L", f"/usr/{processor}-linux-gnu", str(program)]

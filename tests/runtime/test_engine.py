@@ -151,7 +151,7 @@ def test_the_engine_gives_what_plain_arithmetic_gives(seed: int) -> None:
     check(seed)
 
 
-@pytest.mark.parametrize("isa", ["avx512", "avx2", "neon", "portable"])
+@pytest.mark.parametrize("isa", ["avx512", "avx2", "sse4", "neon", "portable"])
 @pytest.mark.parametrize("threads", [1, 4])
 def test_every_path_gives_what_plain_arithmetic_gives(isa: str, threads: int) -> None:
     run = (
