@@ -2,6 +2,8 @@
 
 import io
 import itertools
+import logging
+import struct
 from collections import Counter
 from typing import Any
 
@@ -186,6 +188,16 @@ def test_tiles_predictors_and_byte_orders(
     # tifffile reads it likewise: the file is what it is meant to be.
     oracle = tifffile.imread(io.BytesIO(data))
     assert (np.moveaxis(oracle, 0, 2) == samples).all() if planar == 2 else (oracle == samples).all()
+
+
+def test_what_a_library_thinks_of_damage_is_not_said(caplog: pytest.LogCaptureFixture) -> None:
+    data = tiffs.tiff(RNG.integers(0, 1 << 16, (9, 8, 3)).astype(np.uint16), 16, 2, planar=2)
+    entry = struct.pack("<HH", 279, 4)
+    assert data.count(entry) == 1
+    with pytest.raises(ImageError):
+        read_image(data.replace(entry, struct.pack("<HH", 279, 127)))
+    assert caplog.records == []
+    assert not logging.getLogger("tifffile").disabled
 
 
 @pytest.mark.parametrize("bits", [8, 9, 10, 12, 14, 15])

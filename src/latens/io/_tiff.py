@@ -6,8 +6,11 @@ through tifffile, which is only imported then, and is converted here; or it is r
 
 from __future__ import annotations
 
+import logging
 import os
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal
 
@@ -388,6 +391,17 @@ def _from_palette(page: Page, indexes: npt.NDArray[Any], facts: Facts) -> npt.ND
 # ---- strips and tiles
 
 
+@contextmanager
+def _silent(name: str) -> Iterator[None]:
+    """A library that logs what it thinks of a damaged file, without it: whoever reads gets one error."""
+    logger = logging.getLogger(name)
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
 def _segments(file: BinaryIO, page: Page) -> npt.NDArray[Any]:
     """Samples as they are stored, height x width x samples per pixel."""
     import tifffile
@@ -401,7 +415,7 @@ def _segments(file: BinaryIO, page: Page) -> npt.NDArray[Any]:
         what = f"TIFF of {page.bits} bits per sample, compression {compression}"
         need_extra("imagecodecs", what)
     file.seek(0)
-    with tifffile.TiffFile(file) as opened:
+    with _silent("tifffile"), tifffile.TiffFile(file) as opened:
         found = opened.pages[page.index]
         if not isinstance(found, tifffile.TiffPage):
             raise ImageError("damaged image: no such directory")
