@@ -3,281 +3,213 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
-#include <limits>
-#include <vector>
+#include <memory>
 
+#include "isa.hpp"
+#include "motion_loops.hpp"
 #include "pool.hpp"
 
 namespace latens {
+
+const MotionLoops& motion_loops() {
+    // Sets of kernels beyond AVX2 have it, too.
+    const bool wide = isa_allowed("avx2") || isa_allowed("avx512");
+    const MotionLoops* const best = wide ? motion_loops_avx2() : nullptr;
+    return best != nullptr ? *best : compiled;
+}
+
+bool sound_field(const FieldView& field, int references) {
+    const auto sound = [](const Vector& v) {
+        return std::abs(v.down) <= motion_reach && std::abs(v.right) <= motion_reach;
+    };
+    // Units that are in some block as often as there are units are in one each.
+    std::int64_t covered = 0;
+    for (int r = 0; r < field.rows; ++r)
+        for (int c = 0; c < field.columns; ++c) {
+            const Unit& unit = field.at(r, c);
+            const Motion& m = unit.motion;
+            if (unit.size != 8 && unit.size != 16 && unit.size != 32 && unit.size != 64) return false;
+            if (m.references < 1 || m.references >= 1 << references) return false;
+            for (int k = 0; k < 2; ++k)
+                if (!sound(m.vectors[k]) || (!m.uses(k) && m.vectors[k] != Vector{})) return false;
+            const int mask = ~(unit.size / motion_unit - 1);
+            const Unit& first = field.at(r & mask, c & mask);
+            if (first.size != unit.size || first.motion != m) return false;
+            const int side = unit.size / motion_unit;
+            if (&first == &unit) covered += side * side;
+        }
+    return covered == std::int64_t{field.rows} * field.columns;
+}
+
 namespace {
 
-constexpr int block = static_cast<int>(motion_block);
-constexpr int taps = 6;
-constexpr int before = 2;  // taps before the position that is rounded down to
-constexpr int side = block + taps - 1;
-constexpr unsigned slots = threads_max;
+constexpr std::size_t channels = 3;
+constexpr int overlap = 4;  // pixels by which a block reaches into its neighbours
+constexpr int largest = motion_square;
+constexpr int halo = motion_taps - 1;
 
-// Between whole positions, as in ITU-T H.264, 8.4.2.2.1: times 32.
-template <class T>
-std::int32_t between(const T* x, std::size_t step) {
-    const auto at = [x, step](std::size_t i) { return static_cast<std::int32_t>(x[i * step]); };
-    return at(0) + at(5) - 5 * (at(1) + at(4)) + 20 * (at(2) + at(3));
+// Weights of a block along one axis, in sixteenths: they fall over eight pixels across its border, and those
+// of neighbours add up to 16. What borders on nothing has all of it.
+int weight_at(int at, int first, int size, int end) {
+    int weight = 16;
+    const int before = at - (first - overlap), after = first + size + overlap - 1 - at;
+    if (first > 0 && before < 2 * overlap) weight = 2 * before + 1;
+    if (first + size < end && after < 2 * overlap) weight = std::min(weight, 2 * after + 1);
+    return weight;
 }
 
-int within(int value, int size) {
-    return std::clamp(value, 0, size - 1);
-}
-
-void move_block(const std::uint16_t* reference, int height, int width, std::size_t channels, int top,
-                int left, int down, int right, std::int32_t* space, std::uint16_t* out) {
-    const bool half_down = (down & 1) != 0, half_right = (right & 1) != 0;
-    top += down >> 1;
-    left += right >> 1;
-    const int rows = half_down ? side : block, columns = half_right ? side : block;
-    const int first_row = half_down ? top - before : top, first_column = half_right ? left - before : left;
-    const std::size_t stride = static_cast<std::size_t>(side) * channels;
-    std::int32_t* const values = space;
-    std::int32_t* const across = space + side * stride;
-    for (int r = 0; r < rows; ++r) {
-        const std::uint16_t* const row =
-            reference + static_cast<std::size_t>(within(first_row + r, height)) * width * channels;
-        for (int c = 0; c < columns; ++c) {
-            const std::uint16_t* const from =
-                row + static_cast<std::size_t>(within(first_column + c, width)) * channels;
-            for (std::size_t k = 0; k < channels; ++k) values[r * stride + c * channels + k] = from[k];
-        }
-        if (half_right)
-            for (std::size_t i = 0; i < block * channels; ++i)
-                across[r * stride + i] = between(values + r * stride + i, channels);
-    }
-    const std::int32_t* const found = half_right ? across : values;
-    const int shift = (half_right ? 5 : 0) + (half_down ? 5 : 0);
-    const std::int32_t half = shift ? 1 << (shift - 1) : 0;
-    const std::size_t out_stride = static_cast<std::size_t>(width) * channels;
-    for (int r = 0; r < block; ++r)
-        for (std::size_t i = 0; i < block * channels; ++i) {
-            const std::int32_t* const at = found + r * stride + i;
-            const std::int32_t sum = half_down ? between(at, stride) : *at;
-            out[r * out_stride + i] = static_cast<std::uint16_t>(std::clamp((sum + half) >> shift, 0, 65535));
-        }
-}
-
-constexpr int coarse = 4;
-constexpr int steps = motion_reach / 2 / coarse - 1;  // leaves room for what refines
-constexpr int refine = 3;
-constexpr int margin = motion_reach / 2 + 4;
-
-struct Vector {
-    int down, right;
+struct Area {
+    int top, left, height, width;
 };
 
-// One search. All vectors are found from those of the step before, so that blocks do not depend on each
-// other.
-class Search {
+// Samples of moved pixels, one square at a time.
+class Mover {
   public:
-    Search(const std::uint16_t* x, const std::uint16_t* reference, int height, int width,
-           const std::int32_t* costs)
-        : x_(x),
-          width_(width),
-          rows_(height / block),
-          columns_(width / block),
-          costs_(costs),
-          stride_(static_cast<std::size_t>(width) + 2 * margin) {
-        phases(reference, height);
-        coarsely(reference, height);
-        each([this](int r, int c, Vector v) { return whole(r, c, v); });
-        each([this](int r, int c, Vector v) { return halves(r, c, v); });
-        each([this](int r, int c, Vector v) { return agreeing(r, c, v); });
-    }
+    Mover(const std::uint16_t* const* references, const FieldView& field)
+        : references_(references),
+          field_(field),
+          height_(field.height()),
+          width_(field.width()),
+          loops_(motion_loops()) {}
 
-    const std::vector<Vector>& found() const { return vectors_; }
+    void square(int top, int left, std::uint16_t* out) {
+        const std::size_t out_step = static_cast<std::size_t>(width_) * channels;
+        out += static_cast<std::size_t>(top) * out_step + static_cast<std::size_t>(left) * channels;
+        const int first_row = std::max(top / motion_unit - 1, 0),
+                  end_row = std::min((top + largest) / motion_unit + 1, field_.rows),
+                  first_column = std::max(left / motion_unit - 1, 0),
+                  end_column = std::min((left + largest) / motion_unit + 1, field_.columns);
+        if (uniform(first_row, end_row, first_column, end_column)) {
+            const std::uint16_t* const found =
+                moved(field_.at(first_row, first_column).motion, {top, left, largest, largest});
+            for (int y = 0; y < largest; ++y)
+                std::memcpy(out + static_cast<std::size_t>(y) * out_step, found + y * row_size,
+                            row_size * sizeof *out);
+            return;
+        }
+        std::fill(sums_, sums_ + largest * row_size, 0u);
+        for (int r = first_row; r < end_row; ++r)
+            for (int c = first_column; c < end_column; ++c) {
+                const Unit& unit = field_.at(r, c);
+                const int mask = ~(unit.size / motion_unit - 1);
+                // Once for each block, at the first of its units that is seen from here.
+                if (r == std::max(r & mask, first_row) && c == std::max(c & mask, first_column))
+                    add(unit, (r & mask) * motion_unit, (c & mask) * motion_unit, top, left);
+            }
+        for (int y = 0; y < largest; ++y)
+            loops_.weighed(sums_ + y * row_size, row_size, out + static_cast<std::size_t>(y) * out_step);
+    }
 
   private:
-    // The reference at whole and half positions, half down in the second bit, with a border.
-    void phases(const std::uint16_t* reference, int height) {
-        const std::size_t size = stride_ * static_cast<std::size_t>(height + 2 * margin);
-        for (auto& phase : phases_) phase.resize(size);
-        share(static_cast<std::size_t>(height + 2 * margin), slots, [&](std::size_t row, unsigned) {
-            std::vector<std::int32_t> lines(taps * (stride_ + taps)), across(taps * stride_);
-            for (int t = 0; t < taps; ++t) {
-                const int y = within(static_cast<int>(row) - margin + t - before, height);
-                std::int32_t* const line = lines.data() + t * (stride_ + taps);
-                for (std::size_t i = 0; i < stride_ + taps; ++i)
-                    line[i] = reference[static_cast<std::size_t>(y) * width_ +
-                                        within(static_cast<int>(i) - margin - before, width_)];
-                for (std::size_t i = 0; i < stride_; ++i) across[t * stride_ + i] = between(line + i, 1);
-            }
-            const auto sample = [](std::int32_t sum, int shift) {
-                return static_cast<std::uint16_t>(std::clamp((sum + (1 << (shift - 1))) >> shift, 0, 1023));
-            };
-            const std::int32_t* const middle = lines.data() + before * (stride_ + taps);
-            for (std::size_t i = 0; i < stride_; ++i) {
-                const std::size_t at = row * stride_ + i;
-                phases_[0][at] = static_cast<std::uint16_t>(middle[i + before]);
-                phases_[1][at] = sample(across[before * stride_ + i], 5);
-                phases_[2][at] = sample(between(lines.data() + i + before, stride_ + taps), 5);
-                phases_[3][at] = sample(between(across.data() + i, stride_), 10);
-            }
-        });
+    static constexpr std::size_t row_size = largest * channels;
+    static constexpr std::size_t wide_size = (largest + halo) * channels;
+
+    bool uniform(int first_row, int end_row, int first_column, int end_column) const {
+        const Motion& motion = field_.at(first_row, first_column).motion;
+        for (int r = first_row; r < end_row; ++r)
+            for (int c = first_column; c < end_column; ++c)
+                if (field_.at(r, c).motion != motion) return false;
+        return true;
     }
 
-    // Multiples of four pixels, seen together with blocks around.
-    void coarsely(const std::uint16_t* reference, int height) {
-        const int h = height / coarse, w = width_ / coarse;
-        const std::vector<std::int32_t> small = sums(x_, h, w), other = sums(reference, h, w);
-        const std::size_t blocks = static_cast<std::size_t>(rows_) * columns_;
-        constexpr int width = 2 * steps + 1;
-        std::vector<std::int32_t> found(width * width * blocks);
-        share(width * width, slots, [&](std::size_t step, unsigned) {
-            const int dy = static_cast<int>(step) / width - steps,
-                      dx = static_cast<int>(step) % width - steps;
-            std::vector<std::int32_t> own(blocks);
-            for (int y = 0; y < h; ++y)
-                for (int x = 0; x < w; ++x) {
-                    const std::int32_t there =
-                        other[static_cast<std::size_t>(within(y + dy, h)) * w + within(x + dx, w)];
-                    own[static_cast<std::size_t>(y / coarse) * columns_ + x / coarse] +=
-                        std::abs(small[static_cast<std::size_t>(y) * w + x] - there);
-                }
-            for (int r = 0; r < rows_; ++r)
-                for (int c = 0; c < columns_; ++c) {
-                    std::int64_t total = 0, count = 0;
-                    for (int i = std::max(r - 1, 0); i <= std::min(r + 1, rows_ - 1); ++i)
-                        for (int j = std::max(c - 1, 0); j <= std::min(c + 1, columns_ - 1); ++j, ++count)
-                            total += own[static_cast<std::size_t>(i) * columns_ + j];
-                    const std::size_t at = static_cast<std::size_t>(r) * columns_ + c;
-                    found[step * blocks + at] =
-                        static_cast<std::int32_t>((own[at] * count + total) / (2 * count)) +
-                        bits({2 * coarse * dy, 2 * coarse * dx});
-                }
-        });
-        vectors_.resize(blocks);
-        for (std::size_t at = 0; at < blocks; ++at) {
-            std::int32_t best = std::numeric_limits<std::int32_t>::max();
-            for (int step = 0; step < width * width; ++step)
-                if (found[step * blocks + at] < best) {
-                    best = found[step * blocks + at];
-                    vectors_[at] = {coarse * (step / width - steps), coarse * (step % width - steps)};
-                }
+    // What a block gives to the square at (top, left).
+    void add(const Unit& unit, int row, int column, int top, int left) {
+        const int size = unit.size;
+        const int y0 = std::max(row - overlap, top), y1 = std::min(row + size + overlap, top + largest);
+        const int x0 = std::max(column - overlap, left),
+                  x1 = std::min(column + size + overlap, left + largest);
+        if (y0 >= y1 || x0 >= x1) return;
+        const std::uint16_t* const found = moved(unit.motion, {y0, x0, y1 - y0, x1 - x0});
+        const std::size_t count = static_cast<std::size_t>(x1 - x0) * channels;
+        for (int x = x0; x < x1; ++x)
+            std::fill_n(weights_ + static_cast<std::size_t>(x - x0) * channels, channels,
+                        static_cast<std::uint16_t>(weight_at(x, column, size, width_)));
+        for (int y = y0; y < y1; ++y)
+            loops_.weigh(found + static_cast<std::size_t>(y - y0) * row_size, weights_,
+                         static_cast<std::uint32_t>(weight_at(y, row, size, height_)), count,
+                         sums_ + static_cast<std::size_t>(y - top) * row_size +
+                             static_cast<std::size_t>(x0 - left) * channels);
+    }
+
+    const std::uint16_t* moved(const Motion& motion, const Area& area) {
+        const int first = motion.uses(0) ? 0 : 1;
+        moved(first, motion.vectors[first], area, moved_[0]);
+        if (motion.references == 3) {
+            moved(1, motion.vectors[1], area, moved_[1]);
+            for (int y = 0; y < area.height; ++y)
+                loops_.mean(moved_[0] + y * row_size, moved_[1] + y * row_size,
+                            static_cast<std::size_t>(area.width) * channels);
         }
+        return moved_[0];
     }
 
-    std::vector<std::int32_t> sums(const std::uint16_t* from, int h, int w) const {
-        std::vector<std::int32_t> found(static_cast<std::size_t>(h) * w);
-        for (int y = 0; y < coarse * h; ++y)
-            for (int x = 0; x < coarse * w; ++x)
-                found[static_cast<std::size_t>(y / coarse) * w + x / coarse] +=
-                    from[static_cast<std::size_t>(y) * width_ + x];
-        return found;
-    }
-
-    template <class Better>
-    void each(Better better) {
-        std::vector<Vector> next(vectors_.size());
-        share(static_cast<std::size_t>(rows_), slots, [&](std::size_t r, unsigned) {
-            for (int c = 0; c < columns_; ++c)
-                next[r * columns_ + c] = better(static_cast<int>(r), c, vectors_[r * columns_ + c]);
-        });
-        vectors_ = std::move(next);
-    }
-
-    Vector whole(int r, int c, Vector v) const {
-        Vector best = v;
-        std::int32_t least = std::numeric_limits<std::int32_t>::max();
-        for (int dy = -refine; dy <= refine; ++dy)
-            for (int dx = -refine; dx <= refine; ++dx) {
-                const Vector tried{2 * (v.down + dy), 2 * (v.right + dx)};
-                take(sum(r, c, tried) + bits(tried), tried, least, best);
-            }
-        return best;
-    }
-
-    Vector halves(int r, int c, Vector v) const {
-        Vector best = v;
-        std::int32_t least = std::numeric_limits<std::int32_t>::max();
-        for (int dy = -1; dy <= 1; ++dy)
-            for (int dx = -1; dx <= 1; ++dx) {
-                const Vector tried{v.down + dy, v.right + dx};
-                take(sum(r, c, tried) + bits(tried), tried, least, best);
-            }
-        return best;
-    }
-
-    // Vectors of a neighbour, or zero, where bits saved are worth the difference.
-    Vector agreeing(int r, int c, Vector v) const {
-        const Vector left = at(r, c - 1), right = at(r, c + 1);
-        Vector best = v;
-        std::int32_t least = std::numeric_limits<std::int32_t>::max();
-        for (const Vector tried : {v, left, at(r - 1, c), right, at(r + 1, c), Vector{0, 0}}) {
-            const std::int32_t cost = sum(r, c, tried) +
-                                      bits({tried.down - left.down, tried.right - left.right}) +
-                                      bits({right.down - tried.down, right.right - tried.right});
-            take(cost, tried, least, best);
+    void moved(int reference, const Vector& vector, const Area& area, std::uint16_t* out) {
+        const int down = vector.down & 3, right = vector.right & 3;
+        const int top = area.top + (vector.down >> 2) - (down ? motion_before : 0);
+        const int left = area.left + (vector.right >> 2) - (right ? motion_before : 0);
+        const int rows = area.height + (down ? halo : 0), columns = area.width + (right ? halo : 0);
+        std::size_t step = 0;
+        const std::uint16_t* from = source(references_[reference], {top, left, rows, columns}, step);
+        const std::size_t count = static_cast<std::size_t>(area.width) * channels;
+        if (right) {
+            for (int y = 0; y < rows; ++y)
+                loops_.filter(from + static_cast<std::size_t>(y) * step, channels, motion_filters[right],
+                              count, down ? across_ + y * row_size : out + y * row_size);
+            from = across_;
+            step = row_size;
         }
-        return best;
+        for (int y = 0; y < area.height; ++y)
+            if (down)
+                loops_.filter(from + static_cast<std::size_t>(y) * step, step, motion_filters[down], count,
+                              out + y * row_size);
+            else if (!right)
+                std::memcpy(out + y * row_size, from + static_cast<std::size_t>(y) * step,
+                            count * sizeof *out);
     }
 
-    static void take(std::int32_t cost, Vector tried, std::int32_t& least, Vector& best) {
-        if (cost >= least) return;
-        least = cost;
-        best = tried;
+    // An area of a reference, which goes on beyond its border as at it.
+    const std::uint16_t* source(const std::uint16_t* reference, const Area& area, std::size_t& step) {
+        const std::size_t row = static_cast<std::size_t>(width_) * channels;
+        if (area.top >= 0 && area.left >= 0 && area.top + area.height <= height_ &&
+            area.left + area.width <= width_) {
+            step = row;
+            return reference + static_cast<std::size_t>(area.top) * row +
+                   static_cast<std::size_t>(area.left) * channels;
+        }
+        step = wide_size;
+        for (int y = 0; y < area.height; ++y) {
+            const std::uint16_t* const line =
+                reference + static_cast<std::size_t>(std::clamp(area.top + y, 0, height_ - 1)) * row;
+            std::uint16_t* const to = wide_ + static_cast<std::size_t>(y) * wide_size;
+            for (int x = 0; x < area.width; ++x)
+                std::copy_n(
+                    line + static_cast<std::size_t>(std::clamp(area.left + x, 0, width_ - 1)) * channels,
+                    channels, to + static_cast<std::size_t>(x) * channels);
+        }
+        return wide_;
     }
 
-    Vector at(int r, int c) const {
-        return vectors_[static_cast<std::size_t>(within(r, rows_)) * columns_ + within(c, columns_)];
-    }
-
-    std::int32_t bits(Vector difference) const {
-        return costs_[std::abs(difference.down)] + costs_[std::abs(difference.right)];
-    }
-
-    std::int32_t sum(int r, int c, Vector v) const {
-        const std::uint16_t* const there =
-            phases_[(v.down & 1) * 2 + (v.right & 1)].data() +
-            static_cast<std::size_t>(margin + r * block + (v.down >> 1)) * stride_ +
-            static_cast<std::size_t>(margin + c * block + (v.right >> 1));
-        const std::uint16_t* const here = x_ + static_cast<std::size_t>(r) * block * width_ + c * block;
-        std::int32_t total = 0;
-        for (int i = 0; i < block; ++i)
-            for (int j = 0; j < block; ++j)
-                total += std::abs(static_cast<std::int32_t>(here[static_cast<std::size_t>(i) * width_ + j]) -
-                                  static_cast<std::int32_t>(there[i * stride_ + j]));
-        return total;
-    }
-
-    const std::uint16_t* x_;
-    int width_, rows_, columns_;
-    const std::int32_t* costs_;
-    std::size_t stride_;
-    std::vector<std::uint16_t> phases_[4];
-    std::vector<Vector> vectors_;
+    const std::uint16_t* const* references_;
+    FieldView field_;
+    int height_, width_;
+    const MotionLoops& loops_;
+    std::uint16_t wide_[(largest + halo) * wide_size];
+    std::uint16_t across_[(largest + halo) * row_size];
+    std::uint16_t moved_[2][largest * row_size];
+    std::uint16_t weights_[row_size];
+    std::uint32_t sums_[largest * row_size];
 };
 
 }  // namespace
 
-void compensate(const std::uint16_t* reference, std::size_t height, std::size_t width, std::size_t channels,
-                const std::int16_t* vectors, std::uint16_t* out) {
-    const std::size_t rows = height / motion_block, columns = width / motion_block;
-    share(rows, slots, [&](std::size_t r, unsigned) {
-        std::vector<std::int32_t> space(2 * side * side * channels);
-        for (std::size_t c = 0; c < columns; ++c) {
-            const std::size_t top = r * motion_block, left = c * motion_block;
-            move_block(reference, static_cast<int>(height), static_cast<int>(width), channels,
-                       static_cast<int>(top), static_cast<int>(left), vectors[r * columns + c],
-                       vectors[(rows + r) * columns + c], space.data(),
-                       out + (top * width + left) * channels);
-        }
+void compensate(const std::uint16_t* const* references, const FieldView& field, std::uint16_t* out) {
+    const std::size_t columns = static_cast<std::size_t>(field.width() / largest);
+    const std::size_t rows = static_cast<std::size_t>(field.height() / largest);
+    share(rows, threads_max, [&](std::size_t row, unsigned) {
+        const auto mover = std::make_unique<Mover>(references, field);
+        for (std::size_t column = 0; column < columns; ++column)
+            mover->square(static_cast<int>(row) * largest, static_cast<int>(column) * largest, out);
     });
-}
-
-void search_motion(const std::uint16_t* picture, const std::uint16_t* reference, std::size_t height,
-                   std::size_t width, const std::int32_t* costs, std::int16_t* vectors) {
-    const Search search(picture, reference, static_cast<int>(height), static_cast<int>(width), costs);
-    const std::size_t blocks = search.found().size();
-    for (std::size_t i = 0; i < blocks; ++i) {
-        vectors[i] = static_cast<std::int16_t>(search.found()[i].down);
-        vectors[blocks + i] = static_cast<std::int16_t>(search.found()[i].right);
-    }
 }
 
 }  // namespace latens

@@ -160,6 +160,8 @@ std::string describe(const Status& s) {
             return "a tile of kind " + got + " is newer than this release of Latens; update it";
         case Code::tile_damaged:
             return "the stream of a tile is damaged";
+        case Code::motion_damaged:
+            return "the vectors of a frame are damaged";
     }
     return "unknown error";
 }

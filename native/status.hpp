@@ -76,6 +76,8 @@ enum class Code : std::uint8_t {
     tile_memory,
     tile_kind,
     tile_damaged,
+    // Fields of motion
+    motion_damaged,
 };
 
 // `at` is the table, symbol or lane concerned; `got` and `limit` are what came and what was allowed.

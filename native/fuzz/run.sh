@@ -11,7 +11,7 @@ flags="-std=c++20 -O1 -g -Wall -Wextra -fno-sanitize-recover=all -fsanitize=addr
 compile() { ${CXX:-c++} $flags -c "$1" -o "$build/$2-$(basename "$1" .cpp).o"; }
 for source in "$here"/../*.cpp; do compile "$source" core; done
 for source in "$here"/*.cpp; do [ "$(basename "$source")" = threads.cpp ] || compile "$source" fuzz; done
-for target in stream lanes tables layers lossless network winograd; do
+for target in stream lanes tables layers lossless motion network winograd; do
     ${CXX:-c++} $flags "$build"/core-*.o "$build/fuzz-$target.o" "$build/fuzz-driver.o" -o "$build/$target" -ldl
     printf '%s: ' "$target"
     "$build/$target" "$@"

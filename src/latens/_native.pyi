@@ -116,14 +116,20 @@ def rescale16(
 ) -> NDArray[np.int16]:
     """The same, limited to 16 bits."""
 
-def compensate(reference: NDArray[np.uint16], vectors: NDArray[np.int16]) -> NDArray[np.uint16]:
-    """A picture (H, W, C), its blocks of 16x16 moved by vectors (2, H/16, W/16) in half pixels."""
+def compensate(references: list[NDArray[np.uint16]], field: NDArray[np.int16]) -> NDArray[np.uint16]:
+    """A picture (H, W, 3) from one or two of its size, by a field (H/8, W/8, 6)."""
 
 def search_motion(
-    picture: NDArray[np.uint16], reference: NDArray[np.uint16], costs: NDArray[np.int32]
+    picture: NDArray[np.uint16],
+    references: list[NDArray[np.uint16]],
+    price: int,
+    visible_height: int,
+    visible_width: int,
 ) -> NDArray[np.int16]:
-    """Vectors (2, H/16, W/16) from pictures (H, W) of 10 bits; costs (129,) of components of each size."""
+    """A field (H/8, W/8, 6) for pictures (H, W, 3); the price of a bit in 1/128."""
 
+def encode_field(field: NDArray[np.int16], references: int) -> bytes: ...
+def decode_field(stream: bytes, rows: int, columns: int, references: int) -> NDArray[np.int16]: ...
 def lossless_encode(
     samples: NDArray[np.uint8] | NDArray[np.uint16], tile: int, near: int, effort: int, content: int
 ) -> list[bytes]:

@@ -1,115 +1,182 @@
-"""Block motion in plain NumPy: the rules of docs/pixels.md, and the search, one block after the other."""
+"""Block motion in plain Python: the rules of docs/format.md (vectors) and docs/pixels.md (moved blocks), one by one."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from latens.runtime.motion import REACH
+from latens.entropy_coding.lossless_reference import _Coder, _Models
+from latens.errors import CoderError
+from latens.runtime.motion import REACH, Field
 
-TAPS = np.array([1, -5, 20, 20, -5, 1], np.int64)
+TAPS = np.array(
+    [
+        [0, 0, 0, 64, 0, 0, 0, 0],
+        [-1, 4, -10, 58, 17, -5, 1, 0],
+        [-1, 4, -11, 40, 40, -11, 4, -1],
+        [0, 1, -5, 17, 58, -10, 4, -1],
+    ]
+)
 Array = npt.NDArray[np.integer]
 Vector = tuple[int, int]
+Motion = tuple[int, Vector, Vector]
+ZERO: Vector = (0, 0)
 
 
-def clamped(reference: Array, rows: Array, columns: Array) -> Array:
-    """Samples of a picture that goes on beyond its border as at it."""
-    height, width = reference.shape[:2]
-    return reference[np.ix_(rows.clip(0, height - 1), columns.clip(0, width - 1))].astype(np.int64)
+# -- streams -----------------------------------------------------------------------------------------------
 
 
-def patch(reference: Array, top: int, left: int, vector: Vector, most: int = 65_535) -> Array:
-    """The block that a vector of half pixels leads to."""
-    down, right = vector
-    rows = top + (down >> 1) + np.arange(-2, 19)
-    columns = left + (right >> 1) + np.arange(-2, 19)
-    found = clamped(reference, rows, columns)
-    bits = 0
-    if right & 1:
-        found = sum(t * found[:, i : i + 16] for i, t in enumerate(TAPS))
-        bits += 5
-    else:
-        found = found[:, 2:18]
-    if down & 1:
-        found = sum(t * found[i : i + 16] for i, t in enumerate(TAPS))
-        bits += 5
-    else:
-        found = found[2:18]
-    if bits:
-        found = (found + (1 << bits - 1)) >> bits
-    return found.clip(0, most)
+def encode(field: Field, references: int) -> bytes:
+    """The stream of a field."""
+    coder = _Coder()
+    _Syntax(coder, field, field.shape[:2], references)
+    return coder.finish()
 
 
-def compensate(reference: Array, vectors: Array) -> Array:
+def decode(stream: bytes, shape: tuple[int, int], references: int) -> Field:
+    """The field of pictures of such a shape."""
+    coder = _Coder(stream)
+    found = _Syntax(coder, None, (shape[0] // 8, shape[1] // 8), references)
+    coder.finish()
+    return found.field
+
+
+class _Syntax:
+    def __init__(self, coder: _Coder, given: Field | None, shape: Sequence[int], references: int) -> None:
+        self.coder, self.given, self.references = coder, given, references
+        self.field = np.zeros((*shape[:2], 6), np.int16)
+        self.models: dict[tuple[object, ...], _Models] = {}
+        for row in range(0, shape[0], 8):
+            for column in range(0, shape[1], 8):
+                self.node(row, column, 8)
+
+    def bit(self, bit: int, *which: object) -> int:
+        return self.coder.bit(self.models.setdefault(which, _Models())[0], bit)
+
+    def motion(self, row: int, column: int, field: Field | None = None) -> Motion | None:
+        field = self.field if field is None else field
+        if row < 0 or column < 0 or row >= field.shape[0] or column >= field.shape[1]:
+            return None
+        size, references, *v = field[row, column].tolist()
+        return (references, (v[0], v[1]), (v[2], v[3])) if size else None
+
+    def node(self, row: int, column: int, size: int) -> None:
+        if size > 1:
+            smaller = 0
+            for r, c in ((row, column - 1), (row - 1, column)):
+                smaller += r >= 0 and c >= 0 and self.field[r, c, 0] < 8 * size
+            divided = self.given is not None and self.given[row, column, 0] < 8 * size
+            if self.bit(int(divided), "split", size, smaller):
+                half = size // 2
+                for r, c in ((0, 0), (0, half), (half, 0), (half, half)):
+                    self.node(row + r, column + c, half)
+                return
+        motion = (1, ZERO, ZERO) if self.given is None else self.motion(row, column, self.given)
+        assert motion is not None
+        references, first, second = self.block(row, column, size, motion)
+        self.field[row : row + size, column : column + size] = (8 * size, references, *first, *second)
+
+    def block(self, row: int, column: int, size: int, motion: Motion) -> Motion:
+        last = size - 1
+        left, above, corner = (
+            self.motion(row + last, column - 1),
+            self.motion(row - 1, column + last),
+            self.motion(row - 1, column + size),
+        )
+        below, diagonal = self.motion(row + size, column - 1), self.motion(row - 1, column - 1)
+        found: list[Motion] = []
+        for near in (left, above, corner, below, diagonal):
+            if near is not None and near not in found:
+                found.append(near)
+        around = min(len(found), 3)
+        if self.references == 2:
+            firsts = [m[1] for m in found if m[0] & 1]
+            seconds = [m[2] for m in found if m[0] & 2]
+            more = [(3, firsts[0], seconds[0])] if firsts and seconds else []
+            more += [(kind, ZERO, ZERO) for kind in (1, 3, 2)]
+        else:
+            more = [(1, ZERO, ZERO)]
+        for one in more:
+            if one not in found and len(found) < 6:
+                found.append(one)
+        if self.bit(int(motion in found), "taken", size, around):
+            index = found.index(motion) if motion in found else 0
+            i = 0
+            while i + 1 < len(found) and self.bit(int(i < index), "index", around, i):
+                i += 1
+            return found[i]
+        references = 1
+        if self.references == 2:
+            if self.bit(int(motion[0] == 3), "both", size):
+                references = 3
+            else:
+                references = 1 + self.bit(int(motion[0] == 2), "second")
+        vectors = [ZERO, ZERO]
+        for k in range(2):
+            if references >> k & 1:
+                near_vectors = [m[1 + k] for m in (left, above, corner) if m is not None and m[0] >> k & 1]
+                vectors[k] = self.vector(near_vectors, motion[1 + k])
+        return references, vectors[0], vectors[1]
+
+    def vector(self, near: list[Vector], value: Vector) -> Vector:
+        if len(near) < 3:
+            near = near[:1] or [ZERO]
+        found = []
+        for axis in range(2):
+            predicted = sorted(v[axis] for v in near)[len(near) // 2]
+            models = self.models.setdefault(("difference", axis), _Models())
+            found.append(predicted + self.coder.integer(models, value[axis] - predicted))
+            if self.given is None and abs(found[-1]) > REACH:
+                raise CoderError("a vector is too long")
+        return found[0], found[1]
+
+
+# -- pixels ------------------------------------------------------------------------------------------------
+
+
+def compensate(references: Sequence[Array], field: Field) -> Array:
     """See :func:`latens.runtime.motion.compensate`."""
-    out = np.zeros_like(reference)
-    for r in range(vectors.shape[1]):
-        for c in range(vectors.shape[2]):
-            at = slice(16 * r, 16 * r + 16), slice(16 * c, 16 * c + 16)
-            vector = int(vectors[0, r, c]), int(vectors[1, r, c])
-            out[at] = patch(reference, 16 * r, 16 * c, vector)
-    return out
+    height, width = references[0].shape[:2]
+    sums = np.zeros((height, width, 3), np.int64)
+    total = np.zeros((height, width), np.int64)
+    for row in range(field.shape[0]):
+        for column in range(field.shape[1]):
+            size, kind, *v = field[row, column].tolist()
+            if row * 8 % size or column * 8 % size:
+                continue
+            rows, down = weights(8 * row, size, height)
+            columns, across = weights(8 * column, size, width)
+            found = [
+                moved(references[k], rows, columns, v[2 * k], v[2 * k + 1]) for k in (0, 1) if kind >> k & 1
+            ]
+            pixels = found[0] if len(found) == 1 else found[0] + found[1] + 1 >> 1
+            weight = down[:, None] * across
+            sums[np.ix_(rows, columns)] += weight[..., None] * pixels
+            total[np.ix_(rows, columns)] += weight
+    assert (total == 256).all()
+    return (sums + 128 >> 8).astype(np.uint16)
 
 
-def search(x: Array, reference: Array, costs: Array) -> Array:
-    """Vectors of pictures ``(H, W)`` of 10 bits; see :func:`latens.runtime.motion.search`."""
-    rows, columns = x.shape[0] // 16, x.shape[1] // 16
-    assert len(costs) == 2 * REACH + 1
-
-    def bits(down: int, right: int) -> int:
-        return int(costs[abs(down)] + costs[abs(right)])
-
-    def difference(r: int, c: int, vector: Vector) -> int:
-        block = x[16 * r : 16 * r + 16, 16 * c : 16 * c + 16].astype(np.int64)
-        return int(np.abs(block - patch(reference, 16 * r, 16 * c, vector, 1023)).sum())
-
-    vectors = coarse(x, reference, bits, rows, columns)
-    blocks = [(r, c) for r in range(rows) for c in range(columns)]
-
-    def around(vector: Vector, reach: int, unit: int) -> list[Vector]:
-        steps = range(-reach, reach + 1)
-        return [(vector[0] + unit * dy, vector[1] + unit * dx) for dy in steps for dx in steps]
-
-    for reach, unit in ((3, 2), (1, 1)):
-        vectors = {
-            (r, c): min(
-                around(vectors[r, c], reach, unit), key=lambda v, r=r, c=c: difference(r, c, v) + bits(*v)
-            )
-            for r, c in blocks
-        }
-
-    def near(r: int, c: int) -> Vector:
-        return vectors[min(max(r, 0), rows - 1), min(max(c, 0), columns - 1)]
-
-    agreed = {}
-    for r, c in blocks:
-        left, right = near(r, c - 1), near(r, c + 1)
-
-        def cost(v: Vector, r: int = r, c: int = c, left: Vector = left, right: Vector = right) -> int:
-            return (
-                difference(r, c, v)
-                + bits(v[0] - left[0], v[1] - left[1])
-                + bits(right[0] - v[0], right[1] - v[1])
-            )
-
-        agreed[r, c] = min([near(r, c), left, near(r - 1, c), right, near(r + 1, c), (0, 0)], key=cost)
-    return np.array([[[agreed[r, c][k] for c in range(columns)] for r in range(rows)] for k in (0, 1)])
+def weights(first: int, size: int, end: int) -> tuple[Array, Array]:
+    """Where a block is seen along one axis, and how much of it, in sixteenths."""
+    at = np.arange(max(first - 4, 0), min(first + size + 4, end))
+    weight = np.full(len(at), 16)
+    if first > 0:
+        weight = np.minimum(weight, 2 * (at - first + 4) + 1)
+    if first + size < end:
+        weight = np.minimum(weight, 2 * (first + size + 3 - at) + 1)
+    return at, weight
 
 
-def coarse(x: Array, reference: Array, bits: object, rows: int, columns: int) -> dict[Vector, Vector]:
-    """Multiples of four pixels, in half pixels, by sums of 4x4, seen together with blocks around."""
-    small, other = (
-        a.astype(np.int64).reshape(4 * rows, 4, 4 * columns, 4).sum((1, 3)) for a in (x, reference)
-    )
-    best: dict[Vector, tuple[int, Vector]] = {}
-    for dy in range(-7, 8):
-        for dx in range(-7, 8):
-            moved = clamped(other, np.arange(4 * rows) + dy, np.arange(4 * columns) + dx)
-            own = np.abs(small - moved).reshape(rows, 4, columns, 4).sum((1, 3))
-            for r in range(rows):
-                for c in range(columns):
-                    near = own[max(r - 1, 0) : r + 2, max(c - 1, 0) : c + 2]
-                    cost = (own[r, c] * near.size + near.sum()) // (2 * near.size) + bits(8 * dy, 8 * dx)
-                    if (r, c) not in best or cost < best[r, c][0]:
-                        best[r, c] = int(cost), (8 * dy, 8 * dx)
-    return {block: vector for block, (_, vector) in best.items()}
+def moved(reference: Array, rows: Array, columns: Array, down: int, right: int) -> Array:
+    """Samples that a vector leads to."""
+    height, width = reference.shape[:2]
+    rows = (rows[0] + (down >> 2) - 3 + np.arange(len(rows) + 7)).clip(0, height - 1)
+    columns = (columns[0] + (right >> 2) - 3 + np.arange(len(columns) + 7)).clip(0, width - 1)
+    found = reference[np.ix_(rows, columns)].astype(np.int64)
+    n = found.shape[1] - 7
+    found = (sum(t * found[:, i : i + n] for i, t in enumerate(TAPS[right & 3])) + 32 >> 6).clip(0, 65_535)
+    n = found.shape[0] - 7
+    return (sum(t * found[i : i + n] for i, t in enumerate(TAPS[down & 3])) + 32 >> 6).clip(0, 65_535)

@@ -19,13 +19,11 @@ import torch
 from clips import clip, info
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 import tiny
 from latens import format as ltn
 from latens import zoo
 from latens.codec.video import CodedFrame, VideoCodec
-from latens.convert.video import motion_tables
 from latens.entropy_coding import LaneDecoder
 from latens.errors import (
     ChecksumError,
@@ -37,7 +35,8 @@ from latens.errors import (
     VideoError,
 )
 from latens.models.video import LatensVideo, LatensVideoConfig
-from latens.runtime.motion import REACH, MotionCoder, compensate, costs_of, search
+from latens.runtime import motion
+from latens.runtime.motion import REACH
 from latens.runtime.picture import Z_MAX
 from latens.zoo.cards import card
 from latens.zoo.weights import load_video
@@ -112,74 +111,162 @@ def pictures(height: int, width: int, seed: int = 0) -> np.ndarray:
     return tiny.picture(height, width, seed=seed).astype(np.uint16) * 257
 
 
+@st.composite
+def fields(draw: st.DrawFn, references: int = 2) -> motion.Field:
+    """Any blocks, with near or far vectors, many of them alike."""
+    rows, columns = draw(st.sampled_from([(8, 8), (8, 16), (16, 24)]))
+    random = draw(st.randoms(use_true_random=False))
+    reach = random.choice([3, 40, 500, REACH])
+    field = np.zeros((rows, columns, 6), np.int16)
+    known: list[list[int]] = [[1, 0, 0, 0, 0]]
+
+    def node(row: int, column: int, size: int) -> None:
+        if size > 1 and random.random() < 0.5:
+            for r, c in itertools.product((row, row + size // 2), (column, column + size // 2)):
+                node(r, c, size // 2)
+            return
+        if random.random() < 0.6:
+            kind = random.randint(1, 2**references - 1)
+            vector = [random.randint(-reach, reach) if kind >> k // 2 & 1 else 0 for k in range(4)]
+            known.append([kind, *vector])
+        field[row : row + size, column : column + size] = [8 * size, *random.choice(known[-4:])]
+
+    for row, column in itertools.product(range(0, rows, 8), range(0, columns, 8)):
+        node(row, column, 8)
+    return field
+
+
+def noise(field: motion.Field, seed: int) -> np.ndarray:
+    shape = 8 * field.shape[0], 8 * field.shape[1], 3
+    return np.random.default_rng(seed).choice([0, 1, 30_000, 65_535], shape).astype(np.uint16)
+
+
 class TestMotion:
-    def test_a_shift_is_found(self) -> None:
-        # Between blocks of a smooth pattern that is moved by whole and half pixels, nothing is left.
-        fine = torch.from_numpy(tiny.picture(420, 420)).permute(2, 0, 1)[None].float()
-        fine = torch.nn.functional.avg_pool2d(fine, 5, 1, 2)[0].permute(1, 2, 0).numpy()
-        fine = (257 * fine).astype(np.uint16)
-        before = np.ascontiguousarray(fine[64:320:2, 64:320:2])
-        for dy, dx in ((0, 0), (6, -10), (3, 1), (-60, 14)):
-            now = fine[64 + dy : 320 + dy : 2, 64 + dx : 320 + dx : 2]
-            vectors = search(now, before, 0.1)
-            inner = vectors[:, 2:-2, 2:-2] if abs(dy) < 40 else vectors[:, 4:-1, 2:-2]
-            assert np.median(inner.reshape(2, -1), 1).tolist() == [dy, dx]
-            assert np.abs(vectors).max() <= REACH
+    @pytest.mark.parametrize("shift", [(0, 0), (12, -20), (3, 1), (-90, 14), (6, 255), (-2, 3)])
+    def test_a_shift_is_found(self, shift: tuple[int, int]) -> None:
+        """A smooth pattern that is moved by quarters of pixels: nearly all blocks have its vector."""
+        dy, dx = shift
+        fine = torch.from_numpy(tiny.picture(1100, 1300)).permute(2, 0, 1)[None].float()
+        for _ in range(2):
+            fine = torch.nn.functional.avg_pool2d(fine, 9, 1, 4)
+        fine = (257 * fine[0].permute(1, 2, 0).numpy()).astype(np.uint16)
+        before, now = (
+            np.ascontiguousarray(fine[100 + y : 868 + y : 4, 260 + x : 1028 + x : 4])
+            for y, x in ((0, 0), shift)
+        )
+        field = motion.search(now, [before], 1.0)
+        inside = field[6:-6, 8:-8] if abs(dx) < 100 else field[6:-6, :-9]
+        assert np.median(inside[..., 2:4].reshape(-1, 2), 0).tolist() == [dy, dx]
+        assert np.array_equal(field[..., 4:], np.zeros_like(field[..., 4:]))
+        stream = motion.encode(field, 1)
+        assert len(stream) < (60 if max(abs(dy), abs(dx)) < 40 else 300)
+        assert np.array_equal(motion.decode(stream, (192, 192), 1), field)
 
-    @given(hnp.arrays(np.int16, (2, 3, 4), elements=st.integers(-REACH, REACH)))
+    def test_two_references(self) -> None:
+        """Halves that are in one reference each; and one that is the mean of both."""
+        first, second = (tiny.picture(128, 128).astype(np.uint16) * 257 for _ in range(2))
+        second = np.ascontiguousarray(second[::-1])
+        now = first.copy()
+        now[:, 64:] = second[:, 64:]
+        field = motion.search(now, [first, second], 2.0)
+        assert (field[2:-2, :7, 1] == 1).mean() > 0.9
+        assert (field[2:-2, 9:, 1] == 2).mean() > 0.9
+        mean = ((first.astype(int) + second + 1) // 2).astype(np.uint16)
+        field = motion.search(mean, [first, second], 2.0)
+        assert np.array_equal(motion.compensate([first, second], field), mean)
+        assert len(motion.encode(field, 2)) < 16
+
+    def test_what_is_not_visible_costs_nothing(self) -> None:
+        before = tiny.picture(128, 128).astype(np.uint16) * 257
+        now = before.copy()
+        now[64:, :] = np.random.default_rng(0).integers(0, 65_536, (64, 128, 3))
+        assert motion.is_still(motion.search(now, [before], 1.0, (64, 128)))
+        assert not motion.is_still(motion.search(now, [before], 1.0))
+
+    @given(fields())
+    @settings(max_examples=25, deadline=None)
+    def test_streams_as_the_rules_say(self, field: motion.Field) -> None:
+        shape = 8 * field.shape[0], 8 * field.shape[1]
+        for references in (1, 2):
+            if references == 1:
+                field = field.copy()
+                field[..., 1], field[..., 4:] = 1, 0
+            stream = motion.encode(field, references)
+            assert stream == slow_motion.encode(field, references)
+            assert np.array_equal(motion.decode(stream, shape, references), field)
+            assert np.array_equal(slow_motion.decode(stream, shape, references), field)
+
+    @given(fields(), st.integers(0, 100))
     @settings(max_examples=15, deadline=None)
-    def test_compensation_as_the_rules_say(self, vectors: np.ndarray) -> None:
-        reference = np.random.default_rng(0).integers(0, 65_536, (48, 64, 3), dtype=np.uint16)
-        assert np.array_equal(compensate(reference, vectors), slow_motion.compensate(reference, vectors))
+    def test_compensation_as_the_rules_say(self, field: motion.Field, seed: int) -> None:
+        references = [noise(field, seed), noise(field, seed + 1)]
+        expected = slow_motion.compensate(references, field)
+        assert np.array_equal(motion.compensate(references, field), expected)
 
-    @pytest.mark.parametrize("shape", [(16, 16), (48, 80)])
-    @pytest.mark.parametrize("price", [0.0, 2.5, 1e9])
-    def test_search_as_its_twin(self, shape: tuple[int, int], price: float) -> None:
-        from latens import _native
-
-        x = tiny.picture(*shape, channels=1)[..., 0].astype(np.uint16) * 4
-        other = np.roll(x, (3, -6), (0, 1)) // 2 + np.roll(x, (4, -6), (0, 1)) // 2
-        other[: shape[0] // 2] = x[: shape[0] // 2]
-        costs = costs_of(price)
-        found = _native.search_motion(x, other, costs)
-        assert np.array_equal(found, slow_motion.search(x, other, costs))
-        assert found.any() or price > 1e6 or shape == (16, 16)
+    def test_still(self) -> None:
+        field = motion.still((128, 192))
+        assert motion.is_still(field)
+        reference = noise(field, 0)
+        assert motion.compensate([reference], field) is reference
+        field[8:, :8, 0] = 32
+        assert motion.is_still(field)
+        assert np.array_equal(slow_motion.compensate([reference], field), reference)
+        assert len(motion.encode(np.tile(field, (8, 8, 1)), 1)) < 40
 
     def test_what_does_not_fit_is_refused(self) -> None:
-        from latens import _native
+        picture = np.zeros((64, 128, 3), np.uint16)
+        field = motion.still((64, 128))
+        field[..., 3] = 5
 
-        picture = np.zeros((16, 32, 3), np.uint16)
-        for vectors in (np.zeros((2, 1, 1), np.int16), np.full((2, 1, 2), REACH + 1, np.int16)):
+        def changed(at: tuple[int, int], which: int, value: int) -> motion.Field:
+            other = field.copy()
+            other[at[0], at[1], which] = value
+            return other
+
+        bad = [
+            changed((0, 0), 0, 24),
+            changed((0, 0), 0, 0),
+            changed((3, 3), 0, 8),
+            changed((3, 3), 2, 1),
+            changed((0, 8), 1, 2),
+            np.ascontiguousarray(field[:, :8]),
+            np.ascontiguousarray(field[:7]),
+            np.ascontiguousarray(field[..., :5]),
+        ]
+        for value, which in ((0, 1), (4, 1), (REACH + 1, 2), (-REACH - 1, 3), (1, 4)):
+            other = field.copy()
+            other[..., which] = value
+            bad.append(other)
+        for other in bad:
             with pytest.raises(ShapeError):
-                _native.compensate(picture, vectors)
-        with pytest.raises(ShapeError, match="16"):
-            _native.compensate(picture[:, :24].copy(), np.zeros((2, 1, 1), np.int16))
-        grey = np.zeros((16, 32), np.uint16)
-        with pytest.raises(ShapeError, match="10 bits"):
-            _native.search_motion(grey + 1024, grey, costs_of(1))
+                motion.compensate([picture], other)
         with pytest.raises(ShapeError):
-            _native.search_motion(grey, grey[:, :16].copy(), costs_of(1))
+            motion.encode(bad[2], 1)
         with pytest.raises(ShapeError):
-            _native.search_motion(grey, grey, costs_of(1)[1:])
-
-    @given(hnp.arrays(np.int16, (2, 3, 5), elements=st.integers(-REACH, REACH)))
-    @settings(max_examples=30, deadline=None)
-    def test_vectors_survive(self, vectors: np.ndarray) -> None:
-        coder = MotionCoder(motion_tables(), REACH)
-        stream, lanes = coder.encode(vectors)
-        assert np.array_equal(coder.decode(stream, lanes, (3, 5)), vectors)
-
-    def test_still_is_nearly_free(self) -> None:
-        stream, _ = MotionCoder(motion_tables(), REACH).encode(np.full((2, 30, 40), 3, np.int16))
-        assert len(stream) <= 24
+            motion.search(picture, [picture[:, :64].copy()], 1.0)
+        with pytest.raises(ShapeError, match="64"):
+            motion.search(picture[:, :96].copy(), [picture[:, :96].copy()], 1.0)
+        with pytest.raises(ShapeError, match="references"):
+            motion.search(picture, [], 1.0)
+        with pytest.raises(ShapeError, match="visible"):
+            motion.search(picture, [picture], 1.0, (65, 128))
 
     def test_damage(self) -> None:
-        coder = MotionCoder(motion_tables(), REACH)
-        stream, lanes = coder.encode(np.full((2, 3, 5), 9, np.int16))
-        with pytest.raises(CoderError):
-            coder.decode(stream[:-4], lanes, (3, 5))
-        with pytest.raises(CoderError, match="longer"):
-            coder.decode(*coder.encode(np.full((2, 3, 5), REACH + 1, np.int16)), (3, 5))
+        field = motion.still((64, 64))
+        field[..., 2] = 9
+        stream = motion.encode(field, 1)
+        for damaged in (stream[:-2], stream + b"\0\0", b"", b"\0" * 5, b"\xff" * 41):
+            with pytest.raises(CoderError, match="vectors"):
+                motion.decode(damaged, (64, 64), 1)
+
+    def test_a_vector_that_is_too_long(self) -> None:
+        """An encoder that knows no limit."""
+        field = motion.still((64, 64))
+        field[..., 3] = -REACH - 1
+        stream = slow_motion.encode(field, 1)
+        for decode in (motion.decode, slow_motion.decode):
+            with pytest.raises(CoderError):
+                decode(stream, (64, 64), 1)
 
 
 class TestFiles:
@@ -226,10 +313,10 @@ class TestFiles:
         assert frames[0].quality > level
         _, before = model.decode(frames[0], None, (128, 192), reader.header)
         for frame in frames[1:]:
-            vectors = np.zeros((2, 8, 12), np.int16)
+            field = motion.still((128, 192))
             if len(frame.streams) == 2:
-                vectors = model.motion.decode(frame.streams[1].data, frame.streams[1].lanes, (8, 12))
-            moved = slow_motion.compensate(before, vectors)
+                field = slow_motion.decode(frame.streams[1].data, (128, 192), 1)
+            moved = slow_motion.compensate([before], field)
             decoder = LaneDecoder(frame.streams[0].data, frame.streams[0].lanes)
             knot = image.knot(level)
             channels = np.arange(image.hyper, dtype=np.int16)[:, None, None]
@@ -323,7 +410,7 @@ class TestWeights:
                 data[: len(data) // 2],
                 data.replace(b'"family":"video"', b'"family":"vidio"'),
                 data.replace(b"network.h_a.0.bias", b"network.h_a.0.bios"),
-                data.replace(b"motion.sizes", b"motion.sizzz"),
+                data.replace(b"z.sizes", b"z.sizzz"),
                 data.replace(b'"image"', b'"imago"'),
                 data.replace(b'"price"', b'"prize"'),
             )

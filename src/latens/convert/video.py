@@ -6,56 +6,26 @@ import copy
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from latens.convert.latens_base import freeze_parts
 from latens.convert.pictures import ASINH_BITS, QUALITIES, sample_pictures
 from latens.convert.products import Signal, network_of
-from latens.entropy_coding import pmfs_to_quantized_cdfs
 from latens.errors import ModelError
 from latens.models.latens_base import asinh
 from latens.models.video.conditional import Context, LatensVideo
 from latens.runtime.factors import Factors
-from latens.runtime.motion import REACH
-from latens.runtime.parts import IntegerTables
 from latens.runtime.picture import INDEXES, Z_BITS, Z_MAX
 from latens.runtime.released import ReleasedPictures
 from latens.runtime.storage import of_tables
 from latens.zoo.cards import cards
 from latens.zoo.weights import frozen
 
-__all__ = ["motion_tables", "weights_of"]
+__all__ = ["weights_of"]
 
-# Probability of no difference to the neighbour, and by how much that of each larger difference falls.
-_SHAPES = (
-    (0.998, 0.5), (0.985, 0.6), (0.95, 0.7), (0.9, 0.75), (0.8, 0.8), (0.65, 0.85), (0.45, 0.9), (0.2, 0.95),
-)  # fmt: skip
-_FARTHEST = 2 * REACH
-_LEAST = 1e-6
 # By how many pixels samples move, down and right, and how much of that a prediction leaves.
 _MOVES = ((0, 0), (1, 0), (0, 3), (7, -5), (48, 31))
-
-
-def motion_tables() -> IntegerTables:
-    """Tables for differences of vectors, the narrowest first; the last one codes which of them is used."""
-    sizes = np.abs(np.arange(-_FARTHEST, _FARTHEST + 1))
-    rows: list[npt.NDArray[np.float64]] = []
-    offsets: list[int] = []
-    for zero, fall in _SHAPES:
-        tail = fall ** np.maximum(sizes - 1, 0)
-        pmf = np.where(sizes == 0, zero, (1.0 - zero) * tail / tail[sizes > 0].sum())
-        kept = np.flatnonzero(pmf > _LEAST)
-        rows.append(np.append(pmf[kept], max(1.0 - pmf[kept].sum(), _LEAST)))
-        offsets.append(int(kept[0]) - _FARTHEST)
-    rows.append(np.append(np.full(len(_SHAPES), 1.0 / len(_SHAPES)), _LEAST))
-    offsets.append(0)
-    padded = np.zeros((len(rows), max(map(len, rows))))
-    for target, row in zip(padded, rows, strict=True):
-        target[: len(row)] = row
-    lengths = np.array([len(row) for row in rows])
-    return IntegerTables.from_rows(pmfs_to_quantized_cdfs(padded, lengths), lengths + 1, np.array(offsets))
 
 
 @torch.no_grad()
@@ -108,8 +78,7 @@ def weights_of(
         "z_offset": np.rint(model.z_offset.detach().double().numpy() * 2.0**Z_BITS).astype(np.int32),
         "price": Factors.of(price).logs,
     }
-    for prefix, tables in (("z", parts.z_tables), ("motion", motion_tables())):
-        arrays |= of_tables(prefix, tables)
+    arrays |= of_tables("z", parts.z_tables)
     for part, converted in (("h_a", h_a), ("h_scale", h_scale)):
         arrays |= converted.network.arrays(f"network.{part}")
     if image is None:

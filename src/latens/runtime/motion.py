@@ -1,135 +1,97 @@
-"""Block motion: one vector for each 16x16 block, in half pixels: found, applied to a picture, and as a coder stream.
+"""Block motion in integers: fields of blocks in quadtrees, found, applied to pictures, and as coder streams.
 
-The oracle of what is native here is in ``tests/video/slow_motion.py``.
+The rules are those of ``docs/pixels.md`` and ``docs/format.md``; the oracle is in ``tests/video/slow_motion.py``.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from latens import _native
-from latens.entropy_coding import LaneDecoder, LaneEncoder, choose_lanes
-from latens.errors import CoderError, ModelError
-from latens.runtime.parts import Int16, IntegerTables
 
-__all__ = ["BLOCK", "REACH", "MotionCoder", "compensate", "costs_of", "search"]
+__all__ = [
+    "REACH",
+    "SQUARE",
+    "UNIT",
+    "Field",
+    "compensate",
+    "decode",
+    "encode",
+    "is_still",
+    "search",
+    "still",
+]
 
-BLOCK = 16
-REACH = 64
-"""The largest component of a vector, in half pixels."""
+UNIT, SQUARE = 8, 64
+"""Sides of the smallest block and of the largest."""
+REACH = 8191
+"""The largest component of a vector, in quarter pixels."""
 
-_PRICE_MAX = 2.0**16
+_PRICE_UNIT = 128
+_PRICE_MAX = 1 << 24
 
 Samples = npt.NDArray[np.uint16]
+Field = npt.NDArray[np.int16]
+"""``(H/8, W/8, 6)``, for each unit of 8x8 pixels: the size of its block, 8, 16, 32 or 64; where it comes from, 1 the
+first reference, 2 the second, 3 the mean of both; vectors to the first and to the second, down and right, in quarter
+pixels, 0 where they are not used."""
 
 
-class MotionCoder:
-    """Vectors to a coder stream and back.
+def still(shape: tuple[int, int]) -> Field:
+    """The field of pictures ``(H, W)`` in which nothing moves."""
+    field = np.zeros((shape[0] // UNIT, shape[1] // UNIT, 6), np.int16)
+    field[..., 0], field[..., 1] = SQUARE, 1
+    return field
 
-    Each component of a vector is coded as its difference to that of the block on the left, at the left border to that
-    above, and the first one as it is. Which table codes the differences of a component is chosen by the encoder and
-    coded before them.
+
+def is_still(field: Field) -> bool:
+    """Whether a field predicts the first reference itself."""
+    return bool((field[..., 1] == 1).all() and not field[..., 2:].any())
+
+
+def search(
+    picture: Samples, references: Sequence[Samples], price: float, visible: tuple[int, int] | None = None
+) -> Field:
+    """A field that makes references look like a picture at few bits.
 
     Args:
-        tables: several for differences, and a last one for the choice among these.
-        reach: the largest component of a vector.
+        picture, references: ``(H, W, 3)`` uint16, H and W multiples of 64; one or two references.
+        price: of a bit, in sums of absolute transformed differences (levels of 0..255).
+        visible: height and width of what counts; None for all.
 
     Raises:
-        ModelError: too few tables, or one that is not valid.
-        TableError: an entry is not valid.
+        ShapeError: sizes that do not fit.
     """
-
-    def __init__(self, tables: IntegerTables, reach: int) -> None:
-        self.choices = len(tables.sizes) - 1
-        if not 1 <= self.choices <= 64:
-            raise ModelError(f"motion: expected 2 to 65 tables, found {len(tables.sizes)}")
-        self.tables, self.reach = tables, reach
-        self._tables = tables.tables(0, len(tables.sizes))
-
-    def encode(self, vectors: Int16) -> tuple[bytes, int]:
-        """The stream of vectors ``(2, h, w)``, and its lanes.
-
-        Raises:
-            CoderError: they do not fit.
-        """
-        values = vectors.astype(np.int32)
-        differences = np.diff(values, axis=2, prepend=0)
-        differences[:, :, 0] = np.diff(values[:, :, 0], axis=1, prepend=0)
-        encoder = LaneEncoder()
-        for plane in differences:
-            choice = self._cheapest(plane)
-            encoder.push(np.array([choice], np.int16), np.array([self.choices], np.uint8), self._tables)
-            encoder.push(plane.astype(np.int16), np.full(plane.shape, choice, np.uint8), self._tables)
-        lanes = choose_lanes(len(encoder))
-        return encoder.finish(lanes), lanes
-
-    def decode(self, stream: bytes, lanes: int, shape: tuple[int, int]) -> Int16:
-        """Vectors ``(2, h, w)`` int16.
-
-        Raises:
-            CoderError: the stream is damaged.
-        """
-        decoder = LaneDecoder(stream, lanes)
-        differences = np.zeros((2, *shape), np.int64)
-        for plane in differences:
-            (choice,) = decoder.decode(np.array([self.choices], np.uint8), self._tables)
-            if not 0 <= choice < self.choices:
-                raise CoderError(f"motion: table {choice} of {self.choices}")
-            plane[:] = decoder.decode(np.full(shape, choice, np.uint8), self._tables)
-        decoder.finish()
-        differences[:, :, 0] = np.cumsum(differences[:, :, 0], axis=1)
-        vectors = np.cumsum(differences, axis=2)
-        if np.abs(vectors).max(initial=0) > self.reach:
-            raise CoderError(f"motion: a vector is longer than {self.reach} steps")
-        return vectors.astype(np.int16)
-
-    def _cheapest(self, plane: npt.NDArray[np.int32]) -> int:
-        bits = [self._bits_of(plane, i) for i in range(self.choices)]
-        return int(np.argmin(bits))
-
-    def _bits_of(self, plane: npt.NDArray[np.int32], table: int) -> float:
-        (row,) = self.tables.rows(table, table + 1)
-        probabilities = np.diff(row) / 65536.0
-        symbols = plane.ravel() - self.tables.offsets[table]
-        escaped = (symbols < 0) | (symbols >= len(probabilities) - 1)
-        cost = -np.log2(probabilities)
-        # An escape takes some nibbles more.
-        return float(np.where(escaped, cost[-1] + 16.0, cost[np.where(escaped, 0, symbols)]).sum())
+    height, width = visible or picture.shape[:2]
+    scaled = int(min(max(price, 0.0) * _PRICE_UNIT, _PRICE_MAX))
+    return _native.search_motion(picture, list(references), scaled, height, width)
 
 
-def compensate(reference: Samples, vectors: Int16) -> Samples:
-    """A picture with each block taken from where its vector points to.
+def encode(field: Field, references: int) -> bytes:
+    """The stream of a field, for one or two references to choose from.
 
-    Args:
-        reference: ``(H, W, 3)`` uint16, H and W multiples of 16; it goes on beyond its border as at its border.
-        vectors: ``(2, H/16, W/16)``, down and right, in half pixels, within :data:`REACH`.
+    Raises:
+        ShapeError: a field that cannot be.
     """
-    return _native.compensate(reference, vectors) if vectors.any() else reference
+    return _native.encode_field(field, references)
 
 
-def search(picture: Samples, reference: Samples, price: float) -> Int16:
-    """Vectors that make a reference look like a picture: coarse to fine, then as neighbours where that saves bits.
+def decode(stream: bytes, shape: tuple[int, int], references: int) -> Field:
+    """The field of pictures ``(H, W)``, multiples of 64, in a stream.
 
-    Args:
-        picture, reference: ``(H, W, 3)`` uint16, H and W multiples of 16.
-        price: of a bit, in sums of absolute differences of a block (levels of 0..255).
-
-    Returns:
-        ``(2, H/16, W/16)`` for :func:`compensate`.
+    Raises:
+        CoderError: it is damaged.
     """
-    return _native.search_motion(_grey(picture), _grey(reference), costs_of(price))
+    return _native.decode_field(stream, shape[0] // UNIT, shape[1] // UNIT, references)
 
 
-def costs_of(price: float) -> npt.NDArray[np.int32]:
-    """What components of each size take, in levels of 10 bits; about how many bits they are, times the price."""
-    sizes = np.arange(2 * REACH + 1)
-    bits = 2.0 * np.log2(1.0 + sizes) + (sizes > 0)
-    costs: npt.NDArray[np.int32] = np.rint(bits * min(4.0 * price, _PRICE_MAX)).astype(np.int32)
-    return costs
+def compensate(references: Sequence[Samples], field: Field) -> Samples:
+    """A picture predicted from references ``(H, W, 3)`` uint16, which go on beyond their borders as at them.
 
-
-def _grey(picture: Samples) -> Samples:
-    """``(H, W)`` of 10 bits."""
-    r, g, b = (picture[..., i].astype(np.uint32) for i in range(3))
-    return ((r + 2 * g + b) >> 8).astype(np.uint16)
+    Raises:
+        ShapeError: a field that cannot be, or of another size.
+    """
+    return references[0] if is_still(field) else _native.compensate(list(references), field)

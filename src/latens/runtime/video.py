@@ -13,9 +13,9 @@ import numpy.typing as npt
 from latens import format as ltn
 from latens.entropy_coding import LaneDecoder, LaneEncoder, choose_lanes
 from latens.errors import FormatError, ModelError
+from latens.runtime import motion
 from latens.runtime.coding import CodedPicture, Samples, checksum
 from latens.runtime.factors import QUALITY_MAX, Factors
-from latens.runtime.motion import BLOCK, REACH, MotionCoder, compensate, search
 from latens.runtime.networks import Network
 from latens.runtime.parts import IntegerTables
 from latens.runtime.picture import INDEXES, LATENT_BITS, Z_BITS, Z_MAX, PictureModel
@@ -41,6 +41,8 @@ _ASINH_UNIT = 2.0**11
 _KEY_BONUS = round(0.12 * QUALITY_MAX)
 # What a squared error of one step is worth, in bits: a symbol is changed to a cheaper one where that pays.
 _STEP_WORTH = 20.0
+# What weights say of the price of a bit of motion is in plain differences; times what transformed ones need.
+_MOTION_WORTH = 1.4
 _PRICED = 16  # symbols up to this size
 
 
@@ -54,7 +56,6 @@ class ReleasedVideo:
         networks: those of :data:`NETWORKS`.
         z_tables: ``knots * hyper`` tables, all channels of one knot together.
         z_offset: ``(knots, hyper)`` int32, added to what ``h_a`` gives, in units of 2^-6; for encoders.
-        motion: tables of vectors.
         price: of a bit of motion, in levels; one channel; for encoders.
 
     Raises:
@@ -75,7 +76,6 @@ class ReleasedVideo:
         networks: Mapping[str, Network],
         z_tables: IntegerTables,
         z_offset: Int32,
-        motion: IntegerTables,
         price: Factors,
     ) -> None:
         self.id, self.weights_id, self.image = name, weights_id, image
@@ -95,14 +95,13 @@ class ReleasedVideo:
             raise ModelError("model: its tables do not fit its networks")
         self._z = [z_tables.tables(knot * Z, (knot + 1) * Z) for knot in range(image.knots)]
         self._y = image.y_tables.tables(0, INDEXES)
-        self.motion = MotionCoder(motion, REACH)
 
     @cached_property
     def entropy_id(self) -> str:
         """SHA-256 over every integer that decides which symbols a stream stands for: 64 hex digits."""
-        digest = hashlib.sha256(f"latens video 2\nimage {self.image.entropy_id}".encode())
+        digest = hashlib.sha256(f"latens video 3\nimage {self.image.entropy_id}".encode())
         for name, array in sorted(self.arrays().items()):
-            if name.startswith(("z.", "motion.", "network.h_scale.")):
+            if name.startswith(("z.", "network.h_scale.")):
                 shape = ",".join(map(str, array.shape))
                 digest.update(f"\n{name} {array.dtype.name} {shape}\n".encode())
                 digest.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes())
@@ -118,14 +117,17 @@ class ReleasedVideo:
             stream, lanes, found = image.encode(self._latent(picture, own), own, self.skip)
             crc = checksum(found.z, found.y.transpose(2, 0, 1))
             return CodedPicture((ltn.Stream(lanes, stream),), crc, own, self._pixels(found.y_hat, own))
-        vectors = search(picture, before, self._price(level))
-        moved = compensate(before, vectors)
+        field = motion.search(picture, [before], self._price(level))
+        still = motion.is_still(field)
+        if still:
+            field = motion.still(picture.shape[:2])
+        moved = motion.compensate([before], field)
         expected = self._latent(moved, level)
         y = self._latent(picture, level)
         z = self._z_of(y, expected, level)
         indexes = self._indexes(z)
         symbols = self._quantise(y - expected, indexes)
-        streams, coded, found_picture = [], [vectors], moved
+        streams, coded, found_picture = [], [field], moved
         if symbols.any():
             encoder = LaneEncoder()
             encoder.push(z, _channels(*z.shape), self._z[image.knot(level)])
@@ -136,9 +138,8 @@ class ReleasedVideo:
             found_picture = self._changed(moved, expected, symbols, level)
         else:
             streams.append(ltn.Stream(1, b""))
-        if vectors.any():
-            motion, lanes = self.motion.encode(vectors)
-            streams.append(ltn.Stream(lanes, motion))
+        if not still:
+            streams.append(ltn.Stream(1, motion.encode(field, 1)))
         return CodedPicture(tuple(streams), checksum(*coded), None, found_picture)
 
     def decode(
@@ -156,20 +157,20 @@ class ReleasedVideo:
             return checksum(found.z, found.y.transpose(2, 0, 1)), self._pixels(found.y_hat, level)
         if len(frame.streams) > 2:
             raise FormatError(f"expected 1 or 2 streams, found {len(frame.streams)}")
-        blocks = shape[0] // BLOCK, shape[1] // BLOCK
-        vectors = np.zeros((2, *blocks), np.int16)
+        field = motion.still(shape)
         if len(frame.streams) == 2:
-            motion = frame.streams[1]
-            vectors = self.motion.decode(motion.data, motion.lanes, blocks)
-        moved = compensate(before, vectors)
+            if frame.streams[1].lanes != 1:
+                raise FormatError(f"vectors have 1 lane, found {frame.streams[1].lanes}")
+            field = motion.decode(frame.streams[1].data, shape, 1)
+        moved = motion.compensate([before], field)
         if not first.data:
-            return checksum(vectors), moved
+            return checksum(field), moved
         decoder = LaneDecoder(first.data, first.lanes)
         z = decoder.decode(_channels(image.hyper, *z_shape), self._z[image.knot(level)])
         indexes = self._indexes(z)
         symbols = decoder.decode(indexes, self._y, header.skip)
         decoder.finish()
-        crc = checksum(vectors, z, symbols.transpose(2, 0, 1))
+        crc = checksum(field, z, symbols.transpose(2, 0, 1))
         if symbols.any():
             moved = self._changed(moved, self._latent(moved, level), symbols, level)
         return crc, moved
@@ -199,7 +200,7 @@ class ReleasedVideo:
 
     def _price(self, level: int) -> float:
         factor = self.price.at(level)
-        return float(factor.m[0] * 2.0 ** -float(factor.s[0]))
+        return _MOTION_WORTH * float(factor.m[0] * 2.0 ** -float(factor.s[0]))
 
     def _z_of(self, y: Int32, expected: Int32, level: int) -> Int16:
         def tame(values: Int32) -> Int16:
@@ -251,8 +252,7 @@ class ReleasedVideo:
     def arrays(self) -> dict[str, Array]:
         """Everything but the image model as integer arrays, to be stored."""
         found: dict[str, Array] = {"z_offset": self.z_offset, "price": self.price.logs}
-        for prefix, tables in (("z", self.z_tables), ("motion", self.motion.tables)):
-            found |= of_tables(prefix, tables)
+        found |= of_tables("z", self.z_tables)
         for name, network in self.networks.items():
             found |= network.arrays(f"network.{name}")
         return found
@@ -293,10 +293,11 @@ def load(
         {part: Network.from_arrays(arrays, f"network.{part}") for part in NETWORKS},
         store.tables("z"),
         take("z_offset"),
-        store.tables("motion"),
         Factors(take("price"), "price"),
     )
-    unknown = sorted(key for key in arrays.keys() - model.arrays().keys() if not key.startswith("float."))
+    # Weights from before fields of motion have tables of vectors, which nothing needs.
+    unneeded = ("float.", "motion.")
+    unknown = sorted(key for key in arrays.keys() - model.arrays().keys() if not key.startswith(unneeded))
     if unknown:
         raise ModelError(f"{unknown[0]!r:.80} is not known to this release")
     return model
