@@ -126,9 +126,13 @@ def _check_hash(path: Path, target: Path, digits: str) -> None:
     except (ValueError, TypeError, KeyError) as error:
         raise DownloadError(f"{printable(note)}: damaged; delete it and {printable(target)}") from error
     if not found.startswith(digits):
+        what = f"SHA-256 {found[: len(digits)]}, expected was {digits}"
+        if path != target:
+            raise DownloadError(
+                f"{printable(target.name)}: what was received is another file ({what}); it is not kept"
+            )
         raise DownloadError(
-            f"{printable(target)}: its SHA-256 begins with {found[: len(digits)]}, expected was {digits}; it is "
-            "damaged or not the published file, delete it"
+            f"{printable(target)}: it is damaged or not the published file ({what}); delete it"
         )
     if found != noted:
         raise DownloadError(

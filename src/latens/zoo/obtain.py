@@ -52,8 +52,9 @@ def obtain(model: str, media: str, weights_dir: str | os.PathLike[str] | None = 
         return fetch(address(model), sha256=known_card.sha256, max_bytes=MAX_BYTES).read_bytes()
     except OSError as error:
         raise DownloadError(
-            f"the weights of {model} are not in this package, and could not be fetched: {error}, or into a folder that "
-            f"--weights-dir (or LATENS_WEIGHTS_DIR) names. Expected: SHA-256 {known_card.sha256}"
+            f"the weights of {model} are not in this package, and could not be fetched: {error}. They are also taken "
+            f"from a folder that --weights-dir (or LATENS_WEIGHTS_DIR) names. Expected: {address(model)}, SHA-256 "
+            f"{known_card.sha256}"
         ) from error
 
 
