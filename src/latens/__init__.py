@@ -55,6 +55,7 @@ _SUBMODULES = frozenset(
         "metrics",
         "models",
         "ops",
+        "pillow",
         "optimizers",
         "registry",
         "train",

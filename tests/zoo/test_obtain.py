@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import latens
 import tiny
@@ -21,6 +22,12 @@ from latens.zoo.obtain import obtain, to_be_fetched
 from latens.zoo.weights import load_released
 
 CARDS = sys.modules["latens.zoo.cards"]
+
+
+def _load(path: Path, weights_dir: Path | None = None) -> Image.Image:
+    with latens.open(path, weights_dir=weights_dir) as image:
+        image.load()
+    return image
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -132,7 +139,7 @@ def test_offline_says_what_to_fetch(
 ) -> None:
     monkeypatch.setattr(CARDS, "WEIGHTS_URL", "https://localhost:9")
     with pytest.raises(DownloadError) as caught:
-        latens.open(photo)
+        _load(photo)
     for part in (
         str(photo),
         "tiny-1",
@@ -179,14 +186,14 @@ def test_a_folder_of_ones_own(
     assert app.run([*arguments, str(kept.parent)]) == 0
     assert "fetching" not in capsys.readouterr().err
     expected = latens.decode(photo.read_bytes(), model=tiny_weights)
-    assert np.array_equal(latens.open(photo, weights_dir=kept.parent), expected)
+    assert np.array_equal(_load(photo, weights_dir=kept.parent), expected)
     load_released.cache_clear()
     monkeypatch.setenv("LATENS_WEIGHTS_DIR", str(kept.parent))
-    assert np.array_equal(latens.open(photo), expected)
+    assert np.array_equal(_load(photo), expected)
     kept.write_bytes(b"something else")
     load_released.cache_clear()
     with pytest.raises(WrongWeightsError, match=tiny_card.sha256):
-        latens.open(photo)
+        _load(photo)
     assert app.run([*arguments, str(tmp_path / "missing"), "--force"]) == 2
     assert "missing: no such folder" in capsys.readouterr().err
 
@@ -194,9 +201,9 @@ def test_a_folder_of_ones_own(
 def test_weights_that_were_never_released(tiny_weights: Path, photo: Path, tmp_path: Path) -> None:
     """Of one's own: the file names them, and only the folder has them."""
     with pytest.raises(UnknownModelError, match=r"--model; --weights-dir .* tiny-1\.safetensors"):
-        latens.open(photo)
+        _load(photo)
     shutil.copy(tiny_weights, tmp_path / "tiny-1.safetensors")
-    assert latens.open(photo, weights_dir=tmp_path).size == (30, 20)
+    assert _load(photo, weights_dir=tmp_path).size == (30, 20)
 
 
 def test_sets_from_before_the_first_release(
@@ -212,11 +219,11 @@ def test_sets_from_before_the_first_release(
     digest = hashlib.sha256(tiny_weights.read_bytes()).hexdigest()
     monkeypatch.setattr(CARDS, "_UNRELEASED", {"tiny-1": digest})
     shutil.copy(tiny_weights, tmp_path / "tiny-1.safetensors")
-    assert latens.open(photo, weights_dir=tmp_path).size == (30, 20)
+    assert _load(photo, weights_dir=tmp_path).size == (30, 20)
     monkeypatch.setattr(CARDS, "_UNRELEASED", {"tiny-1": "0" * 64})
     load_released.cache_clear()
     with pytest.raises(WrongWeightsError, match="expected " + "0" * 64):
-        latens.open(photo, weights_dir=tmp_path)
+        _load(photo, weights_dir=tmp_path)
 
 
 def test_only_a_set_that_is_newer_is_called_newer() -> None:

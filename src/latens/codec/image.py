@@ -199,7 +199,7 @@ class ImageCodec:
             work = [(rect, next(given)) for rect in band]
             encode = partial(self._encode_tile, image.pixels, header, steps)
             # A search takes all processors for each tile.
-            found = [encode(item) for item in work] if steps else _together(encode, work)
+            found = [encode(item) for item in work] if steps else together(encode, work)
             for rect, coded in zip(band, found, strict=True):
                 header = replace(header, lanes=coded.lanes)
                 tiles.append(ltn.Tile(coded.checksum, coded.stream))
@@ -259,9 +259,8 @@ class ImageCodec:
         header = container.header
         if header.lossless:
             return LosslessCodec().decode(container, on_error=on_error)
-        self._check_identity(header, other_weights)
-        if header.tile_size > _MAX_TILE:
-            raise LimitError(f"tiles of {header.tile_size} pixels are above the limit of {_MAX_TILE}")
+        self.check_identity(header, other_weights)
+        check_tile_size(header)
         problems = list(container.problems)
         lost = 0
         dtype = np.uint8 if header.sample_bytes == 1 else np.uint16
@@ -272,7 +271,7 @@ class ImageCodec:
         given = iter(container.tiles)
         for band in _bands(header):
             tiles = [(rect, next(given)) for rect in band]
-            for (rect, _), found in zip(tiles, _together(self._decoder(header), tiles), strict=True):
+            for (rect, _), found in zip(tiles, together(self._decoder(header), tiles), strict=True):
                 number = picture.tiles
                 if isinstance(found, _Problem):
                     if found.error is not None:
@@ -310,7 +309,8 @@ class ImageCodec:
         )
         return image, tuple(problems)
 
-    def _check_identity(self, header: ltn.Header, other_weights: bool) -> None:
+    def check_identity(self, header: ltn.Header, other_weights: bool) -> None:
+        """WrongWeightsError if this is not the model that a file was made with."""
         have = self.model.entropy_id[:8]
         if header.entropy_id != have:
             raise WrongWeightsError(
@@ -422,7 +422,13 @@ def _bands(header: ltn.Header) -> list[list[ltn.Rect]]:
     return [rects[start : start + columns] for start in range(0, len(rects), columns)]
 
 
-def _together(work: Any, items: list[Any]) -> list[Any]:
+def check_tile_size(header: ltn.Header) -> None:
+    """LimitError for tiles that take too much memory."""
+    if header.tile_size > _MAX_TILE:
+        raise LimitError(f"tiles of {header.tile_size} pixels are above the limit of {_MAX_TILE}")
+
+
+def together(work: Any, items: list[Any]) -> list[Any]:
     """Results of all items, several at a time: tiles know nothing of each other, and the core needs no interpreter."""
     threads = min(len(items), _native.threads())
     if threads < 2:

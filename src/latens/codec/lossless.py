@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -102,19 +103,11 @@ class LosslessCodec:
         problems = list(container.problems)
         lost = 0
         for index, (tile, rect) in enumerate(zip(container.tiles, header.tiles(), strict=True)):
-            error: ChecksumError | CoderError | VersionError | None = None
+            error = None
             if tile is None:
                 lost += 1
-            elif tile.stream[:1] > b"\1":
-                error = VersionError(
-                    f"tile {index}: its kind is newer than this release of Latens; update it"
-                )
-            elif (problem := found[index]) is not None:
-                error = CoderError(f"tile {index}: {problem}")
-            elif (checksum := _checksum(samples, rect)) != tile.checksum:
-                error = ChecksumError(
-                    f"tile {index}: its samples have checksum {checksum:08x}, {tile.checksum:08x} was stored"
-                )
+            else:
+                error = _fault(index, tile, found[index], samples, rect)
             if error is None:
                 continue
             if on_error == "raise":
@@ -198,6 +191,42 @@ def _tile_size(width: int, height: int) -> int:
     if width * height > _ONE_TILE_PIXELS or max(width, height) > MAX_TILE:
         return _TILE
     return next(size for size in (1024, 2048, 4096) if size >= max(width, height))
+
+
+def decode_row(header: ltn.Header, numbers: Sequence[int], tiles: Sequence[ltn.Tile]) -> Samples:
+    """The samples of tiles that stand side by side, alpha last.
+
+    Raises:
+        CoderError, VersionError, ChecksumError: one of them is damaged, or newer than this release.
+        LimitError: tiles that take too much memory.
+    """
+    _check_tiles(header)
+    rects = header.tiles()
+    dtype = np.uint8 if header.bit_depth == 8 else np.uint16
+    own = [rects[number] for number in numbers]
+    shape = own[0].height, sum(rect.width for rect in own), header.channels + header.alpha
+    samples, found = decode_tiles([tile.stream for tile in tiles], shape, dtype, header.tile_size)
+    for number, tile, rect, problem in zip(numbers, tiles, own, found, strict=True):
+        error = _fault(number, tile, problem, samples, rect._replace(x=rect.x - own[0].x, y=0))
+        if error is not None:
+            raise error
+    return samples
+
+
+def _fault(
+    index: int, tile: ltn.Tile, problem: str | None, samples: Samples, rect: ltn.Rect
+) -> ChecksumError | CoderError | VersionError | None:
+    """What is wrong with a tile whose samples are at ``rect``."""
+    if tile.stream[:1] > b"\1":
+        return VersionError(f"tile {index}: its kind is newer than this release of Latens; update it")
+    if problem is not None:
+        return CoderError(f"tile {index}: {problem}")
+    checksum = _checksum(samples, rect)
+    if checksum == tile.checksum:
+        return None
+    return ChecksumError(
+        f"tile {index}: its samples have checksum {checksum:08x}, {tile.checksum:08x} was stored"
+    )
 
 
 def _check_tiles(header: ltn.Header) -> None:

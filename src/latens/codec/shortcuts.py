@@ -10,10 +10,21 @@ from PIL import Image as PilImage
 
 from latens import format as ltn
 from latens.codec.image import ImageCodec, Samples
+from latens.codec.lazy import OpenedImage
 from latens.codec.lossless import Content, LosslessCodec, check_content, smaller
 from latens.codec.target import Target
 from latens.errors import FormatError, ImageError, LatensError, OutputError, ShapeError, TargetError
-from latens.io import Image, atomic_write, check_output, from_pil, printable, read_image, to_pil
+from latens.io import (
+    Image,
+    RangeFile,
+    atomic_write,
+    check_output,
+    from_pil,
+    is_address,
+    printable,
+    read_image,
+    to_pil,
+)
 from latens.zoo.cards import DEFAULT_MODEL, tuned
 
 __all__ = ["decode", "encode", "open", "save"]
@@ -155,24 +166,38 @@ def open(
     weights_dir: str | os.PathLike[str] | None = None,
     max_pixels: int | None = None,
     other_weights: bool = False,
-) -> PilImage.Image:
-    """Read a ``.ltn`` file from the disk; else as :func:`decode`.
+) -> OpenedImage:
+    """Open a ``.ltn`` file: a Pillow image that is decoded when its pixels are used; else as :func:`decode`.
+
+    >>> image = latens.open("photo.ltn")  # doctest: +SKIP
+    >>> image.size, image.crop((0, 0, 512, 512)), image.preview(1 / 8)  # doctest: +SKIP
+
+    Args:
+        path: of the file, or its address, ``https://...``: then no more is fetched than is used.
 
     Raises:
-        FormatError: the file cannot be read, is damaged, or no ``.ltn`` file.
+        FormatError: the file cannot be read, is damaged, or no ``.ltn`` file. What is damaged of tiles is found when
+            they are decoded.
     """
+
+    def codec_for(header: ltn.Header) -> ImageCodec:
+        return ImageCodec(model) if model else ImageCodec.for_file(header, weights_dir=weights_dir)
+
     try:
         try:
-            with Path(path).open("rb") as file:
-                data = ltn.load(file, _limits(max_pixels))
+            source: ltn.Source
+            if isinstance(path, str) and is_address(path):
+                source = ltn.FileSource(RangeFile(path))
+            else:
+                source = ltn.PathSource(path)
+            return OpenedImage(
+                source, os.fspath(path), codec_for, _limits(max_pixels), other_weights=other_weights
+            )
         except LatensError:
             raise
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise FormatError(f"cannot be read ({printable(reason)})") from error
-        return decode(
-            data, model=model, weights_dir=weights_dir, max_pixels=max_pixels, other_weights=other_weights
-        )
     except LatensError as error:
         raise type(error)(f"{printable(path)}: {error}") from error
 

@@ -19,7 +19,7 @@ from latens.errors import ImageError, ModelError
 from latens.io import printable
 from latens.models.base import CompressionModel
 from latens.ops.fast_convolutions import FastConvolutions
-from latens.runtime.coding import LATENT, Anatomy, CodedTile, Prices, Rows, checksum
+from latens.runtime.coding import LATENT, Anatomy, CodedTile, Prices, Rows, Window, checksum
 from latens.runtime.entropy import LATENT_BITS, ExactEntropy
 from latens.runtime.factors import QUALITY_MAX
 from latens.runtime.parts import STEP_BITS, Decoded, Pass
@@ -53,6 +53,7 @@ class ResearchPictures:
     skip = 2
     exact = False
     refines = False
+    reach: int | None = None
     rows_type: npt.DTypeLike = np.float32
 
     def __init__(self, name: str, weights_id: str, network: CompressionModel, entropy: ExactEntropy) -> None:
@@ -115,11 +116,20 @@ class ResearchPictures:
         return CodedTile(stream, lanes, checksum(found.z, found.y), _rows(found.latent))
 
     def decode(
-        self, stream: bytes, size: tuple[int, int], level: int, skip: int, lanes: int
+        self,
+        stream: bytes,
+        size: tuple[int, int],
+        level: int,
+        skip: int,
+        lanes: int,
+        window: Window | None = None,
     ) -> tuple[int, Array]:
         shape = size[0] // self._hyper, size[1] // self._hyper
         found = self.entropy.decode(stream, shape, self.entropy.knot_at(level), skip, lanes)
-        return checksum(found.z, found.y), _rows(found.latent)
+        rows = _rows(found.latent)
+        if window is not None:
+            rows = rows[window.top : window.bottom, window.left : window.right]
+        return checksum(found.z, found.y), rows
 
     def anatomy(self, stream: bytes, size: tuple[int, int], level: int, skip: int, lanes: int) -> Anatomy:
         entropy, knot = self.entropy, self.entropy.knot_at(level)

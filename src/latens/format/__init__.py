@@ -18,6 +18,7 @@ from latens.format._container import (
     Density,
     Description,
     Tile,
+    Writer,
     describe,
     load,
     read,
@@ -26,7 +27,8 @@ from latens.format._container import (
     write,
 )
 from latens.format._geometry import GRID, Rect, coded_size, max_stream_size, tile_grid, tile_rects
-from latens.format._header import SRGB, VERSION, Cicp, Header, Limits
+from latens.format._header import MAX_HEADER_SIZE, SRGB, VERSION, Cicp, Header, Limits
+from latens.format._random import FileSource, PathSource, RandomReader, Source
 
 if TYPE_CHECKING:
     from latens.format._video import (
@@ -48,6 +50,7 @@ __all__ = [
     "BT601",
     "BT709",
     "GRID",
+    "MAX_HEADER_SIZE",
     "SRGB",
     "VERSION",
     "ChunkInfo",
@@ -55,18 +58,23 @@ __all__ = [
     "Container",
     "Density",
     "Description",
+    "FileSource",
     "Frame",
     "Header",
     "Index",
     "KeyFrame",
     "Limits",
+    "PathSource",
+    "RandomReader",
     "Rect",
+    "Source",
     "Stream",
     "Tile",
     "VideoExtras",
     "VideoHeader",
     "VideoReader",
     "VideoWriter",
+    "Writer",
     "coded_size",
     "describe",
     "is_video",

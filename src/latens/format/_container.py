@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import re
 import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, Literal, NamedTuple
 
@@ -31,7 +33,7 @@ from latens.format._wire import VARINT_BYTES, Reader, inflate, varint
 Buffer = bytes | bytearray | memoryview
 
 OPTIONAL = 0x20
-ICC, EXIF, XMP, DENSITY, ALPHA, TILE, PIXELS, END = b"iexdATcZ"
+ICC, EXIF, XMP, DENSITY, ALPHA, TILE, PIXELS, INDEX, END = b"iexdATcnZ"
 # The order of this table is the order of the chunks in a file.
 _NAMES = {
     ICC: "ICC profile",
@@ -41,13 +43,15 @@ _NAMES = {
     ALPHA: "alpha",
     TILE: "tile",
     PIXELS: "checksum of the picture",
+    INDEX: "index",
     END: "END",
 }
 _ORDER = {kind: rank for rank, kind in enumerate(_NAMES)}
 _METADATA = {ICC: "icc", EXIF: "exif", XMP: "xmp"}
-_ANY_KNOWN = re.compile(b"[iexdATcZ]")
+_ANY_KNOWN = re.compile(b"[iexdATcnZ]")
 _UNITS = ("", "inch", "cm", "m")
 _MAX_UNKNOWN = 256
+_INDEXED = 16  # tiles, from which on files have an index
 # Salvage is bounded: CRC work of at most so many times the file's size, and so many problems.
 _SALVAGE_EFFORT = 32
 _SALVAGE_PROBLEMS = 1000
@@ -134,12 +138,84 @@ def write(container: Container) -> bytes:
     Whatever `read` would refuse raises here: FormatError for contradictions (number of tiles, size of alpha),
     LimitError for sizes above the default limits; only the number of pixels is free.
     """
+    out = io.BytesIO()
+    writer = Writer(out, container)
+    count = container.header.tile_count
+    if len(container.tiles) != count:
+        raise FormatError(f"expected {count} tiles, got {len(container.tiles)}")
+    for index, tile in enumerate(container.tiles):
+        if tile is None:
+            raise FormatError(f"tile {index} is missing")
+        writer.tile(tile)
+    writer.finish(container.pixels)
+    return out.getvalue()
+
+
+class Writer:
+    """Writes a `.ltn` file from front to back, tile by tile; it never goes back.
+
+    `file`: takes bytes. `container`: all but tiles and the checksum of the picture is taken from it. Errors are those
+    of `write`.
+    """
+
+    def __init__(self, file: BinaryIO, container: Container) -> None:
+        header = container.header
+        header.check(Limits(max_pixels=MAX_SIDE**2))
+        self._file, self._rects = file, header.tiles()
+        self._sizes: list[int] = []
+        self.size = 0
+        self._put(pack_header(header))
+        for chunk in _front(container, self._rects):
+            self._put(chunk)
+        self._first = self.size
+
+    @classmethod
+    def resume(cls, file: BinaryIO, header: Header, first: int, sizes: Sequence[int]) -> Writer:
+        """Go on with a file that has tiles already: `sizes` of their chunks, the first of which is at byte `first`."""
+        writer = cls.__new__(cls)
+        writer._file, writer._rects = file, header.tiles()
+        writer._sizes, writer._first, writer.size = list(sizes), first, first + sum(sizes)
+        return writer
+
+    @property
+    def progress(self) -> tuple[int, tuple[int, ...]]:
+        """What `resume` takes: where the first tile is, and the sizes of the chunks of those that were written."""
+        return self._first, tuple(self._sizes)
+
+    def tile(self, tile: Tile) -> None:
+        """Write the next tile."""
+        index = len(self._sizes)
+        if index == len(self._rects):
+            raise FormatError(f"expected {index} tiles, got more")
+        if not 0 <= tile.checksum < 1 << 32:
+            raise FormatError(f"tile {index}: expected a 32-bit checksum, got {tile.checksum}")
+        rect = self._rects[index]
+        _check_stream(index, len(tile.stream), max_stream_size(rect.width, rect.height))
+        number = varint(index, "tile number") if len(self._rects) > 1 else b""
+        chunk = _pack_chunk(TILE, number + tile.checksum.to_bytes(4, "little") + tile.stream)
+        self._sizes.append(len(chunk))
+        self._put(chunk)
+
+    def finish(self, pixels: int | None) -> None:
+        """Write what follows the last tile; `pixels` as in a container."""
+        if len(self._sizes) != len(self._rects):
+            raise FormatError(f"expected {len(self._rects)} tiles, got {len(self._sizes)}")
+        if pixels is not None:
+            if not 0 <= pixels < 1 << 32:
+                raise FormatError(f"checksum of the picture: expected 32 bits, got {pixels}")
+            self._put(_pack_chunk(PIXELS, pixels.to_bytes(4, "little")))
+        if len(self._sizes) >= _INDEXED:
+            self._put(_pack_index(self._first, self._sizes))
+        self._put(_pack_chunk(END, varint(self.size, "file size")))
+
+    def _put(self, data: bytes) -> None:
+        self._file.write(data)
+        self.size += len(data)
+
+
+def _front(container: Container, rects: list[Rect]) -> Iterator[bytes]:
+    """The chunks before the first tile."""
     header = container.header
-    header.check(Limits(max_pixels=MAX_SIDE**2))
-    rects = header.tiles()
-    if len(container.tiles) != len(rects):
-        raise FormatError(f"expected {len(rects)} tiles, got {len(container.tiles)}")
-    out = bytearray(pack_header(header))
     limit = Limits().max_metadata
     for kind, name in _METADATA.items():
         data: bytes | None = getattr(container, name)
@@ -147,9 +223,9 @@ def write(container: Container) -> bytes:
             continue
         if not 0 < len(data) <= limit:
             raise LimitError(f"{_NAMES[kind]}: expected 1 to {limit} bytes, got {len(data)}")
-        out += _pack_chunk(kind, zlib.compress(data, 9))
+        yield _pack_chunk(kind, zlib.compress(data, 9))
     if container.density is not None:
-        out += _pack_chunk(DENSITY, _pack_density(container.density))
+        yield _pack_chunk(DENSITY, _pack_density(container.density))
     if (container.alpha is not None) + (container.alpha_tiles is not None) + header.lossless > 1:
         raise FormatError("alpha: it is given twice, or in a lossless file, whose tiles hold it")
     if container.alpha_tiles is not None:
@@ -159,25 +235,30 @@ def write(container: Container) -> bytes:
             zip(container.alpha_tiles, _stream_limits(rects), strict=True)
         ):
             _check_stream(index, len(stream), limit)
-        out += _pack_chunk(ALPHA, _alpha.pack_tiles(container.alpha_tiles))
+        yield _pack_chunk(ALPHA, _alpha.pack_tiles(container.alpha_tiles))
     if container.alpha is not None:
         stride = _alpha_stride(header)
         if len(container.alpha) != stride * header.height:
             raise FormatError(f"alpha: expected {stride * header.height} bytes, got {len(container.alpha)}")
-        out += _pack_chunk(ALPHA, _alpha.pack(container.alpha, stride))
-    for index, (tile, rect) in enumerate(zip(container.tiles, rects, strict=True)):
-        if tile is None:
-            raise FormatError(f"tile {index} is missing")
-        if not 0 <= tile.checksum < 1 << 32:
-            raise FormatError(f"tile {index}: expected a 32-bit checksum, got {tile.checksum}")
-        _check_stream(index, len(tile.stream), max_stream_size(rect.width, rect.height))
-        number = varint(index, "tile number") if len(rects) > 1 else b""
-        out += _pack_chunk(TILE, number + tile.checksum.to_bytes(4, "little") + tile.stream)
-    if container.pixels is not None:
-        if not 0 <= container.pixels < 1 << 32:
-            raise FormatError(f"checksum of the picture: expected 32 bits, got {container.pixels}")
-        out += _pack_chunk(PIXELS, container.pixels.to_bytes(4, "little"))
-    return bytes(out + _pack_chunk(END, varint(len(out), "file size")))
+        yield _pack_chunk(ALPHA, _alpha.pack(container.alpha, stride))
+
+
+def _pack_index(first: int, sizes: Sequence[int]) -> bytes:
+    """The whole index chunk; its payload ends with its own size, so that it is found from the end of the file."""
+    content = varint(first, "index") + b"".join(varint(size, "index") for size in sizes)
+    payload = len(content) + 4
+    whole = 1 + len(varint(payload, "index")) + payload + 4
+    return _pack_chunk(INDEX, content + whole.to_bytes(4, "little"))
+
+
+def unpack_index(payload: memoryview, count: int) -> tuple[int, list[int]]:
+    """Where the first tile is, and the size of the chunk of each of `count`. Raises FormatError."""
+    reader = Reader(payload)
+    first, *sizes = (reader.varint("index") for _ in range(count + 1))
+    whole = 1 + len(varint(len(payload), "index")) + len(payload) + 4
+    if reader.uint(4, "index") != whole or reader.pos != len(payload):
+        raise FormatError("index: it does not fit to the tiles of the image")
+    return first, sizes
 
 
 def _pack_chunk(kind: int, payload: bytes) -> bytes:
@@ -234,8 +315,8 @@ class _Chunk(NamedTuple):
         return _NAMES.get(self.kind, f"chunk type 0x{self.kind:02x}")
 
 
-def _next_chunk(data: memoryview, start: int) -> _Chunk:
-    """The chunk at `start`, its CRC proved."""
+def _next_chunk(data: memoryview, start: int, base: int = 0) -> _Chunk:
+    """The chunk at `start`, its CRC proved; `base` is where `data` stand in the file."""
     reader = Reader(data, start)
     if start == len(data):
         raise TruncatedError("the file ends without an END chunk")
@@ -243,11 +324,11 @@ def _next_chunk(data: memoryview, start: int) -> _Chunk:
     payload = reader.take(reader.varint("a chunk's size"), "a chunk")
     computed = zlib.crc32(data[start : reader.pos])
     stored = reader.uint(4, "a chunk's CRC")
-    chunk = _Chunk(kind, start, payload, reader.pos)
+    chunk = _Chunk(kind, base + start, payload, base + reader.pos)
     if stored != computed:
         raise ChecksumError(
-            f"the chunk at byte {start} ({chunk.name}) is damaged: its CRC-32 is {computed:08x}, {stored:08x} was "
-            "stored"
+            f"the chunk at byte {base + start} ({chunk.name}) is damaged: its CRC-32 is {computed:08x}, "
+            f"{stored:08x} was stored"
         )
     return chunk
 
@@ -302,6 +383,8 @@ class _Collector:
                 if len(chunk.payload) != 4:
                     raise FormatError(f"{chunk.name}: expected 4 bytes, got {len(chunk.payload)}")
                 self.container.pixels = int.from_bytes(chunk.payload, "little")
+            elif kind == INDEX:
+                self._index(chunk, strict)
             else:
                 self._end(chunk)
         self.chunks.append(ChunkInfo(chunk.name, chunk.start, chunk.end - chunk.start, content))
@@ -341,6 +424,12 @@ class _Collector:
         self.next_tile = index + 1
         return len(stream)
 
+    def _index(self, chunk: _Chunk, strict: bool) -> None:
+        found = unpack_index(chunk.payload, len(self.rects))
+        tiles = [known for known in self.chunks if known.name == _NAMES[TILE]]
+        if strict and len(tiles) == len(self.rects) and found != (tiles[0].offset, [t.size for t in tiles]):
+            raise FormatError("index: it names other places than those of the tiles")
+
     def _end(self, chunk: _Chunk) -> None:
         reader = Reader(chunk.payload)
         size = reader.varint("END")
@@ -363,6 +452,8 @@ class _Collector:
             return len(payload) <= VARINT_BYTES
         if kind == PIXELS:
             return kind not in self.seen and len(payload) == 4
+        if kind == INDEX:
+            return kind not in self.seen and len(payload) <= VARINT_BYTES * (len(self.rects) + 1) + 4
         if kind == DENSITY:
             return kind not in self.seen and len(payload) <= 1 + 4 * VARINT_BYTES
         if kind == ALPHA and payload[:1] == bytes([_alpha.TILED]):

@@ -12,6 +12,7 @@ from latens.io._output import TemporaryOutput, atomic_write, check_output, remov
 from latens.io._text import NOT_KEPT, printable
 
 if TYPE_CHECKING:
+    from latens.io._http import RangeFile, is_address
     from latens.io._image import READ_FORMATS, from_pil, read_image
     from latens.io._picture import Image
     from latens.io._sound import Sound, SoundFile
@@ -28,6 +29,7 @@ __all__ = [
     "Image",
     "Light",
     "Mastering",
+    "RangeFile",
     "RawVideo",
     "Sound",
     "SoundFile",
@@ -39,6 +41,7 @@ __all__ = [
     "atomic_write",
     "check_output",
     "from_pil",
+    "is_address",
     "printable",
     "read_image",
     "remove_leftovers",
@@ -51,7 +54,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    for module in ("_picture", "_image", "_write", "_video", "_sound", "_video_in", "_video_out"):
+    for module in ("_picture", "_http", "_image", "_write", "_video", "_sound", "_video_in", "_video_out"):
         home = import_module(f"latens.io.{module}")
         if hasattr(home, name):
             return getattr(home, name)

@@ -20,6 +20,7 @@ __all__ = [
     "Rows",
     "Samples",
     "VideoFileModel",
+    "Window",
     "checksum",
 ]
 
@@ -27,6 +28,15 @@ LATENT = 16  # pixels per position of y
 
 Array = npt.NDArray[Any]
 Samples = npt.NDArray[np.uint16]
+
+
+class Window(NamedTuple):
+    """Positions of a tile: from ``top`` and ``left`` on, before ``bottom`` and ``right``."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
 
 
 class CodedTile(NamedTuple):
@@ -68,6 +78,8 @@ class FileModel(Protocol):
     """Number of rates to choose from: None for any."""
     refines: bool
     """Whether :meth:`refine` can be used."""
+    reach: int | None
+    """How many positions of rows around a part of the picture :meth:`synthesis` needs for it; None if all of them."""
     channels: int
     """Channels of :meth:`decode`'s rows."""
     rows_type: npt.DTypeLike
@@ -108,9 +120,17 @@ class FileModel(Protocol):
         """
 
     def decode(
-        self, stream: bytes, size: tuple[int, int], level: int, skip: int, lanes: int
+        self,
+        stream: bytes,
+        size: tuple[int, int],
+        level: int,
+        skip: int,
+        lanes: int,
+        window: Window | None = None,
     ) -> tuple[int, Array]:
         """Checksum over the symbols of a tile of coded ``size`` (height, width), and its rows for :meth:`synthesis`.
+
+        With a window, only the rows that lie in it: what takes long is done for these alone, if :attr:`reach` is known.
 
         Raises:
             CoderError: the stream is damaged.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from fractions import Fraction
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
@@ -244,6 +245,19 @@ class Network:
             down *= stage.r if isinstance(stage, Unshuffle) else 8 if isinstance(stage, Input) else 1
         both = math.gcd(up, down)
         return up // both, down // both
+
+    @cached_property
+    def reach(self) -> int:
+        """How many positions of the input on each side, at most, what comes of one depends on."""
+        found, up, down = Fraction(0), 1, 1
+        for stage in self.stages:
+            wide = isinstance(stage, Block | Depthwise) or (
+                isinstance(stage, Product) and stage.weight.shape[1] == 3
+            )
+            found += Fraction(down, up) if wide else 0
+            up *= stage.r if isinstance(stage, Shuffle) else 8 if isinstance(stage, Pixels) else 1
+            down *= stage.r if isinstance(stage, Unshuffle) else 8 if isinstance(stage, Input) else 1
+        return math.ceil(found)
 
     def arrays(self, prefix: str) -> Arrays:
         """Everything as integer arrays, to be stored."""

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from latens import _native
 from latens.entropy_coding import CdfTables, LaneDecoder, LaneEncoder, choose_lanes
 from latens.errors import ModelError
+from latens.runtime.coding import Window
 from latens.runtime.factors import QUALITY_MAX, Factors
 from latens.runtime.networks import INT16, Factor, Network
 from latens.runtime.parts import IntegerTables
@@ -176,13 +177,41 @@ class PictureModel:
         Raises:
             CoderError: the stream is damaged.
         """
+        z, y, indexes = self.symbols(stream, z_shape, quality, skip, lanes)
+        return Latents(z, y, indexes, self.values(z, y, quality))
+
+    def symbols(
+        self, stream: bytes, z_shape: tuple[int, int], quality: int, skip: int, lanes: int
+    ) -> tuple[Int16, Int16, Uint8]:
+        """z, y and indexes of :class:`Latents`; arguments and errors as for :meth:`decode`."""
         decoder = LaneDecoder(stream, lanes)
         z = decoder.decode(_channel_indexes(self.hyper, *z_shape), self._tables(quality))
         indexes = self._indexes(z)
-        decoded = decoder.decode(indexes, self._y, skip)
+        y = decoder.decode(indexes, self._y, skip)
         decoder.finish()
-        y, y_hat = self._values(z, quality, lambda means: decoded)
-        return Latents(z, y, indexes, y_hat)
+        return z, y, indexes
+
+    def values(self, z: Int16, y: Int16, quality: int, window: Window | None = None) -> Int32:
+        """y_hat of a tile with these symbols, or the part of it in a window."""
+        if window is None:
+            return self._values(z, quality, lambda means: y)[1]
+        # In whole positions of z, which keeps the checkerboard as it is. Beyond the tile is nothing either way.
+        reach = self._reach
+        top, left = (max(side - reach, 0) // 4 for side in (window.top, window.left))
+        bottom, right = (-(-(side + reach) // 4) for side in (window.bottom, window.right))
+        part = np.ascontiguousarray(y[4 * top : 4 * bottom, 4 * left : 4 * right])
+        found = self._values(np.ascontiguousarray(z[:, top:bottom, left:right]), quality, lambda means: part)[
+            1
+        ]
+        rows = slice(window.top - 4 * top, window.bottom - 4 * top)
+        columns = slice(window.left - 4 * left, window.right - 4 * left)
+        return np.ascontiguousarray(found[rows, columns])
+
+    @cached_property
+    def _reach(self) -> int:
+        """Positions of y around one that its value depends on."""
+        networks = self.networks
+        return 4 * networks["h_mean"].reach + networks["context"].reach + networks["mean_0"].reach
 
     def latent(self, features: Int16, quality: int) -> Int32:
         """y ``(H, W, M)`` in units of 2^-8, from what g_a gives."""

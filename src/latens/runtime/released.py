@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from latens.errors import ImageError, ModelError
 from latens.runtime.arrays import write_arrays
-from latens.runtime.coding import LATENT, Anatomy, CodedTile, Prices, Rows, checksum
+from latens.runtime.coding import LATENT, Anatomy, CodedTile, Prices, Rows, Window, checksum
 from latens.runtime.factors import QUALITY_MAX
 from latens.runtime.picture import LATENT_BITS, Z_BITS, PictureModel
 from latens.runtime.scale import LINEAR, QualityScale
@@ -97,12 +97,23 @@ class ReleasedPictures:
         rows = self.model.entry(found.y_hat, level)
         return CodedTile(stream, lanes, checksum(found.z, found.y.transpose(2, 0, 1)), rows)
 
+    @property
+    def reach(self) -> int | None:
+        return self.model.networks["g_s"].reach
+
     def decode(
-        self, stream: bytes, size: tuple[int, int], level: int, skip: int, lanes: int
+        self,
+        stream: bytes,
+        size: tuple[int, int],
+        level: int,
+        skip: int,
+        lanes: int,
+        window: Window | None = None,
     ) -> tuple[int, Array]:
         height, width = size
-        found = self.model.decode(stream, (height // _HYPER, width // _HYPER), level, skip, lanes)
-        return checksum(found.z, found.y.transpose(2, 0, 1)), self.model.entry(found.y_hat, level)
+        z, y, _ = self.model.symbols(stream, (height // _HYPER, width // _HYPER), level, skip, lanes)
+        found = checksum(z, y.transpose(2, 0, 1))
+        return found, self.model.entry(self.model.values(z, y, level, window), level)
 
     def anatomy(self, stream: bytes, size: tuple[int, int], level: int, skip: int, lanes: int) -> Anatomy:
         height, width = size

@@ -1,0 +1,396 @@
+"""Parts of a picture, and small copies of it: no more is read and decoded than they need."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from latens import format as ltn
+from latens.codec.image import ImageCodec, check_tile_size, together
+from latens.codec.lossless import alpha_of, decode_row
+from latens.errors import ChecksumError, CoderError, ImageError
+from latens.io import Image
+from latens.runtime.coding import LATENT, FileModel, Rows, Window
+
+__all__ = ["SCALES", "Box", "Metadata", "Picture", "check_box", "divisor"]
+
+Samples = npt.NDArray[Any]  # uint8 or uint16
+Array = npt.NDArray[Any]
+Box = tuple[int, int, int, int]
+CodecFor = Callable[[ltn.Header], ImageCodec]
+
+SCALES = (1, 2, 4, 8)
+"""The sides of a preview are those of the picture, divided by one of these."""
+_PIECE = 16  # rows of latents that synthesis takes at a time
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a file says of its picture.
+
+    Attributes:
+        icc, exif, xmp: as in the file, exif without a prefix; None if there is none.
+        colour: code points of ITU-T H.273: primaries, transfer, matrix, full range.
+        density: samples per unit across and down, each as numerator and denominator, and the unit.
+        bit_depth: bits per sample.
+        channels: 1 or 3, without alpha.
+        alpha: whether there is alpha.
+        model: that made the file; empty for a lossless one.
+        quality: the model's internal one, 0 to 65,535.
+    """
+
+    icc: bytes | None
+    exif: bytes | None
+    xmp: bytes | None
+    colour: tuple[int, int, int, int]
+    density: ltn.Density | None
+    bit_depth: int
+    channels: int
+    alpha: bool
+    model: str
+    quality: int
+
+
+class Picture:
+    """A ``.ltn`` file that is open. Several threads may use it at the same time.
+
+    Args:
+        source: where its bytes come from.
+        codec_for: the codec for the header of a file that a model made; called when something is decoded.
+        limits: as for :func:`latens.format.read`.
+        other_weights: accept other weights for the pixels than the file was made with.
+
+    Raises:
+        FormatError, LimitError: it is no sound ``.ltn`` file, as far as it is read.
+    """
+
+    def __init__(
+        self,
+        source: ltn.Source,
+        codec_for: CodecFor = ImageCodec.for_file,
+        limits: ltn.Limits | None = None,
+        *,
+        other_weights: bool = False,
+    ) -> None:
+        self._reader = ltn.RandomReader(source, limits)
+        self._codec_for, self._other_weights = codec_for, other_weights
+        self.header = self._reader.header
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return self.header.width, self.header.height
+
+    @property
+    def metadata(self) -> Metadata:
+        """What the file says of the picture."""
+        container, header = self._reader.container, self.header
+        return Metadata(
+            container.icc,
+            container.exif,
+            container.xmp,
+            header.colour,
+            container.density,
+            header.bit_depth,
+            header.channels,
+            self._reader.has_alpha,
+            "" if header.lossless else header.model,
+            header.quality,
+        )
+
+    def check(self) -> None:
+        """Read all of the file, and check what can be checked without decoding.
+
+        Raises:
+            FormatError: it is damaged.
+        """
+        self._reader.with_alpha()
+        for number in range(self.header.tile_count):
+            self._reader.tile(number)
+
+    def image(self, box: Box | None = None, scale: float | Fraction | str = 1) -> Image:
+        """A part of the picture, or all of it, maybe smaller.
+
+        Args:
+            box: left, top, right and bottom in pixels of the whole picture; right and bottom are outside. By default
+                all of it.
+            scale: 1, 1/2, 1/4 or 1/8. The result is the same area of the whole picture at this scale, whose sides are
+                rounded up: a box whose sides are no multiples is widened to them.
+
+        Raises:
+            ImageError: a box that is empty or not inside the picture, or another scale.
+            FormatError, CoderError: what is needed is damaged.
+            WrongWeightsError, ModelError, DownloadError: the model that the file needs is not at hand.
+        """
+        step = divisor(scale)
+        left, top, right, bottom = _small(check_box(box, self.size), step)
+        channels, alpha = self.header.channels, self._reader.has_alpha
+        pixels = np.empty((bottom - top, right - left, channels), self._dtype)
+        transparency = np.empty(pixels.shape[:2], self._dtype) if alpha else None
+        end = 0
+        for rows in self.rows(box, scale):
+            pixels[end : end + len(rows)] = rows[..., :channels]
+            if transparency is not None:
+                transparency[end : end + len(rows)] = rows[..., channels]
+            end += len(rows)
+        container = self._reader.container
+        return Image(
+            pixels,
+            transparency,
+            container.icc,
+            container.exif,
+            container.xmp,
+            colour=self.header.colour,
+            density=_thinned(container.density, step),
+            bit_depth=self.header.bit_depth,
+        )
+
+    def rows(self, box: Box | None = None, scale: float | Fraction | str = 1) -> Iterator[Samples]:
+        """The same in pieces ``(n, width, channels)`` from top to bottom, alpha last, in memory that does not grow.
+
+        Of the whole picture at scale 1, its checksum is proved at the end.
+        """
+        step = divisor(scale)
+        left, top, right, bottom = _small(check_box(box, self.size), step)
+        width, height = self.size
+        area = left * step, top * step, min(right * step, width), min(bottom * step, height)
+        if self.header.lossless:
+            yield from _shrunk(self._lossless(area), step)
+            return
+        codec = self._codec_for(self.header)
+        codec.check_identity(self.header, self._other_weights)
+        check_tile_size(self.header)
+        found = _shrunk(self._synthesised(codec.model, area), step)
+        yield from self._with_alpha(found, area, step)
+
+    @property
+    def _dtype(self) -> npt.DTypeLike:
+        return np.uint8 if self.header.sample_bytes == 1 else np.uint16
+
+    def _bands(self, area: Box) -> Iterator[list[int]]:
+        """Numbers of the tiles that an area touches, a list for each row of them."""
+        size = self.header.tile_size
+        columns = ltn.tile_grid(*self.size, size)[0]
+        left, top, right, bottom = area
+        for row in range(top // size, -(-bottom // size)):
+            yield [row * columns + column for column in range(left // size, -(-right // size))]
+
+    def _lossless(self, area: Box) -> Iterator[Samples]:
+        left, top, right, bottom = area
+        rects = self.header.tiles()
+        for numbers in self._bands(area):
+            first = rects[numbers[0]]
+            samples = decode_row(self.header, numbers, [self._reader.tile(number) for number in numbers])
+            rows = samples[max(top - first.y, 0) : bottom - first.y]
+            yield rows[:, left - first.x : right - first.x]
+
+    def _with_alpha(self, found: Iterator[Samples], area: Box, step: int) -> Iterator[Samples]:
+        if not self._reader.has_alpha:
+            yield from found
+            return
+        left, top, right, bottom = area
+        plane = alpha_of(self._reader.with_alpha())
+        assert plane is not None
+        # Of rows that come, the same number of alpha.
+        alpha = _Stock(_shrunk(iter([plane[top:bottom, left:right, None]]), step))
+        for rows in found:
+            yield np.concatenate([rows, alpha.take(len(rows))], axis=2)
+
+    def _synthesised(self, model: FileModel, area: Box) -> Iterator[Samples]:
+        """Rows of an area at scale 1."""
+        header = self.header
+        part = _Part(self.size, area, model.reach)
+        rows = model.synthesis(part.width, header.quality, self._dtype, header.channels)
+        crc = 0
+        for samples in part.cut(self._latents(model, part), rows):
+            if part.whole:
+                crc = zlib.crc32(np.ascontiguousarray(samples, samples.dtype.newbyteorder("<")).data, crc)
+            yield samples
+        stored = self._reader.container.pixels
+        same = model.exact and header.weights_id == model.weights_id[:8]
+        if part.whole and stored is not None and same and crc != stored:
+            raise ChecksumError(
+                f"the decoded picture has CRC-32 {crc:08x}, {stored:08x} was stored; "
+                "the file, or this installation, is damaged"
+            )
+
+    def _latents(self, model: FileModel, part: _Part) -> Iterator[Array]:
+        """What synthesis takes for a part, from top to bottom."""
+        header, rects = self.header, self.header.tiles()
+
+        def decoded(number: int) -> tuple[slice, Array]:
+            rect = rects[number]
+            window, place = part.within(rect)
+            tile = self._reader.tile(number)
+            coded_width, coded_height = ltn.coded_size(rect.width, rect.height)
+            size = coded_height, coded_width
+            try:
+                checksum, rows = model.decode(
+                    tile.stream, size, header.quality, header.skip, header.lanes, window
+                )
+            except CoderError as error:
+                raise CoderError(f"tile {number}: {error}") from error
+            if checksum != tile.checksum:
+                raise ChecksumError(
+                    f"tile {number}: its symbols have checksum {checksum:08x}, {tile.checksum:08x} was stored"
+                )
+            return place, rows
+
+        for numbers in self._bands(part.pixels(self.size)):
+            band = None
+            for place, rows in together(decoded, numbers):
+                if band is None:
+                    band = np.empty((len(rows), part.width, model.channels), model.rows_type)
+                band[:, place] = rows
+            assert band is not None
+            yield band
+
+
+class _Part:
+    """What has to be known of the latents for an area of the picture.
+
+    Args:
+        size: of the picture in pixels.
+        area: in pixels.
+        reach: positions around it that synthesis needs; None if all of them.
+    """
+
+    def __init__(self, size: tuple[int, int], area: Box, reach: int | None) -> None:
+        self._area = area
+        self.whole = area == (0, 0, *size)
+        columns, rows = (side // LATENT for side in ltn.coded_size(*size))
+        left, top, right, bottom = area
+        around = max(columns, rows) if reach is None else reach
+        self._left, self._top = max(left // LATENT - around, 0), max(top // LATENT - around, 0)
+        self._right = min(-(-right // LATENT) + around, columns)
+        self._bottom = min(-(-bottom // LATENT) + around, rows)
+        self.width = self._right - self._left
+
+    def pixels(self, size: tuple[int, int]) -> Box:
+        """The area of its latents in pixels of a picture."""
+        left, top, right, bottom = (
+            LATENT * side for side in (self._left, self._top, self._right, self._bottom)
+        )
+        return left, top, min(right, size[0]), min(bottom, size[1])
+
+    def within(self, rect: ltn.Rect) -> tuple[Window, slice]:
+        """The window of a tile that is needed, and which columns of the part it is."""
+        width, height = (side // LATENT for side in ltn.coded_size(rect.width, rect.height))
+        x, y = rect.x // LATENT, rect.y // LATENT
+        left, right = max(self._left - x, 0), min(self._right - x, width)
+        window = Window(max(self._top - y, 0), min(self._bottom - y, height), left, right)
+        return window, slice(x + left - self._left, x + right - self._left)
+
+    def cut(self, latents: Iterator[Array], synthesis: Rows) -> Iterator[Samples]:
+        """The samples of the area, of those that synthesis makes of all latents."""
+        left, top, right, bottom = self._area
+        left, right = left - LATENT * self._left, right - LATENT * self._left
+        row = LATENT * self._top
+
+        def made() -> Iterator[Samples]:
+            for band in latents:
+                # In pieces: what comes out is eight times as large.
+                for start in range(0, len(band), _PIECE):
+                    yield synthesis.push(np.ascontiguousarray(band[start : start + _PIECE]))
+            yield synthesis.finish()
+
+        for samples in made():
+            kept = samples[max(top - row, 0) : max(bottom - row, 0), left:right]
+            row += len(samples)
+            if len(kept):
+                yield np.ascontiguousarray(kept)
+
+
+class _Stock:
+    """Rows that come in portions of their own, and are taken in others."""
+
+    def __init__(self, source: Iterator[Samples]) -> None:
+        self._source = source
+        self._rows: Samples | None = None
+
+    def take(self, count: int) -> Samples:
+        while self._rows is None or len(self._rows) < count:
+            more = next(self._source)
+            self._rows = more if self._rows is None else np.concatenate([self._rows, more])
+        rows, self._rows = self._rows[:count], self._rows[count:]
+        return rows
+
+
+def check_box(box: Box | None, size: tuple[int, int]) -> Box:
+    """The box, or that of the whole picture; ImageError for one that is empty or not inside."""
+    width, height = size
+    if box is None:
+        return 0, 0, width, height
+    try:
+        left, top, right, bottom = (side.__index__() for side in box)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ImageError(
+            f"expected a box of four whole numbers (left, top, right, bottom), got {box!a:.80}"
+        ) from error
+    if left >= right or top >= bottom:
+        raise ImageError(f"the box {left}, {top}, {right}, {bottom} (left, top, right, bottom) is empty")
+    if left < 0 or top < 0 or right > width or bottom > height:
+        raise ImageError(
+            f"the box {left}, {top}, {right}, {bottom} (left, top, right, bottom) is not inside the picture of "
+            f"{width} x {height} pixels"
+        )
+    return left, top, right, bottom
+
+
+def divisor(scale: float | Fraction | str) -> int:
+    """What a scale divides the sides by: 1, 2, 4 or 8; ImageError for another scale."""
+    try:
+        found = Fraction(scale)
+    except (ValueError, TypeError, ZeroDivisionError, OverflowError):
+        found = Fraction(0)
+    for step in SCALES:
+        if found == Fraction(1, step):
+            return step
+    raise ImageError(f"expected a scale of 1, 1/2, 1/4 or 1/8, got {scale!a:.40}")
+
+
+def _small(box: Box, step: int) -> Box:
+    """A box in pixels of the smaller picture."""
+    left, top, right, bottom = box
+    return left // step, top // step, -(-right // step), -(-bottom // step)
+
+
+def _thinned(density: ltn.Density | None, step: int) -> ltn.Density | None:
+    if density is None or not density[2] or step == 1:
+        return density
+    across, down = (Fraction(*side) / step for side in density[:2])
+    return across.as_integer_ratio(), down.as_integer_ratio(), density[2]
+
+
+def _shrunk(pieces: Iterator[Samples], step: int) -> Iterator[Samples]:
+    """Means of squares of so many pixels, rounded; of those at the right and the bottom, of what there is."""
+    if step == 1:
+        yield from pieces
+        return
+    left: Samples | None = None
+    for rows in pieces:
+        rows = rows if left is None else np.concatenate([left, rows])
+        whole = len(rows) - len(rows) % step
+        if whole:
+            yield _means(rows[:whole], step)
+        left = rows[whole:]
+    if left is not None and len(left):
+        yield _means(left, step)
+
+
+def _means(rows: Samples, step: int) -> Samples:
+    height, width = rows.shape[:2]
+    across, down = np.arange(0, width, step), np.arange(0, height, step)
+    sums = np.add.reduceat(
+        np.add.reduceat(rows, down, axis=0, dtype=np.uint32), across, axis=1, dtype=np.uint32
+    )
+    counts = np.multiply.outer(np.minimum(height - down, step), np.minimum(width - across, step))
+    counts = counts.astype(np.uint32)[:, :, None]
+    found: Samples = ((sums + counts // 2) // counts).astype(rows.dtype)
+    return found
