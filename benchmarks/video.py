@@ -142,15 +142,20 @@ def default_times(frames: list[Any], size: list[int]) -> dict[str, float]:
     )  # fmt: skip
     times = {"encode": 0.0, "decode": 0.0, "bytes": 0}
     before = shown = None
+
+    def references(picture: Any) -> tuple[Any, ...]:
+        return () if picture is None else (picture,)
+
     for number, padded in enumerate(frames):
         rgb = padded[0, :, :height, :width].mul(65_535).round().permute(1, 2, 0).int().numpy()
         picture = np.ascontiguousarray(rgb.astype(np.uint16))
         start = time.perf_counter()
-        coded = loaded.encode(picture, before, level, 8)
+        coded = loaded.encode(picture, references(before), level, 8)
         before = coded.picture
         middle = time.perf_counter()
-        frame = ltn.Frame(number, number, not number, coded.checksum, coded.streams, coded.quality)
-        _, shown = loaded.decode(frame, shown, (height, width), header)
+        numbers = (number - 1,) if number else ()
+        frame = ltn.Frame(number, number, numbers, coded.checksum, coded.streams)
+        _, shown = loaded.decode(frame, references(shown), (height, width), header)
         end = time.perf_counter()
         times["encode"] += middle - start
         times["decode"] += end - middle

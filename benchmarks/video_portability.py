@@ -25,6 +25,7 @@ import numpy as np
 import torch
 
 from latens import format as ltn
+from latens.codec.structure import Structure
 from latens.codec.video import VideoCodec
 from latens.errors import LatensError
 from latens.io import VideoFrame, VideoSource
@@ -46,8 +47,9 @@ def encode(folder: Path, model: str, clip: str, count: int, gop: int, quality: f
         info = source.info
     rate = quality if codec.qualities else None
     with (folder / "clip.ltn").open("wb") as file:
-        coded = codec.encode(info, back_and_forth(clip, count), file, gop=gop, quality=rate)
-        np.save(folder / "luma.npy", np.stack([frame.frame.planes[0] for frame in coded]))
+        coded = codec.encode(info, back_and_forth(clip, count), file, structure=Structure(gop), quality=rate)
+        lumas = {frame.number: frame.frame.planes[0] for frame in coded}
+        np.save(folder / "luma.npy", np.stack([lumas[number] for number in range(count)]))
 
 
 def decode(folder: Path, model: str, count: int, options: set[str]) -> dict[str, Any]:

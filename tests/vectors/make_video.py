@@ -19,16 +19,19 @@ def main() -> None:
     """Six frames, at a size that is no multiple of anything."""
     from clips import clip, info
 
+    from latens.codec.structure import Structure
     from latens.codec.video import VideoCodec
 
     about, file = info(136, 72), io.BytesIO()
-    coded = list(VideoCodec("latens-video-6").encode(about, clip(about, 6), file, gop=6, quality=45))
+    coded = list(
+        VideoCodec("latens-video-6").encode(about, clip(about, 6), file, structure=Structure(6), quality=45)
+    )
     hashes = [
         [
             hashlib.sha256(np.ascontiguousarray(plane).tobytes()).hexdigest()[:16]
             for plane in frame.frame.planes
         ]
-        for frame in coded
+        for frame in sorted(coded, key=lambda frame: frame.number)
     ]
     (FOLDER / "ltn" / "video.ltn").write_bytes(file.getvalue())
     (FOLDER / "ltn" / "video.json").write_text(json.dumps(hashes, indent=1) + "\n")

@@ -23,13 +23,12 @@ from hypothesis import strategies as st
 import tiny
 from latens import format as ltn
 from latens import zoo
+from latens.codec.structure import Structure
 from latens.codec.video import CodedFrame, VideoCodec
 from latens.entropy_coding import LaneDecoder
 from latens.errors import (
     ChecksumError,
     CoderError,
-    FormatError,
-    LatensError,
     ModelError,
     ShapeError,
     VideoError,
@@ -86,7 +85,7 @@ def decoded(codec: VideoCodec, data: bytes, **options: object) -> list[object]:
 def digest(frames: list[object]) -> str:
     """Of all planes."""
     found = hashlib.sha256()
-    for frame in frames:
+    for frame in sorted(frames, key=lambda frame: frame.number):
         for plane in frame.frame.planes:
             found.update(np.ascontiguousarray(plane).data)
     return found.hexdigest()
@@ -274,7 +273,7 @@ class TestFiles:
         "about", [info(), info(1, 1), info(66, 130, chroma="4:4:4", bit_depth=10)], ids=lambda a: f"{a.width}"
     )
     def test_decoder_has_what_the_encoder_has(self, codec: VideoCodec, about: object) -> None:
-        data, found = coded(codec, 6, about, gop=4, quality=40)
+        data, found = coded(codec, 6, about, structure=Structure(4, 0), quality=40)
         frames = decoded(codec, data)
         assert [f.key for f in frames] == [True, False, False, False, True, False]
         assert digest(frames) == digest(found)
@@ -291,7 +290,7 @@ class TestFiles:
     ) -> None:
         """Forty frames and one key frame, decoded by other processes: no pixel differs, and none needs PyTorch."""
         path = tmp_path / "clip.ltn"
-        data, found = coded(codec, 40, gop=40, quality=60)
+        data, found = coded(codec, 40, structure=Structure(40), quality=60)
         assert sum(frame.bytes > 20 for frame in found) > 30
         path.write_bytes(data)
         for isa, threads in itertools.product(("portable", "avx2", ""), ("1", "2")):
@@ -304,19 +303,23 @@ class TestFiles:
 
     def test_frames_as_the_rules_say(self, codec: VideoCodec) -> None:
         """Each frame after the first, from its symbols, with the steps of docs/pixels.md one by one."""
-        data, _ = coded(codec, 4, info(130, 66), gop=4, quality=70)
+        data, _ = coded(codec, 6, info(130, 66), structure=Structure(6, 3), quality=70)
         model, image = codec.model, codec.model.image
         reader = ltn.VideoReader(io.BytesIO(data))
         frames = list(reader.frames())
-        level = reader.header.quality
-        assert frames[0].quality is not None
-        assert frames[0].quality > level
-        _, before = model.decode(frames[0], None, (128, 192), reader.header)
+        header = reader.header
+        assert [f.number for f in frames] == [0, 4, 2, 1, 3, 5]
+        assert [f.references for f in frames] == [(), (0,), (0, 4), (0, 2), (2, 4), (4,)]
+        assert frames[0].quality > frames[1].quality > header.quality > frames[2].quality > frames[3].quality
+        _, first = model.decode(frames[0], (), (128, 192), header)
+        found = {0: first}
         for frame in frames[1:]:
+            level = header.quality if frame.quality is None else frame.quality
+            others = [found[number] for number in frame.references]
             field = motion.still((128, 192))
             if len(frame.streams) == 2:
-                field = slow_motion.decode(frame.streams[1].data, (128, 192), 1)
-            moved = slow_motion.compensate([before], field)
+                field = slow_motion.decode(frame.streams[1].data, (128, 192), len(others))
+            moved = slow_motion.compensate(others, field)
             decoder = LaneDecoder(frame.streams[0].data, frame.streams[0].lanes)
             knot = image.knot(level)
             channels = np.arange(image.hyper, dtype=np.int16)[:, None, None]
@@ -325,9 +328,7 @@ class TestFiles:
             indexes = model.networks["h_scale"].run(
                 np.ascontiguousarray(z.clip(-Z_MAX, Z_MAX).transpose(1, 2, 0))
             )
-            symbols = decoder.decode(
-                indexes.astype(np.uint8), image.y_tables.tables(0, 64), reader.header.skip
-            )
+            symbols = decoder.decode(indexes.astype(np.uint8), image.y_tables.tables(0, 64), header.skip)
             assert symbols.any()
             T = image.latent(image.networks["g_a"].run(moved, (), (16, 3)), level)
             y_hat = np.clip(T + 256 * symbols.astype(np.int32), -(2**20), 2**20)
@@ -336,9 +337,25 @@ class TestFiles:
                 image.networks["g_s"].run(image.entry(y, level), scale, (16, 3)).astype(int)
                 for y in (y_hat, T)
             )
-            before = (moved + one - two).clip(0, 65_535).astype(np.uint16)
-            shown = decoded(codec, data)[frame.number]
-            assert np.array_equal(shown.rgb, before[:66, :130])
+            found[frame.number] = (moved + one - two).clip(0, 65_535).astype(np.uint16)
+        shown = decoded(codec, data)
+        assert [f.number for f in shown] == list(range(6))
+        for frame in shown:
+            assert np.array_equal(frame.rgb, found[frame.number][:66, :130])
+
+    @pytest.mark.parametrize("bframes", [0, 1, 3, 7])
+    def test_all_structures(self, codec: VideoCodec, bframes: int) -> None:
+        """Groups of all lengths, seeking, and files that are read while they are written."""
+        for gop in (1, 2, 3, 5, 9, 30):
+            data, found = coded(codec, 13, structure=Structure(gop, bframes), quality=50)
+            shown = decoded(codec, data)
+            assert [f.number for f in shown] == list(range(13))
+            assert [f.key for f in shown] == [i % gop == 0 for i in range(13)]
+            assert [f.frame.timestamp for f in shown] == [2 * i for i in range(13)]
+            assert digest(shown) == digest(found)
+        reader = ltn.VideoReader(io.BytesIO(coded(codec, 13, structure=Structure(5, bframes))[0]))
+        reader.seek(14 / 50)
+        assert [f.number for f in codec.decode(reader)] == list(range(5, 13))
 
     def test_what_stands_still_costs_nothing(self, codec: VideoCodec) -> None:
         """Pictures that are predicted as they are: neither vectors nor symbols, and no synthesis."""
@@ -346,7 +363,7 @@ class TestFiles:
         (first,) = codec.encode(about, clip(about, 1), io.BytesIO(), quality=30)
         file = io.BytesIO()
         given = [replace(f, planes=first.frame.planes) if t else f for t, f in enumerate(clip(about, 3))]
-        found = list(codec.encode(about, iter(given), file, gop=3, quality=30))
+        found = list(codec.encode(about, iter(given), file, structure=Structure(3), quality=30))
         assert [frame.bytes for frame in found[1:]] == [0, 0]
         shown = decoded(codec, file.getvalue())
         assert digest(shown) == digest(found)
@@ -362,26 +379,38 @@ class TestFiles:
         ] == json.loads((folder / "video.json").read_text())
 
     def test_damage_is_concealed(self, codec: VideoCodec) -> None:
-        data, _ = coded(codec, 6, gop=3)
+        data, _ = coded(codec, 6, structure=Structure(3, 0))
         frames = list(ltn.VideoReader(io.BytesIO(data)).frames())
         header = ltn.VideoReader(io.BytesIO(data)).header
         stream = frames[1].streams[0]
         for change, error in (
             ({"checksum": 1}, ChecksumError),
-            ({"streams": (stream, stream, stream)}, FormatError),
             ({"streams": (stream._replace(data=b"\0\0\0"),)}, CoderError),
-            # Nothing is a stream of its own: it says that nothing changes, and the checksum tells.
-            ({"streams": (stream._replace(data=b""),)}, ChecksumError),
-            ({"quality": 65_535}, LatensError),
         ):
-            file = io.BytesIO()
-            writer = ltn.VideoWriter(file, header)
-            for number, frame in enumerate(frames):
-                writer.add(frame._replace(**change) if number == 1 else frame)
-            writer.finish(1000)
+            changed = self.rewritten(header, frames, change)
             with pytest.raises(error, match="frame 1"):
-                decoded(codec, file.getvalue())
-            assert [f.number for f in decoded(codec, file.getvalue(), on_error="conceal")] == [0, 3, 4, 5]
+                decoded(codec, changed)
+            assert [f.number for f in decoded(codec, changed, on_error="conceal")] == [0, 3, 4, 5]
+        # Of B frames, only those that need it are lost.
+        data, _ = coded(codec, 10, structure=Structure(9, 3))
+        frames = list(ltn.VideoReader(io.BytesIO(data)).frames())
+        assert [f.number for f in frames] == [0, 4, 2, 1, 3, 8, 6, 5, 7, 9]
+        for lost, left in ((1, [0, 9]), (2, [0, 4, 5, 6, 7, 8, 9]), (3, [0, 2, 3, 4, 5, 6, 7, 8, 9])):
+            streams = (frames[lost].streams[0]._replace(data=b"\0\0\0"),)
+            changed = self.rewritten(header, frames, {"streams": streams}, lost)
+            with pytest.raises(CoderError, match=f"frame {frames[lost].number}"):
+                decoded(codec, changed)
+            assert [f.number for f in decoded(codec, changed, on_error="conceal")] == left
+
+    def rewritten(
+        self, header: ltn.VideoHeader, frames: list[ltn.Frame], change: dict[str, object], which: int = 1
+    ) -> bytes:
+        file = io.BytesIO()
+        writer = ltn.VideoWriter(file, header)
+        for number, frame in enumerate(frames):
+            writer.add(frame._replace(**change) if number == which else frame)
+        writer.finish(1000)
+        return file.getvalue()
 
 
 def _has_avx2() -> bool:

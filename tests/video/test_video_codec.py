@@ -18,6 +18,7 @@ import torch
 from clips import clip, info, network, save_weights
 
 from latens import format as ltn
+from latens.codec.structure import Structure
 from latens.codec.video import CodedFrame, DecodedFrame, VideoCodec
 from latens.convert.flow import ExactLatents, freeze_flow
 from latens.errors import (
@@ -51,7 +52,7 @@ def encode(
     codec: VideoCodec, about: VideoInfo, count: int, gop: int = 4, **options: Any
 ) -> tuple[bytes, list[CodedFrame]]:
     file = io.BytesIO()
-    coded = list(codec.encode(about, clip(about, count, **options), file, gop=gop))
+    coded = list(codec.encode(about, clip(about, count, **options), file, structure=Structure(gop)))
     return file.getvalue(), coded
 
 
@@ -109,7 +110,7 @@ class TestRoundTrip:
         with pytest.raises(VideoError, match="expected"):
             list(codec.encode(info(), clip(info(80, 40), 2), io.BytesIO()))
         with pytest.raises(VideoError, match="gop"):
-            list(codec.encode(info(), clip(info(), 2), io.BytesIO(), gop=0))
+            list(codec.encode(info(), clip(info(), 2), io.BytesIO(), structure=Structure(0)))
 
     def test_no_drift(self, codec: VideoCodec) -> None:
         data, coded = encode(codec, info(16, 16), 80, gop=80)
@@ -134,7 +135,7 @@ class TestRoundTrip:
 
     def test_each_frame_can_be_read_at_once(self, codec: VideoCodec) -> None:
         file = io.BytesIO()
-        for coded in codec.encode(info(), clip(info(), 3), file, gop=2):
+        for coded in codec.encode(info(), clip(info(), 3), file, structure=Structure(2)):
             reader = ltn.VideoReader(io.BytesIO(file.getvalue()), on_error="conceal")
             found = list(codec.decode(reader, on_error="conceal"))
             assert len(found) == coded.number + 1
@@ -414,7 +415,7 @@ def test_frames_are_not_held(codec: VideoCodec) -> None:
             yield frame
 
     file = io.BytesIO()
-    for found in codec.encode(about, watched(), file, gop=6):
+    for found in codec.encode(about, watched(), file, structure=Structure(6)):
         coded.append(weakref.ref(found))
         if found.number % 6 == 5:
             gc.collect()

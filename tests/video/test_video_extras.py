@@ -26,7 +26,7 @@ EXTRAS = VideoExtras(pixel_aspect=(4, 3), mastering=P3, light=(1000, 400))
 
 
 def frame(number: int) -> Frame:
-    return Frame(number, number, number == 0, 7, (Stream(1, bytes([number]) * 9),))
+    return Frame(number, number, (number - 1,) if number else (), 7, (Stream(1, bytes([number]) * 9),))
 
 
 def written(extras: VideoExtras | None = None, sound: bytes = b"", count: int = 4) -> bytes:

@@ -25,6 +25,7 @@ from latens.errors import FormatError, ImageError, ModelError, OutputError, Vide
 from latens.io import NOT_KEPT, TemporaryOutput, check_output, printable
 
 if TYPE_CHECKING:
+    from latens.codec.structure import Structure
     from latens.codec.video import VideoCodec
     from latens.evaluate.video import VideoResult
     from latens.io import RawVideo, SoundFile, VideoSink, VideoSource
@@ -56,7 +57,17 @@ Quality = Annotated[
         "--quality", "-q", min=0, max=100, help="0 (smallest) to 100, 50 by default; of ssf2020: 1 to 9."
     ),
 ]
-Gop = Annotated[int, typer.Option("--gop", min=1, help="Every so many frames one is coded alone.")]
+Gop = Annotated[
+    int, typer.Option("--gop", min=1, help="Every so many frames, or sooner, one is coded alone.")
+]
+BFrames = Annotated[
+    int | None,
+    typer.Option(
+        "--bframes",
+        help="The most B frames between two others: 0, 1, 3 or 7; as the preset says.",
+    ),
+]
+Preset = Annotated[str, typer.Option("--preset", help="How long to search: fast, medium or slow.")]
 Frames = Annotated[int | None, typer.Option("--frames", min=1, help="Only so many, from the start.")]
 RawSize = Annotated[
     str | None, typer.Option("--raw", help="The input is bare planes of this size, as 416x240.")
@@ -89,6 +100,8 @@ def encode(
     model: Model = None,
     quality: Quality = None,
     gop: Gop = 12,
+    bframes: BFrames = None,
+    preset: Preset = "medium",
     frames: Frames = None,
     raw: RawSize = None,
     raw_fps: RawRate = "25",
@@ -116,6 +129,7 @@ def encode(
     """
     with_sound = _with_sound(audio)
     layout = _layout(raw, raw_fps, raw_format)
+    structure = _structure(gop, bframes, preset)
     target = _target(clip, output, ".ltn", force)
     codec = _codec(model, quality, flow_unit, threads)
     from latens.io import VideoSource
@@ -128,7 +142,12 @@ def encode(
             rate = quality if codec.qualities else None
             counted = _Counted(file)
             coded = codec.encode(
-                source.info, given, cast(BinaryIO, counted), gop=gop, quality=rate, sound=source.sound
+                source.info,
+                given,
+                cast(BinaryIO, counted),
+                structure=structure,
+                quality=rate,
+                sound=source.sound,
             )
             for _ in coded:
                 count += 1
@@ -311,6 +330,8 @@ def evaluate(
     model: Model = None,
     quality: Quality = None,
     gop: Gop = 12,
+    bframes: BFrames = None,
+    preset: Preset = "medium",
     frames: Frames = None,
     raw: RawSize = None,
     raw_fps: RawRate = "25",
@@ -328,7 +349,9 @@ def evaluate(
     """
     layout = _layout(raw, raw_fps, raw_format)
     codec = _codec(model, quality, flow_unit, threads)
-    _evaluate(clips, codec, [quality] if codec.qualities else [None], (), gop, frames, layout, as_json, quiet)
+    structure = _structure(gop, bframes, preset)
+    qualities = [quality] if codec.qualities else [None]
+    _evaluate(clips, codec, qualities, (), structure, frames, layout, as_json, quiet)
 
 
 @app.command()
@@ -340,6 +363,8 @@ def bench(
     model: Model = None,
     quality: Quality = None,
     gop: Gop = 12,
+    bframes: BFrames = None,
+    preset: Preset = "medium",
     frames: Frames = None,
     raw: RawSize = None,
     raw_fps: RawRate = "25",
@@ -366,7 +391,8 @@ def bench(
     qualities: tuple[float | None, ...] = (None,)
     if codec.qualities:
         qualities = _BENCH_QUALITIES if quality is None else (quality,)
-    _evaluate(clips, codec, qualities, names, gop, frames, layout, as_json, quiet)
+    structure = _structure(gop, bframes, preset)
+    _evaluate(clips, codec, qualities, names, structure, frames, layout, as_json, quiet)
 
 
 def _evaluate(
@@ -374,7 +400,7 @@ def _evaluate(
     codec: VideoCodec,
     qualities: Sequence[float | None],
     names: list[str] | tuple[()],
-    gop: int,
+    structure: Structure,
     frames: int | None,
     layout: RawVideo | None,
     as_json: bool,
@@ -390,7 +416,7 @@ def _evaluate(
                 f"{'clip':<24} {'codec':<16} {'q':>3} {'frames':>6} {'bytes':>11} {'bpp':>8} {'kbit/s':>9} {'Y dB':>6} "
                 f"{'YUV dB':>6} {'MS-SSIM':>8} {'enc/s':>7} {'dec/s':>7}"
             )
-        found.append({"clip": clip, "gop": gop, **result.as_dict()})
+        found.append({"clip": clip, "gop": structure.gop, **result.as_dict()})
         if not as_json:
             structural = "-" if result.ms_ssim is None else f"{result.ms_ssim:.5f}"
             setting = "-" if result.quality is None else f"{result.quality:g}"
@@ -411,14 +437,16 @@ def _evaluate(
                     result = evaluate_model(
                         codec,
                         clip,
-                        gop=gop,
+                        structure=structure,
                         frames=frames,
                         raw=layout,
                         setting=setting,
                         progress=progress.advance,
                     )
                 report(clip, result)
-            for result in evaluate_ffmpeg(names, clip, gop=gop, frames=frames, raw=layout) if names else ():
+            for result in (
+                evaluate_ffmpeg(names, clip, gop=structure.gop, frames=frames, raw=layout) if names else ()
+            ):
                 report(clip, result)
     if as_json:
         files.show(json.dumps(found, indent=1))
@@ -457,6 +485,15 @@ def freeze(
 
 def _shown(target: str) -> str:
     return "standard output" if target == files.STANDARD else printable(target)
+
+
+def _structure(gop: int, bframes: int | None, preset: str) -> Structure:
+    """Which frames are coded alone, and which between others."""
+    from latens.codec.structure import PRESETS, Structure
+
+    if preset not in PRESETS:
+        raise VideoError(f"--preset {printable(preset)[:40]}: expected {', '.join(PRESETS)}")
+    return Structure(gop, PRESETS[preset] if bframes is None else bframes)
 
 
 def _with_sound(audio: str | None) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import BinaryIO, Literal
 
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from latens import format as ltn
+from latens.codec.structure import DEFAULT_STRUCTURE, Structure, plan
 from latens.errors import ChecksumError, CoderError, FormatError, VideoError, WrongWeightsError
 from latens.io import Light, Mastering, Sound, VideoFrame, VideoInfo
 from latens.runtime.coding import Samples, VideoFileModel
@@ -90,17 +91,17 @@ class VideoCodec:
         frames: Iterable[VideoFrame],
         file: BinaryIO,
         *,
-        gop: int = 12,
+        structure: Structure = DEFAULT_STRUCTURE,
         quality: float | None = None,
         sound: Sound | None = None,
     ) -> Iterator[CodedFrame]:
-        """Write the ``.ltn`` file of a video; a frame is in the file when it is yielded.
+        """Write the ``.ltn`` file of a video; a frame is in the file when it is yielded, in the order of coding.
 
         Args:
             info: of the frames.
             frames: with rising timestamps.
             file: opened for writing bytes.
-            gop: every so many frames one can be decoded without others.
+            structure: which frames are coded alone, and which between others.
             quality: 0 to 100, 50 by default; None for weights that have one only.
             sound: that goes with the frames; see :attr:`latens.io.VideoSource.sound`.
 
@@ -108,12 +109,11 @@ class VideoCodec:
             What became of each frame.
 
         Raises:
-            VideoError: no frame, frames that do not fit ``info``, a gop below 1, or a quality that there is not.
+            VideoError: no frame, frames that do not fit ``info``, or a quality that there is not.
+            FormatError: timestamps that do not rise.
             LimitError: too large for a file.
             ModelError: the weights give values that are not finite.
         """
-        if gop < 1:
-            raise VideoError(f"gop must be at least 1, not {gop}")
         level = self._level(quality)
         header = ltn.VideoHeader(
             width=info.width,
@@ -130,25 +130,48 @@ class VideoCodec:
             frame_rate=info.frame_rate.as_integer_ratio(),
         )
         writer = ltn.VideoWriter(file, header, extras_of(info))
-        reference: Samples | None = None
+        if not self.model.structured:
+            structure = replace(structure, bframes=0)
         step = max(round(1 / info.frame_rate / info.time_base), 1)
+        shown = info.height, info.width
+        pictures: dict[int, Samples] = {}
         last: VideoFrame | None = None
-        for number, frame in enumerate(frames):
-            key = number % gop == 0
-            picture = self._picture(frame, info)
-            found = self.model.encode(picture, None if key else reference, level, info.bit_depth)
-            reference = found.picture
-            coded = ltn.Frame(number, frame.timestamp, key, found.checksum, found.streams, found.quality)
+        for planned in plan(frames, structure):
+            frame, number = planned.frame, planned.number
+            references = [pictures[other] for other in planned.references]
+            own = self._own_level(level, planned.bonus, not references)
+            found = self.model.encode(self._picture(frame, info), references, own, info.bit_depth, shown)
+            checksum = found.checksum if not references or not self.model.structured else None
+            coded = ltn.Frame(
+                number,
+                frame.timestamp,
+                planned.references,
+                checksum,
+                found.streams,
+                None if own == level else own,
+            )
             if sound is not None:
                 writer.add_sound(sound.take(), sound.start)
             writer.add(coded)
-            last = frame
-            yield CodedFrame(number, key, coded.size, self._frame(reference, info, frame))
+            pictures[number] = found.picture
+            pictures = {other: pictures[other] for other in (writer.order.ready, *writer.order.waiting)}
+            if last is None or frame.timestamp > last.timestamp:
+                last = frame
+            yield CodedFrame(number, coded.key, coded.size, self._frame(found.picture, info, frame))
         if last is None:
             raise VideoError("holds no frame")
         if sound is not None:
             writer.add_sound(sound.finish(), sound.start)
         writer.finish(last.timestamp + (last.duration or step))
+
+    def _own_level(self, level: int, bonus: int, key: bool) -> int:
+        """The quality of a frame, near to what is wanted."""
+        if not self.model.structured:
+            return level
+        if key:
+            return min(max(level + bonus * ltn.QUALITY_STEP, 0), QUALITY_MAX)
+        low, high = -(level // ltn.QUALITY_STEP), (QUALITY_MAX - level) // ltn.QUALITY_STEP
+        return level + min(max(bonus, low, -16), high, 15) * ltn.QUALITY_STEP
 
     def _picture(self, frame: VideoFrame, info: VideoInfo) -> Samples:
         """RGB, its border repeated up to the grid."""
@@ -185,7 +208,7 @@ class VideoCodec:
         on_error: Literal["raise", "conceal"] = "raise",
         other_weights: bool = False,
     ) -> Iterator[DecodedFrame]:
-        """The frames of a file.
+        """The frames of a file, in the order of showing.
 
         Args:
             reader: of the file, made with the same ``on_error``; its ``problems`` tell what was lost.
@@ -202,27 +225,36 @@ class VideoCodec:
         header = reader.header
         self._check_identity(header, other_weights)
         info = info_of(header, reader.extras)
-        reference: Samples | None = None
-        expected = 0
+        pictures: dict[int, Samples] = {}
+        hidden: dict[int, ltn.Frame] = {}
         delivered = False
+
+        def shown(up_to: float) -> Iterator[DecodedFrame]:
+            nonlocal delivered
+            for number in sorted(number for number in hidden if number <= up_to):
+                frame, picture = hidden.pop(number), pictures[number]
+                planes = self._frame(picture, info, VideoFrame((_NONE, _NONE, _NONE), frame.timestamp))
+                delivered = True
+                yield DecodedFrame(number, frame.key, planes, picture[: header.height, : header.width])
+
         for frame in reader.frames():
-            if frame.number != expected:
-                reference = None
-            expected = frame.number + 1
-            if not frame.key and reference is None:
+            if frame.key:
+                yield from shown(frame.number - 1)
+            if all(other in pictures for other in frame.references):
+                try:
+                    references = [pictures[other] for other in frame.references]
+                    pictures[frame.number] = self._decode(frame, references, header)
+                    hidden[frame.number] = frame
+                except (ChecksumError, CoderError, FormatError) as error:
+                    if on_error == "raise":
+                        raise type(error)(f"frame {frame.number}: {error}") from error
+                    reader.problems.append(f"frame {frame.number}: {error}")
+            else:
                 reader.problems.append(f"frame {frame.number} needs one that is lost")
-                continue
-            try:
-                reference = self._decode(frame, reference, header)
-            except (ChecksumError, CoderError, FormatError) as error:
-                if on_error == "raise":
-                    raise type(error)(f"frame {frame.number}: {error}") from error
-                reader.problems.append(f"frame {frame.number}: {error}")
-                reference = None
-                continue
-            delivered = True
-            found = self._frame(reference, info, VideoFrame((_NONE, _NONE, _NONE), frame.timestamp))
-            yield DecodedFrame(frame.number, frame.key, found, reference[: header.height, : header.width])
+            yield from shown(reader.order.ready)
+            held = {reader.order.ready, *reader.order.waiting}
+            pictures = {number: picture for number, picture in pictures.items() if number in held}
+        yield from shown(float("inf"))
         if not delivered:
             raise FormatError(f"nothing of the video can be saved: {'; '.join(reader.problems)[:500]}")
 
@@ -240,10 +272,10 @@ class VideoCodec:
                 "use --other-weights (other_weights=True) to accept other pixels"
             )
 
-    def _decode(self, frame: ltn.Frame, reference: Samples | None, header: ltn.VideoHeader) -> Samples:
+    def _decode(self, frame: ltn.Frame, references: list[Samples], header: ltn.VideoHeader) -> Samples:
         shape = self._padded(header.height, header.width)
-        checksum, picture = self.model.decode(frame, None if frame.key else reference, shape, header)
-        if checksum != frame.checksum:
+        checksum, picture = self.model.decode(frame, references, shape, header)
+        if frame.checksum is not None and checksum != frame.checksum:
             raise ChecksumError(f"its symbols have checksum {checksum:08x}, {frame.checksum:08x} was stored")
         return picture
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -134,20 +134,28 @@ class FlowVideo:
     skip = 0
     qualities = False
     exact = False
+    structured = False
 
     def __init__(self, name: str, weights_id: str, network: ScaleSpaceFlow, entropy: ExactLatents) -> None:
         self.id, self.weights_id, self.network, self.entropy = name, weights_id, network, entropy
         self.entropy_id = entropy.entropy_id
 
-    def encode(self, picture: Samples, before: Samples | None, level: int, depth: int) -> CodedPicture:
+    def encode(
+        self,
+        picture: Samples,
+        references: Sequence[Samples],
+        level: int,
+        depth: int,
+        visible: tuple[int, int] | None = None,
+    ) -> CodedPicture:
         network = self.network
         run = network._transform
         with _session():
             x = _tensor(picture)
-            if before is None:
+            if not references:
                 stream, decoded = self._code("img", run(network.img_encoder, x))
                 return _coded([stream], [decoded], network._picture(_latent(decoded)), depth)
-            reference = _tensor(before)
+            reference = _tensor(references[0])
             stream, motion = self._code("motion", network._motion(x, reference))
             predicted = network._predict(reference, _latent(motion))
             other, residual = self._code("res", run(network.res_encoder, x - predicted))
@@ -163,9 +171,11 @@ class FlowVideo:
         return ltn.Stream(lanes, stream), decoded
 
     def decode(
-        self, frame: ltn.Frame, before: Samples | None, shape: tuple[int, int], header: ltn.VideoHeader
+        self, frame: ltn.Frame, references: Sequence[Samples], shape: tuple[int, int], header: ltn.VideoHeader
     ) -> tuple[int, Samples]:
-        names = PARTS[:1] if before is None else PARTS[1:]
+        if len(references) > 1:
+            raise FormatError(f"{self.id} knows no frames with two references")
+        names = PARTS[1:] if references else PARTS[:1]
         if len(frame.streams) != len(names):
             raise FormatError(f"expected {len(names)} streams, found {len(frame.streams)}")
         z_shape = shape[0] // _HYPER, shape[1] // _HYPER
@@ -175,11 +185,11 @@ class FlowVideo:
         ]
         network = self.network
         with _session():
-            if before is None:
+            if not references:
                 decoded = network._picture(_latent(found[0]))
             else:
                 motion, residual = map(_latent, found)
-                decoded = network._add(network._predict(_tensor(before), motion), residual, motion)
+                decoded = network._add(network._predict(_tensor(references[0]), motion), residual, motion)
             return _checksum(found), _settled(decoded, header.bit_depth)
 
 
@@ -209,7 +219,7 @@ def _checksum(found: list[Decoded]) -> int:
 
 
 def _coded(streams: list[ltn.Stream], found: list[Decoded], picture: Tensor, depth: int) -> CodedPicture:
-    return CodedPicture(tuple(streams), _checksum(found), None, _settled(picture, depth))
+    return CodedPicture(tuple(streams), _checksum(found), _settled(picture, depth))
 
 
 # ---- weights files

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from latens import format as ltn
+from latens.codec.structure import Structure
 from latens.codec.video import VideoCodec
 from latens.errors import UnavailableError, VideoError
 from latens.io import RawVideo, VideoFrame, VideoInfo, VideoSink, VideoSource, printable
@@ -143,7 +144,7 @@ def evaluate_model(
     codec: VideoCodec,
     path: str,
     *,
-    gop: int,
+    structure: Structure,
     frames: int | None = None,
     raw: RawVideo | None = None,
     setting: float | None = None,
@@ -154,7 +155,7 @@ def evaluate_model(
     Args:
         codec: with its model.
         path: of the clip.
-        gop: every so many frames one is coded alone.
+        structure: which frames are coded alone, and which between others.
         frames: only so many, from the start.
         raw: layout of a file of bare planes.
         setting: quality, 0 to 100, of weights that have all.
@@ -168,7 +169,8 @@ def evaluate_model(
         with VideoSource(path, raw) as source:
             info = source.info
             start = time.perf_counter()
-            for _ in codec.encode(info, islice(source.frames(), frames), file, gop=gop, quality=setting):
+            given = islice(source.frames(), frames)
+            for _ in codec.encode(info, given, file, structure=structure, quality=setting):
                 progress()
             encoding = time.perf_counter() - start
         size = file.tell()

@@ -5,10 +5,11 @@ Frames are written and read one by one, in memory that does not grow with their 
 
 from __future__ import annotations
 
+import binascii
 import re
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -45,7 +46,9 @@ from latens.format._wire import VARINT_BYTES, VARINT_MAX, Reader, varint
 __all__ = [
     "BT601",
     "BT709",
+    "QUALITY_STEP",
     "Frame",
+    "FrameOrder",
     "Index",
     "KeyFrame",
     "Stream",
@@ -65,7 +68,7 @@ GRID = 128
 MAX_INDEX = 65536
 """Key frames in an index. One of a longer film leaves out every other, again and again."""
 
-_SHAPE, _HDR, _FRAME, _SOUND, _INDEX, _END = b"dhFsnZ"
+_SHAPE, _HDR, _FRAME, _COMPACT, _SOUND, _INDEX, _END = b"dhFPsnZ"
 _ANY_KNOWN = re.compile(b"[FsnZ]")
 # Sound is written in chunks of about so much, and read in chunks of at most so much.
 _SOUND_USUAL, _SOUND_MOST = 1 << 15, 1 << 16
@@ -75,6 +78,14 @@ _OWN_QUALITY = 8
 _MAX_KIND = 15
 _MAX_STREAMS = 4
 _LANES = (1, 2, 4, 8)
+# References of a compact frame, by their code: how far the one before is away, and the one behind; 0 is none.
+_DISTANCES = ((1, 0), (2, 0), (4, 0), (8, 0), (1, 1), (2, 2), (4, 4))
+_TOLD = len(_DISTANCES)
+_MAX_DISTANCE = 15
+_MAX_WAITING = 3
+QUALITY_STEP = 1024
+"""Unit in which the quality of a compact frame differs from the header's."""
+_QUALITY_ZERO = 16
 _HEAD_MAX = 1 + VARINT_BYTES
 _HDR_LAYOUT = "<8H2I2H"
 _UNKNOWN = (0,) * 10
@@ -195,7 +206,7 @@ class VideoHeader:
     @property
     def max_chunk(self) -> int:
         """The largest payload of a frame in bytes."""
-        return max_frame_size(self.width, self.height) + (2 + _MAX_STREAMS) * VARINT_BYTES + 5
+        return max_frame_size(self.width, self.height) + (2 + _MAX_STREAMS) * VARINT_BYTES + 7
 
     def describe(self) -> list[tuple[str, int | str]]:
         """(label, value) of each field: a number, or printable ASCII."""
@@ -247,18 +258,25 @@ class Stream(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """One coded frame.
+    """One coded frame. Frames come in the order of decoding.
 
-    number: from 0, rising by 1. timestamp: ticks of the time base, rising. key: decodable without others. checksum: of
-    its symbols. streams: one to four. quality: of its own; None for the header's.
+    number: place in the order of showing, from 0. timestamp: ticks of the time base; rises with numbers. references:
+    numbers of the frames that it needs, the earlier first; none for a key frame, two at most. checksum: of its symbols;
+    None for a compact frame. streams: one to four, of a compact frame one or two. quality: of its own; None for the
+    header's.
     """
 
     number: int
     timestamp: int
-    key: bool
-    checksum: int
+    references: tuple[int, ...]
+    checksum: int | None
     streams: tuple[Stream, ...]
     quality: int | None = None
+
+    @property
+    def key(self) -> bool:
+        """Whether it can be decoded without others."""
+        return not self.references
 
     @property
     def size(self) -> int:
@@ -350,13 +368,152 @@ class VideoExtras:
         )
 
 
+class FrameOrder:
+    """Which frames have come, where that is not the order in which they are shown: the same for all who follow it.
+
+    ready: the highest number so that no frame up to it is missing; -1 before the first. waiting: numbers and timestamps
+    of frames that have come, while one with a lower number has not.
+    """
+
+    def __init__(self, header: VideoHeader) -> None:
+        rate, base = Fraction(*header.frame_rate), Fraction(*header.time_base)
+        self._period = 1 / (rate * base)
+        self.ready = -1
+        self.waiting: dict[int, int] = {}
+        self.count = 0
+        self._time = -1
+        self._key = KeyFrame(0, 0, 0)
+
+    def go_to(self, key: KeyFrame) -> None:
+        """Go on with this key frame, whatever came before."""
+        self.ready, self._time, self.count = key.number - 1, key.timestamp - 1, key.number
+        self.waiting.clear()
+
+    def usual_time(self, number: int) -> int:
+        """The timestamp of a frame at the nominal rate, counted from the last key frame."""
+        return self._key.timestamp + self._ticks(number) - self._ticks(self._key.number)
+
+    def _ticks(self, number: int) -> int:
+        return (2 * number * self._period.numerator + self._period.denominator) // (
+            2 * self._period.denominator
+        )
+
+    def check(self, frame: Frame) -> None:
+        """Raises FormatError for a frame that cannot come next."""
+        number = frame.number
+        if frame.checksum is not None or frame.key:
+            if self.waiting:
+                raise FormatError(
+                    f"frame {number} comes while {_listed(self.waiting)} wait for one before them"
+                )
+            if number != self.ready + 1:
+                raise FormatError(f"frame {number}, where frame {self.ready + 1} was expected")
+            if number == 0 and not frame.key:
+                raise FormatError("the first frame is not a key frame")
+            if frame.references not in ((), (self.ready,)):
+                raise FormatError(f"frame {number} cannot refer to {_listed(frame.references)}")
+        else:
+            if self.ready < 0:
+                raise FormatError("the first frame is not a key frame")
+            if number in self.waiting:
+                raise FormatError(f"frame {number} comes again")
+            if not self.ready < number <= self.ready + _MAX_DISTANCE:
+                raise FormatError(f"frame {number} cannot come after frame {self.ready}")
+            if number > self.ready + 1 and len(self.waiting) == _MAX_WAITING:
+                raise FormatError(f"frame {number}: more than {_MAX_WAITING} frames would wait for others")
+            before, *behind = frame.references
+            later = all(
+                number < other <= number + _MAX_DISTANCE and other in self.waiting for other in behind
+            )
+            if before != self.ready or len(behind) > 1 or not later:
+                raise FormatError(f"frame {number} cannot refer to {_listed(frame.references)}: not there")
+        known = [(self.ready, self._time), *self.waiting.items()]
+        if any(
+            (time < frame.timestamp) != (other < number) or time == frame.timestamp for other, time in known
+        ):
+            raise FormatError(f"frame {number}: its timestamp does not rise with its number")
+
+    def add(self, frame: Frame) -> None:
+        """Take the next one. Raises FormatError for one that cannot come now."""
+        self.check(frame)
+        if frame.key:
+            self._key = KeyFrame(frame.number, frame.timestamp, 0)
+        self.count += 1
+        self.waiting[frame.number] = frame.timestamp
+        while self.ready + 1 in self.waiting:
+            self.ready += 1
+            self._time = self.waiting.pop(self.ready)
+
+    @property
+    def last(self) -> int:
+        """The timestamp of the last frame that is ready; -1 before the first."""
+        return self._time
+
+
+def _listed(numbers: Iterable[int]) -> str:
+    return ", ".join(f"frame {number}" for number in sorted(numbers)) or "none"
+
+
 def _pack_chunk(kind: int, payload: bytes) -> bytes:
     head = bytes([kind]) + varint(len(payload), "chunk size")
     return head + payload + zlib.crc32(payload, zlib.crc32(head)).to_bytes(4, "little")
 
 
+def _pack_compact(frame: Frame, header: VideoHeader, order: FrameOrder) -> bytes:
+    """The whole chunk of a frame that `order` would take next."""
+    past = frame.number - order.ready
+    future = frame.references[1] - frame.number if len(frame.references) == 2 else 0
+    late = frame.timestamp - order.usual_time(frame.number)
+    code = _TOLD if late or (past, future) not in _DISTANCES else _DISTANCES.index((past, future))
+    steps = 0 if frame.quality is None else (frame.quality - header.quality) // QUALITY_STEP
+    out = bytearray([code | steps + _QUALITY_ZERO << 3])
+    if code == _TOLD:
+        out.append(past | future << 4)
+        out += varint(2 * late if late >= 0 else -2 * late - 1, "timestamp")
+    first, *second = frame.streams
+    data = second[0].data if second else b""
+    out += varint(len(data) << 2 | first.lanes.bit_length() - 1, "stream size") + data + first.data
+    chunk = bytes([_COMPACT]) + varint(len(out), "chunk size") + out
+    return chunk + _crc16(chunk, order).to_bytes(2, "little")
+
+
+def _crc16(chunk: bytes | memoryview, order: FrameOrder) -> int:
+    return binascii.crc_hqx(chunk, order.count & 0xFFFF)
+
+
+def _unpack_compact(payload: memoryview, header: VideoHeader, order: FrameOrder) -> Frame:
+    reader = Reader(payload)
+    byte = reader.uint(1, "a frame")
+    code, late = byte & 7, 0
+    if code == _TOLD:
+        told = reader.uint(1, "a frame")
+        past, future = told & 15, told >> 4
+        late = reader.varint("a frame's timestamp")
+        late = -(late + 1 >> 1) if late & 1 else late >> 1
+        if not late and (past, future) in _DISTANCES:
+            raise FormatError(
+                f"a frame after frame {order.ready}: its references are not in their shortest form"
+            )
+    else:
+        past, future = _DISTANCES[code]
+    number = order.ready + past
+    steps = (byte >> 3) - _QUALITY_ZERO
+    quality = header.quality + steps * QUALITY_STEP
+    if not 0 <= quality <= 0xFFFF:
+        raise FormatError(f"frame {number}: quality {quality} is out of range")
+    size = reader.varint("a stream's size")
+    second = bytes(reader.take(size >> 2, "a stream"))
+    streams = [Stream(1 << (size & 3), bytes(payload[reader.pos :]))]
+    if second:
+        streams.append(Stream(1, second))
+    references = (order.ready, number + future) if future else (order.ready,)
+    timestamp = order.usual_time(number) + late
+    return Frame(number, timestamp, references, None, tuple(streams), quality if steps else None)
+
+
 def _pack_frame(frame: Frame) -> bytes:
     kind = frame.key | len(frame.streams) - 1 << 1
+    assert frame.checksum is not None  # FrameOrder and the writer see to it
     if frame.quality is not None:
         kind |= _OWN_QUALITY
     out = bytearray(varint(frame.number, "frame number") + varint(frame.timestamp, "timestamp"))
@@ -383,7 +540,8 @@ def _unpack_frame(payload: memoryview) -> Frame:
         streams.append(Stream(1 << (size & 3), bytes(reader.take(size >> 2, "a stream"))))
     if reader.pos != len(payload):
         raise FormatError(f"frame {number}: {len(payload) - reader.pos} bytes follow its last stream")
-    return Frame(number, timestamp, bool(kind & 1), checksum, tuple(streams), quality)
+    references = () if kind & 1 else (number - 1,)
+    return Frame(number, timestamp, references, checksum, tuple(streams), quality)
 
 
 def _pack_index(index: Index) -> bytes:
@@ -434,8 +592,7 @@ class VideoWriter:
         self.header = header
         self._file = file
         self._size = 0
-        self._frames = 0
-        self._last = -1
+        self.order = FrameOrder(header)
         self._keys = _Keys()
         self._sound = bytearray()
         self._sound_start = 0
@@ -444,27 +601,35 @@ class VideoWriter:
 
     def add(self, frame: Frame) -> None:
         """Write the next frame. Raises FormatError or LimitError for what a reader would refuse."""
-        if frame.number != self._frames:
-            raise FormatError(f"frame {frame.number}, where frame {self._frames} was expected")
-        if frame.timestamp <= self._last:
-            raise FormatError(f"frame {frame.number}: timestamp {frame.timestamp} does not rise")
-        if not frame.number and not frame.key:
-            raise FormatError("the first frame must be a key frame")
+        number, compact = frame.number, frame.checksum is None
         lanes_fit = all(stream.lanes in _LANES for stream in frame.streams)
-        if not 1 <= len(frame.streams) <= _MAX_STREAMS or not lanes_fit or not 0 <= frame.checksum < 1 << 32:
-            raise FormatError(
-                f"frame {frame.number}: expected 1 to {_MAX_STREAMS} streams of 1, 2, 4 or 8 lanes and a 32-bit "
-                "checksum"
-            )
+        if not 1 <= len(frame.streams) <= _MAX_STREAMS or not lanes_fit:
+            raise FormatError(f"frame {number}: expected 1 to {_MAX_STREAMS} streams of 1, 2, 4 or 8 lanes")
+        if frame.checksum is not None and not 0 <= frame.checksum < 1 << 32:
+            raise FormatError(f"frame {number}: expected a 32-bit checksum")
         if frame.quality is not None and not 0 <= frame.quality <= 0xFFFF:
-            raise FormatError(f"frame {frame.number}: quality {frame.quality} is out of range")
+            raise FormatError(f"frame {number}: quality {frame.quality} is out of range")
         if frame.size > max_frame_size(self.header.width, self.header.height):
-            raise LimitError(f"frame {frame.number}: coder streams of {frame.size} bytes are too long")
+            raise LimitError(f"frame {number}: coder streams of {frame.size} bytes are too long")
+        if frame.key and compact:
+            raise FormatError(f"frame {number}: a key frame needs a checksum")
+        if compact:
+            second = frame.streams[1:]
+            steps, rest = divmod((frame.quality or self.header.quality) - self.header.quality, QUALITY_STEP)
+            if len(second) > 1 or any(stream.lanes != 1 or not stream.data for stream in second):
+                raise FormatError(
+                    f"frame {number}: a compact frame has one stream, or a second one of one lane"
+                )
+            if rest or not -_QUALITY_ZERO <= steps < _QUALITY_ZERO:
+                raise FormatError(f"frame {number}: quality {frame.quality} is no whole number of steps away")
+        self.order.check(frame)
         if frame.key:
-            self._keys.add(KeyFrame(frame.number, frame.timestamp, self._size))
-        self._write(_pack_chunk(_FRAME, _pack_frame(frame)))
-        self._frames += 1
-        self._last = frame.timestamp
+            self._keys.add(KeyFrame(number, frame.timestamp, self._size))
+        if compact:
+            self._write(_pack_compact(frame, self.header, self.order))
+        else:
+            self._write(_pack_chunk(_FRAME, _pack_frame(frame)))
+        self.order.add(frame)
 
     def add_sound(self, data: bytes, start: int) -> None:
         """Write the next part of the sound, a Matroska file. What is little is held back until there is more.
@@ -488,13 +653,16 @@ class VideoWriter:
 
         Raises FormatError without a single frame.
         """
-        if not self._frames:
+        order = self.order
+        if not order.count:
             raise FormatError("a video without a single frame cannot be written")
-        if end <= self._last:
-            raise FormatError(f"the last frame ends at {end}, but begins at {self._last}")
+        if order.waiting:
+            raise FormatError(f"{_listed(order.waiting)} wait for one before them")
+        if end <= order.last:
+            raise FormatError(f"the last frame ends at {end}, but begins at {order.last}")
         if self._sound:
             self._write_sound(len(self._sound))
-        self._write(_pack_chunk(_INDEX, _pack_index(Index(self._frames, end, tuple(self._keys.kept)))))
+        self._write(_pack_chunk(_INDEX, _pack_index(Index(order.count, end, tuple(self._keys.kept)))))
         self._write(_pack_chunk(_END, varint(self._size, "file size")))
         return self._size
 
@@ -560,8 +728,10 @@ class VideoReader:
         self._offset = 0  # of the buffer's first byte in the file
         self.header, size = self._header()
         self._drop(size)
-        self._next = 0
-        self._last = -1
+        self.order = FrameOrder(self.header)
+        """Which frames have come, and which of them are held."""
+        # In a salvaged file, whether nothing is known to be missing since the last key frame.
+        self._whole = True
         self._keys = _Keys()
         self._unknown = self._unknown_size = 0
         self._effort = 0
@@ -605,7 +775,7 @@ class VideoReader:
         return self._offset
 
     def frames(self) -> Iterator[Frame]:
-        """The frames, in order. After the last one, `index` is what the file's end told.
+        """The frames, in the order of decoding. After the last one, `index` is what the file's end told.
 
         In a salvaged file, numbers tell what is missing.
         """
@@ -616,6 +786,7 @@ class VideoReader:
             except FormatError as error:
                 if not self._conceal:
                     raise
+                self._whole = False
                 if not self._note(str(error)) or not self._find():
                     break
                 continue
@@ -624,6 +795,7 @@ class VideoReader:
             except LatensError as error:
                 if not self._conceal:
                     raise
+                self._whole = False
                 if not self._note(str(error)):
                     break
                 continue
@@ -647,7 +819,7 @@ class VideoReader:
         self._file.seek(keys[-1].offset)
         self._buffer.clear()
         self._offset = keys[-1].offset
-        self._next, self._last = keys[-1].number, keys[-1].timestamp - 1
+        self.order.go_to(keys[-1])
         self._seeked = True
 
     def read_index(self) -> Index:
@@ -713,18 +885,18 @@ class VideoReader:
             raise FormatError(
                 f"the chunk at byte {self._offset}: {length} bytes are above the limit of {self._most}"
             )
-        size = reader.pos + length + 4
+        end = reader.pos + length
+        size = end + (2 if kind == _COMPACT else 4)
         if not self._need(size):
             raise TruncatedError(f"the file ends inside the chunk at byte {self._offset}")
         with memoryview(self._buffer) as data:
-            computed = zlib.crc32(data[: size - 4])
-        stored = int.from_bytes(self._buffer[size - 4 : size], "little")
+            computed = _crc16(data[:end], self.order) if kind == _COMPACT else zlib.crc32(data[:end])
+        stored = int.from_bytes(self._buffer[end:size], "little")
         if stored != computed:
             raise ChecksumError(
-                f"the chunk at byte {self._offset} is damaged: its CRC-32 is {computed:08x}, {stored:08x} was "
-                "stored"
+                f"the chunk at byte {self._offset} is damaged: its CRC is {computed:x}, {stored:x} was stored"
             )
-        return kind, bytes(self._buffer[reader.pos : size - 4]), size
+        return kind, bytes(self._buffer[reader.pos : end]), size
 
     @property
     def _most(self) -> int:
@@ -743,15 +915,23 @@ class VideoReader:
             self._check(frame)
             if frame.key:
                 self._keys.add(KeyFrame(frame.number, frame.timestamp, start))
-            self._next, self._last = frame.number + 1, frame.timestamp
+            return frame
+        if kind == _COMPACT:
+            if not self._whole:
+                return None
+            frame = _unpack_compact(memoryview(payload), self.header, self.order)
+            self._check(frame)
             return frame
         if kind == _INDEX:
             index = _unpack_index(memoryview(payload))
             if self.index is not None:
                 raise FormatError(f"the index at byte {start} is repeated")
-            seen = Index(self._next, index.end, tuple(self._keys.kept) if not self._seeked else index.keys)
+            order = self.order
+            if order.waiting and not self.problems:
+                raise FormatError(f"the index comes while {_listed(order.waiting)} wait for one before them")
+            seen = Index(order.count, index.end, tuple(self._keys.kept) if not self._seeked else index.keys)
             self.index = index
-            if index.end <= self._last or (index != seen and not self.problems):
+            if index.end <= order.last or (index != seen and not self.problems):
                 raise FormatError("the index does not fit the frames")
         elif kind == _END:
             self._end(payload, start)
@@ -796,14 +976,16 @@ class VideoReader:
     def _check(self, frame: Frame) -> None:
         if self.index is not None:
             raise FormatError(f"frame {frame.number} comes after the index")
-        if frame.number != self._next and not (self._conceal and frame.number > self._next):
-            raise FormatError(f"frame {frame.number}, where frame {self._next} was expected")
-        if frame.timestamp <= self._last:
-            raise FormatError(f"frame {frame.number}: its timestamp does not rise")
-        if not frame.number and not frame.key:
-            raise FormatError("the first frame is not a key frame")
         if frame.size > max_frame_size(self.header.width, self.header.height):
             raise LimitError(f"frame {frame.number}: coder streams of {frame.size} bytes are too long")
+        order = self.order
+        if self._conceal and frame.checksum is not None and frame.number > order.ready + 1:
+            # What is between was lost.
+            if frame.timestamp <= max([order.last, *order.waiting.values()]):
+                raise FormatError(f"frame {frame.number}: its timestamp does not rise with its number")
+            order.go_to(KeyFrame(frame.number, frame.timestamp, 0))
+        order.add(frame)
+        self._whole |= frame.key
 
     def _end(self, payload: bytes, start: int) -> None:
         reader = Reader(memoryview(payload))
@@ -814,7 +996,7 @@ class VideoReader:
             raise FormatError(f"END says that {size} bytes precede it, {start} do: chunks are missing")
         if self.index is None and not self.problems:
             raise FormatError("the file has no index")
-        if not self._next and not self.problems:
+        if not self.order.count and not self.problems:
             raise FormatError("the video has no frames")
         # Whoever waits for more frames does not wait for what must not come.
         self._wait = None
@@ -860,6 +1042,7 @@ class VideoReader:
         """Whether the buffer may start with a chunk still awaited: a quick look before its CRC is computed."""
         self._need(_HEAD_MAX + 2 * VARINT_BYTES + 5)
         reader = Reader(memoryview(bytes(self._buffer[: _HEAD_MAX + 2 * VARINT_BYTES + 5])))
+        order = self.order
         try:
             kind = reader.uint(1, "a chunk")
             length = reader.varint("a chunk's size")
@@ -868,8 +1051,8 @@ class VideoReader:
                 number, timestamp = reader.varint("a frame"), reader.varint("a frame")
                 code = reader.uint(1, "a frame")
                 fits = (
-                    self._next <= number <= self._next + _MAX_STEP
-                    and timestamp > self._last
+                    order.ready < number <= order.ready + _MAX_STEP
+                    and timestamp > order.last
                     and code <= _MAX_KIND
                     and reader.pos - start + 4 <= length <= self.header.max_chunk
                 )
@@ -881,8 +1064,8 @@ class VideoReader:
                 frames, end, count = (reader.varint("the index") for _ in range(3))
                 fits = (
                     self.index is None
-                    and self._next <= frames <= self._next + _MAX_STEP
-                    and end > self._last
+                    and order.ready < frames <= order.ready + 1 + _MAX_STEP
+                    and end > order.last
                     and count <= min(MAX_INDEX, frames)
                     and length <= 3 * VARINT_BYTES * (count + 1) + 4
                 )

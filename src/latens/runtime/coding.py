@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -161,13 +162,11 @@ class CodedPicture(NamedTuple):
     Attributes:
         streams: of the coder.
         checksum: over its symbols.
-        quality: of its own, as a header's; None for the header's.
         picture: as the decoder will have it, ``(H, W, 3)`` uint16.
     """
 
     streams: tuple[ltn.Stream, ...]
     checksum: int
-    quality: int | None
     picture: Samples
 
 
@@ -190,24 +189,40 @@ class VideoFileModel(Protocol):
     """Whether it has all qualities; otherwise the header's is 0."""
     exact: bool
     """Whether pixels are the same on every machine."""
+    structured: bool
+    """Whether a frame may refer to any one or two others, and have a quality of its own; else to the one before."""
 
-    def encode(self, picture: Samples, before: Samples | None, level: int, depth: int) -> CodedPicture:
-        """Code a frame, alone or under the condition of the one before as the decoder has it.
+    def encode(
+        self,
+        picture: Samples,
+        references: Sequence[Samples],
+        level: int,
+        depth: int,
+        visible: tuple[int, int] | None = None,
+    ) -> CodedPicture:
+        """Code a frame, alone or under the condition of others as the decoder has them.
 
         Args:
             picture: the frame.
-            before: the one before.
-            level: the header's quality.
+            references: none for a key frame, else one or two: an earlier one, a later one.
+            level: the frame's quality, as a header's.
             depth: the header's bits of samples.
+            visible: height and width of what is shown; None for all.
 
         Raises:
             ModelError: the weights give values that are not finite.
         """
 
     def decode(
-        self, frame: ltn.Frame, before: Samples | None, shape: tuple[int, int], header: ltn.VideoHeader
+        self, frame: ltn.Frame, references: Sequence[Samples], shape: tuple[int, int], header: ltn.VideoHeader
     ) -> tuple[int, Samples]:
         """Checksum over the symbols of a frame of padded ``shape``, and its picture.
+
+        Args:
+            frame: from the file.
+            references: the pictures that it refers to, in its order.
+            shape: height and width.
+            header: of the file.
 
         Raises:
             CoderError, FormatError: the frame is damaged.

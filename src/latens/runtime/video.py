@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +15,7 @@ from latens.entropy_coding import LaneDecoder, LaneEncoder, choose_lanes
 from latens.errors import FormatError, ModelError
 from latens.runtime import motion
 from latens.runtime.coding import CodedPicture, Samples, checksum
-from latens.runtime.factors import QUALITY_MAX, Factors
+from latens.runtime.factors import Factors
 from latens.runtime.networks import Network
 from latens.runtime.parts import IntegerTables
 from latens.runtime.picture import INDEXES, LATENT_BITS, Z_BITS, Z_MAX, PictureModel
@@ -37,8 +37,6 @@ _HYPER = 64  # pixels of a position of z
 _Y_MAX = 1 << 20
 _SYMBOL_MAX = 32767
 _ASINH_UNIT = 2.0**11
-# Key frames are what all others of a group inherit: they are coded so much better.
-_KEY_BONUS = round(0.12 * QUALITY_MAX)
 # What a squared error of one step is worth, in bits: a symbol is changed to a cheaper one where that pays.
 _STEP_WORTH = 20.0
 # What weights say of the price of a bit of motion is in plain differences; times what transformed ones need.
@@ -67,6 +65,7 @@ class ReleasedVideo:
     skip = 4
     qualities = True
     exact = True
+    structured = True
 
     def __init__(
         self,
@@ -109,19 +108,25 @@ class ReleasedVideo:
 
     # -- frames --------------------------------------------------------------------------------------------
 
-    def encode(self, picture: Samples, before: Samples | None, level: int, depth: int) -> CodedPicture:
+    def encode(
+        self,
+        picture: Samples,
+        references: Sequence[Samples],
+        level: int,
+        depth: int,
+        visible: tuple[int, int] | None = None,
+    ) -> CodedPicture:
         """See :class:`latens.runtime.coding.VideoFileModel`."""
         image = self.image
-        if before is None:
-            own = min(level + _KEY_BONUS, QUALITY_MAX)
-            stream, lanes, found = image.encode(self._latent(picture, own), own, self.skip)
+        if not references:
+            stream, lanes, found = image.encode(self._latent(picture, level), level, self.skip)
             crc = checksum(found.z, found.y.transpose(2, 0, 1))
-            return CodedPicture((ltn.Stream(lanes, stream),), crc, own, self._pixels(found.y_hat, own))
-        field = motion.search(picture, [before], self._price(level))
+            return CodedPicture((ltn.Stream(lanes, stream),), crc, self._pixels(found.y_hat, level))
+        field = motion.search(picture, references, self._price(level), visible)
         still = motion.is_still(field)
         if still:
             field = motion.still(picture.shape[:2])
-        moved = motion.compensate([before], field)
+        moved = motion.compensate(references, field)
         expected = self._latent(moved, level)
         y = self._latent(picture, level)
         z = self._z_of(y, expected, level)
@@ -139,18 +144,18 @@ class ReleasedVideo:
         else:
             streams.append(ltn.Stream(1, b""))
         if not still:
-            streams.append(ltn.Stream(1, motion.encode(field, 1)))
-        return CodedPicture(tuple(streams), checksum(*coded), None, found_picture)
+            streams.append(ltn.Stream(1, motion.encode(field, len(references))))
+        return CodedPicture(tuple(streams), checksum(*coded), found_picture)
 
     def decode(
-        self, frame: ltn.Frame, before: Samples | None, shape: tuple[int, int], header: ltn.VideoHeader
+        self, frame: ltn.Frame, references: Sequence[Samples], shape: tuple[int, int], header: ltn.VideoHeader
     ) -> tuple[int, Samples]:
         """See :class:`latens.runtime.coding.VideoFileModel`."""
         image = self.image
         level = header.quality if frame.quality is None else frame.quality
         z_shape = shape[0] // _HYPER, shape[1] // _HYPER
         first = frame.streams[0]
-        if before is None:
+        if not references:
             if len(frame.streams) != 1:
                 raise FormatError(f"expected 1 stream, found {len(frame.streams)}")
             found = image.decode(first.data, z_shape, level, header.skip, first.lanes)
@@ -161,8 +166,8 @@ class ReleasedVideo:
         if len(frame.streams) == 2:
             if frame.streams[1].lanes != 1:
                 raise FormatError(f"vectors have 1 lane, found {frame.streams[1].lanes}")
-            field = motion.decode(frame.streams[1].data, shape, 1)
-        moved = motion.compensate([before], field)
+            field = motion.decode(frame.streams[1].data, shape, len(references))
+        moved = motion.compensate(references, field)
         if not first.data:
             return checksum(field), moved
         decoder = LaneDecoder(first.data, first.lanes)

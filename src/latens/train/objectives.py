@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from latens import format as ltn
 from latens import registry, zoo
 from latens.codec import ImageCodec
+from latens.codec.structure import Structure
 from latens.codec.video import VideoCodec
 from latens.entropy_models import EntropyBottleneck
 from latens.errors import ModelError, TrainingError
@@ -215,7 +216,7 @@ def _code_clip(codec: VideoCodec, quality: float | None, pixels: Pixels) -> tupl
             yield VideoFrame(planes_from_rgb(rgb, info.chroma, 8, info.colour), t)
 
     file = io.BytesIO()
-    for _ in codec.encode(info, frames(), file, gop=count, quality=quality):
+    for _ in codec.encode(info, frames(), file, structure=Structure(count, 0), quality=quality):
         pass
     reader = ltn.VideoReader(io.BytesIO(file.getvalue()))
     return file.tell(), np.stack([frame.rgb8() for frame in codec.decode(reader)])
