@@ -20,6 +20,34 @@ from latens.latent_codecs import ChannelGroupsLatentCodec, CheckerboardLatentCod
 from latens.models import CompressionModel, FactorizedPrior, JointAutoregressiveHierarchicalPriors
 from latens.models.utils import conv
 
+SIZES: dict[str, tuple[int, ...]] = {
+    "cca": (8, 2, 8, 1),
+    "dcae": (32, 16, 2, 1),
+    "mlic++": (8, 16, 2),
+    "stf": (3, 4),
+    "tcm": (32, 16, 2, 1),
+    "wacnn": (8, 16, 2, 1),
+}
+"""Arguments of small models of the architectures that are coded in steps, by their names in the zoo."""
+
+STEPWISE: dict[str, dict[str, Any]] = {
+    "cca": {
+        "M": 8, "num_slices": 3, "em_dim": 8, "em_layers": 1, "ae_dim": (8, 6, 8), "ae_layers": (1, 2, 1), "Z": 4,
+    },
+    "dcae": {
+        "N": 32, "M": 12, "num_slices": 3, "max_support_slices": 2, "dict_head_num": 2, "dict_num": 5,
+        "feature_dim": (8, 16, 32), "block_num": (1, 2, 1), "Z": 4,
+    },
+    "mlic++": {"N": 8, "M": 24, "slice_num": 3},
+    "stf": {"embed_dim": 3, "num_slices": 4, "depths": (1, 2, 1, 1)},
+    "tcm": {
+        "N": 32, "M": 12, "num_slices": 3, "max_support_slices": 2, "config": (1, 2, 1, 1, 1, 2), "Z": 4,
+        "attention": 16,
+    },
+    "wacnn": {"N": 8, "M": 16, "num_slices": 4, "max_support_slices": 2},
+}  # fmt: skip
+"""Arguments of tiny ones; their contexts are made narrow, too."""
+
 SCALES = get_scale_table(0.11, 8.0, 24)
 """Fewer and smaller tables than usual, so that files are small and tables quick to make."""
 

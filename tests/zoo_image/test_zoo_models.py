@@ -17,6 +17,7 @@ from latens.optimizers import net_aux_optimizer
 from latens.zoo import architectures
 from latens.zoo.architectures import ModelEntry, register_entry
 from latens.zoo.complexity import count
+from published import SIZES
 
 NAMES = {
     "bmshj2018-factorized": "FactorizedPrior",
@@ -33,6 +34,12 @@ NAMES = {
     "cheng2020-anchor-checkerboard": "Cheng2020AnchorCheckerboard",
     "elic2022-official": "Elic2022Official",
     "elic2022-chandelier": "Elic2022Chandelier",
+    "cca": "CCA",
+    "dcae": "DCAE",
+    "mlic++": "MLICPlusPlus",
+    "stf": "SymmetricalTransFormer",
+    "tcm": "TCM",
+    "wacnn": "WACNN",
 }
 
 
@@ -59,7 +66,7 @@ class TestEntries:
         assert set(zoo.video_models) == {"ssf2020"}
         assert zoo.models == {**zoo.image_models, **zoo.video_models}
         for name, function in zoo.models.items():
-            assert function.__name__ == name.replace("-", "_")
+            assert function.__name__ == name.replace("-", "_").replace("++", "_plus_plus")
             assert getattr(zoo, function.__name__) is function
             assert function.__doc__
             assert list(inspect.signature(function).parameters)[:4] == [
@@ -123,7 +130,10 @@ class TestFunctions:
             model = meta(name, quality)
             assert type(model) is entry.model_class()
             size = entry.sizes[entry.check(quality, "mse")]
-            assert next(model.g_a.parameters()).shape[0] == size[0]
+            first = next(iter(inspect.signature(type(model)).parameters))
+            assert (
+                getattr(model, first) if name in SIZES else next(model.g_a.parameters()).shape[0]
+            ) == size[0]
 
     def test_the_sizes_that_the_weights_have(self):
         def sizes(name):
@@ -227,6 +237,7 @@ SMALL = {
     "cheng2020-anchor-checkerboard": (8,),
     "elic2022-official": (8, 144),
     "elic2022-chandelier": (8, 144),
+    **SIZES,
 }
 
 

@@ -49,6 +49,7 @@ from latens.models.google import (
     MeanScaleHyperprior,
     ScaleHyperprior,
 )
+from latens.models.stepwise import StepwiseModel
 from latens.models.vbr import ScaleHyperpriorVbr
 from latens.runtime import LATENT_BITS, ExactEntropy, Group, IntegerTables, Level, Thresholds
 from latens.runtime.layers import ACTIVATION_MAX, LINEAR, halve
@@ -90,6 +91,8 @@ def exact_entropy(model: CompressionModel) -> ExactEntropy:
         return _hyperprior(
             model.entropy_bottleneck, model.h_s, model.gaussian_conditional, [plan], _rates(model)
         )
+    if isinstance(model, StepwiseModel):
+        raise ModelError(f"{type(model).__name__} cannot be made exact: {model.inexact}")
     raise ModelError(
         f"{type(model).__name__} cannot be made exact: it is neither one of the published hyperpriors nor a "
         "SimpleVAECompressionModel with codecs of latens.latent_codecs"

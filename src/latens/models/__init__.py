@@ -10,6 +10,8 @@ from latens.models.base import (
     SimpleVAECompressionModel,
     get_scale_table,
 )
+from latens.models.cca import CCA
+from latens.models.dcae import DCAE
 from latens.models.google import (
     FactorizedPrior,
     FactorizedPriorReLU,
@@ -17,7 +19,10 @@ from latens.models.google import (
     MeanScaleHyperprior,
     ScaleHyperprior,
 )
+from latens.models.mlic import MLICPlusPlus
 from latens.models.sensetime import Cheng2020AnchorCheckerboard, Elic2022Chandelier, Elic2022Official
+from latens.models.stf import WACNN, SymmetricalTransFormer
+from latens.models.tcm import TCM
 from latens.models.vbr import (
     JointAutoregressiveHierarchicalPriorsVbr,
     MeanScaleHyperpriorVbr,
@@ -27,9 +32,13 @@ from latens.models.video import ScaleSpaceFlow
 from latens.models.waseda import Cheng2020Anchor, Cheng2020Attention, Cheng2020GMM
 
 __all__ = [
+    "CCA",
+    "DCAE",
     "SCALES_LEVELS",
     "SCALES_MAX",
     "SCALES_MIN",
+    "TCM",
+    "WACNN",
     "Cheng2020Anchor",
     "Cheng2020AnchorCheckerboard",
     "Cheng2020Attention",
@@ -41,12 +50,14 @@ __all__ = [
     "FactorizedPriorReLU",
     "JointAutoregressiveHierarchicalPriors",
     "JointAutoregressiveHierarchicalPriorsVbr",
+    "MLICPlusPlus",
     "MeanScaleHyperprior",
     "MeanScaleHyperpriorVbr",
     "ScaleHyperprior",
     "ScaleHyperpriorVbr",
     "ScaleSpaceFlow",
     "SimpleVAECompressionModel",
+    "SymmetricalTransFormer",
     "conv3x3",
     "get_scale_table",
 ]

@@ -161,8 +161,12 @@ class CompressionModel(nn.Module):
             raise ModelError(
                 f"these weights do not belong to {cls.__name__}: {error} is not among them"
             ) from error
-        with torch.device("meta"):
-            skeleton = cls(**arguments)
+        try:
+            with torch.device("meta"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of layers without channels, whose sizes are checked below
+                skeleton = cls(**arguments)
+        except (RuntimeError, ValueError, ArithmeticError) as error:
+            raise ModelError(f"these weights are of no {cls.__name__} that can be: {error}") from error
         fitting = rename_to_fit(skeleton.state_dict_names(), state_dict)
         for name, expected in (*skeleton.named_parameters(), *skeleton.named_buffers()):
             found = fitting.get(name, expected)

@@ -63,14 +63,22 @@ def count(model: nn.Module) -> Complexity:
     by_module = counter.get_flop_counts()
 
     def operations(*modules: str) -> float:
-        return sum(sum(by_module.get(f"{type(model).__name__}.{name}", {}).values()) for name in modules) / 2
+        names = [name for module in modules for name in (f"{type(model).__name__}.{module}", module)]
+        return sum(sum(by_module.get(name, {}).values()) for name in names) / 2
 
     # What only the first frame of a video goes through.
     once = [name for name, _ in model.named_children() if name.startswith("img_")]
     always = [(name, module) for name, module in model.named_modules() if name.partition(".")[0] not in once]
 
     def ending(*names: str) -> list[str]:
-        return [name for name, _ in always if name.rpartition(".")[2] in names]
+        # Transforms that the model makes of its modules when asked are counted under the names of their classes.
+        children = dict(model.named_children())
+        made = [
+            type(getattr(model, name)).__name__
+            for name in names
+            if name not in children and hasattr(model, name)
+        ]
+        return made + [name for name, _ in always if name.rpartition(".")[2] in names]
 
     densities = [name for name, module in always if isinstance(module, EntropyModel)]
     total = counter.get_total_flops() / 2 - operations(*densities, *once)

@@ -22,16 +22,22 @@ __all__ = [
     "bmshj2018_factorized_relu",
     "bmshj2018_hyperprior",
     "bmshj2018_hyperprior_vbr",
+    "cca",
     "cheng2020_anchor",
     "cheng2020_anchor_checkerboard",
     "cheng2020_attn",
     "cheng2020_gmm",
+    "dcae",
     "elic2022_chandelier",
     "elic2022_official",
     "mbt2018",
     "mbt2018_mean",
     "mbt2018_mean_vbr",
     "mbt2018_vbr",
+    "mlic_plus_plus",
+    "stf",
+    "tcm",
+    "wacnn",
 ]
 
 _LMBDA = {
@@ -55,6 +61,22 @@ _HE_2021 = "He et al., Checkerboard context model for efficient learned image co
 _HE_2022 = (
     "He et al., ELIC: Efficient learned image compression with unevenly grouped space-channel contextual adaptive "
     "coding, CVPR 2022, arXiv:2203.10886"
+)
+
+_ZOU = (
+    "Zou et al., The devil is in the details: Window-based attention for image compression, CVPR 2022, "
+    "arXiv:2203.08450"
+)
+_LIU = "Liu et al., Learned image compression with mixed transformer-CNN architectures, CVPR 2023, arXiv:2303.14978"
+
+_HAN = (
+    "Han et al., Causal context adjustment loss for learned image compression, NeurIPS 2024, arXiv:2410.04847"
+)
+_LU = "Lu et al., Learned image compression with dictionary-based entropy model, CVPR 2025, arXiv:2504.00496"
+
+_JIANG = (
+    "Jiang et al., MLIC++: Linear complexity multi-reference entropy modeling for learned image compression, ACM TOMM "
+    "2025, arXiv:2307.15421"
 )
 
 
@@ -278,6 +300,42 @@ def elic2022_chandelier() -> ModelEntry:
     return ModelEntry(
         id="elic2022-chandelier", architecture="Elic2022Chandelier", sizes={0: (192, 320)}, paper=_HE_2022
     )
+
+
+@register_entry
+def wacnn() -> ModelEntry:
+    """Convolutions gated by attention within windows; slices of channels. One size; its authors have weights (STF)."""
+    return ModelEntry(id="wacnn", architecture="WACNN", sizes={0: (192, 320)}, paper=_ZOU)
+
+
+@register_entry
+def stf() -> ModelEntry:
+    """Swin transformers as transforms; slices of channels. One size; its authors have weights (STF)."""
+    return ModelEntry(id="stf", architecture="SymmetricalTransFormer", sizes={0: (48,)}, paper=_ZOU)
+
+
+@register_entry
+def tcm() -> ModelEntry:
+    """Convolutions and transformers side by side; slices of channels. Its authors have weights (LIC_TCM)."""
+    return ModelEntry(id="tcm", architecture="TCM", sizes={0: (128, 320)}, paper=_LIU)
+
+
+@register_entry
+def cca() -> ModelEntry:
+    """Activation-free blocks; slices of channels. Its authors have weights (LabShuHangGU/CCA)."""
+    return ModelEntry(id="cca", architecture="CCA", sizes={0: (320,)}, paper=_HAN)
+
+
+@register_entry
+def dcae() -> ModelEntry:
+    """Slices of channels that look up a learned dictionary. Its authors have weights (DCAE)."""
+    return ModelEntry(id="dcae", architecture="DCAE", sizes={0: (192, 320)}, paper=_LU)
+
+
+@register_entry
+def mlic_plus_plus() -> ModelEntry:
+    """Slices of channels on a checkerboard with contexts of several kinds. Its authors have weights (MLIC)."""
+    return ModelEntry(id="mlic++", architecture="MLICPlusPlus", sizes={0: (192, 320)}, paper=_JIANG)
 
 
 def __getattr__(name: str) -> Any:
