@@ -23,12 +23,13 @@ from latens.models.utils import conv
 SIZES: dict[str, tuple[int, ...]] = {
     "cca": (8, 2, 8, 1),
     "dcae": (32, 16, 2, 1),
+    "lalic": (8, 144),
     "mlic++": (8, 16, 2),
     "stf": (3, 4),
     "tcm": (32, 16, 2, 1),
     "wacnn": (8, 16, 2, 1),
 }
-"""Arguments of small models of the architectures that are coded in steps, by their names in the zoo."""
+"""Arguments of small models of the architectures since 2022, by their names in the zoo."""
 
 STEPWISE: dict[str, dict[str, Any]] = {
     "cca": {

@@ -72,6 +72,7 @@ _BUILT_IN: dict[str, dict[str, str]] = {
         "dcae": "latens.models:DCAE",
         "elic2022-chandelier": "latens.models:Elic2022Chandelier",
         "elic2022-official": "latens.models:Elic2022Official",
+        "lalic": "latens.models:LALIC",
         "mbt2018": "latens.models:JointAutoregressiveHierarchicalPriors",
         "mbt2018-mean": "latens.models:MeanScaleHyperprior",
         "mbt2018-mean-vbr": "latens.models:MeanScaleHyperpriorVbr",

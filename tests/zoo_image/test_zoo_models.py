@@ -36,6 +36,7 @@ NAMES = {
     "elic2022-chandelier": "Elic2022Chandelier",
     "cca": "CCA",
     "dcae": "DCAE",
+    "lalic": "LALIC",
     "mlic++": "MLICPlusPlus",
     "stf": "SymmetricalTransFormer",
     "tcm": "TCM",

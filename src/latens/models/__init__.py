@@ -19,6 +19,7 @@ from latens.models.google import (
     MeanScaleHyperprior,
     ScaleHyperprior,
 )
+from latens.models.lalic import LALIC
 from latens.models.mlic import MLICPlusPlus
 from latens.models.sensetime import Cheng2020AnchorCheckerboard, Elic2022Chandelier, Elic2022Official
 from latens.models.stf import WACNN, SymmetricalTransFormer
@@ -34,6 +35,7 @@ from latens.models.waseda import Cheng2020Anchor, Cheng2020Attention, Cheng2020G
 __all__ = [
     "CCA",
     "DCAE",
+    "LALIC",
     "SCALES_LEVELS",
     "SCALES_MAX",
     "SCALES_MIN",

@@ -55,8 +55,8 @@ class FastConvolutions(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        # torch.nn.Conv2d and ConvTranspose2d give everything by position.
-        if not kwargs and len(args) >= 7:
+        # torch.nn.Conv2d and ConvTranspose2d give everything by position, and pairs for both sides.
+        if not kwargs and len(args) >= 7 and isinstance(args[3], tuple):
             if func is F.conv2d:
                 return self._conv2d(*args)
             if func is F.conv_transpose2d:

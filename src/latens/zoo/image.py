@@ -30,6 +30,7 @@ __all__ = [
     "dcae",
     "elic2022_chandelier",
     "elic2022_official",
+    "lalic",
     "mbt2018",
     "mbt2018_mean",
     "mbt2018_mean_vbr",
@@ -78,6 +79,8 @@ _JIANG = (
     "Jiang et al., MLIC++: Linear complexity multi-reference entropy modeling for learned image compression, ACM TOMM "
     "2025, arXiv:2307.15421"
 )
+
+_FENG = "Feng et al., Linear attention modeling for learned image compression, CVPR 2025, arXiv:2502.05741"
 
 
 def _sizes(*runs: tuple[int, tuple[int, ...]]) -> dict[int, tuple[int, ...]]:
@@ -336,6 +339,12 @@ def dcae() -> ModelEntry:
 def mlic_plus_plus() -> ModelEntry:
     """Slices of channels on a checkerboard with contexts of several kinds. Its authors have weights (MLIC)."""
     return ModelEntry(id="mlic++", architecture="MLICPlusPlus", sizes={0: (192, 320)}, paper=_JIANG)
+
+
+@register_entry
+def lalic() -> ModelEntry:
+    """ELIC's groups of channels with linear attention (RWKV). Its authors have weights (RwkvCompress)."""
+    return ModelEntry(id="lalic", architecture="LALIC", sizes={0: (128, 320)}, paper=_FENG)
 
 
 def __getattr__(name: str) -> Any:
