@@ -603,18 +603,24 @@ Status run(const std::shared_ptr<const Network>& network, const void* data, std:
 template <class Value, class Result>
 void rescale(const Value* x, std::size_t positions, const Scale& scale, std::int64_t low, std::int64_t high,
              Result* out) {
-    for (std::size_t p = 0; p < positions; ++p, x += scale.count, out += scale.count)
-        for (std::size_t c = 0; c < scale.count; ++c) {
-            std::int64_t v = std::int64_t{x[c]} * scale.m[c];
-            const std::int32_t s = scale.s[c];
-            if (s > 0)
-                v = s > 62 ? 0 : (v + (std::int64_t{1} << (s - 1))) >> s;
-            else
-                // Beyond 32 bits it is limited anyway.
-                v = std::clamp<std::int64_t>(v, -(std::int64_t{1} << 31), std::int64_t{1} << 31) *
-                    (std::int64_t{1} << std::min(31, -std::max(s, -31)));
-            out[c] = static_cast<Result>(std::clamp(v, low, high));
-        }
+    constexpr std::size_t together = 64;
+    const unsigned slots = positions * scale.count < products_for_a_thread / 16 ? 1 : threads();
+    share((positions + together - 1) / together, slots, [&](std::size_t part, unsigned) {
+        const std::size_t first = part * together * scale.count;
+        const std::size_t end = std::min(positions, (part + 1) * together) * scale.count;
+        for (std::size_t i = first; i < end; i += scale.count)
+            for (std::size_t c = 0; c < scale.count; ++c) {
+                std::int64_t v = std::int64_t{x[i + c]} * scale.m[c];
+                const std::int32_t s = scale.s[c];
+                if (s > 0)
+                    v = s > 62 ? 0 : (v + (std::int64_t{1} << (s - 1))) >> s;
+                else
+                    // Beyond 32 bits it is limited anyway.
+                    v = std::clamp<std::int64_t>(v, -(std::int64_t{1} << 31), std::int64_t{1} << 31) *
+                        (std::int64_t{1} << std::min(31, -std::max(s, -31)));
+                out[i + c] = static_cast<Result>(std::clamp(v, low, high));
+            }
+    });
 }
 
 template void rescale(const std::int32_t*, std::size_t, const Scale&, std::int64_t, std::int64_t,

@@ -368,4 +368,5 @@ def _rescaled(values: npt.NDArray[Any], factor: Factor, low: int, high: int) -> 
 
 
 def _saturated(values: npt.NDArray[Any], factor: Factor) -> Int16:
-    return _rescaled(values, factor, *INT16).astype(np.int16)
+    flat = values.reshape(-1, values.shape[-1])
+    return _native.rescale16(flat, factor.m, factor.s).reshape(values.shape)
