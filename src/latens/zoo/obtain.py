@@ -10,7 +10,6 @@ from pathlib import Path
 from latens.errors import DownloadError, ModelError, UnknownModelError, WrongWeightsError
 from latens.io import printable
 from latens.zoo.cards import DEFAULT_MODEL, card, digest
-from latens.zoo.download import cache_folder, fetch
 
 __all__ = ["address", "obtain", "to_be_fetched"]
 
@@ -49,6 +48,9 @@ def obtain(model: str, media: str, weights_dir: str | os.PathLike[str] | None = 
     known_card = card(model)
     _check_media(model, media)
     try:
+        # Sockets and TLS take a tenth of the time that coding a photograph does.
+        from latens.zoo.download import fetch
+
         return fetch(address(model), sha256=known_card.sha256, max_bytes=MAX_BYTES).read_bytes()
     except OSError as error:
         raise DownloadError(
@@ -60,6 +62,8 @@ def obtain(model: str, media: str, weights_dir: str | os.PathLike[str] | None = 
 
 def to_be_fetched(model: str, weights_dir: str | os.PathLike[str] | None = None) -> bool:
     """Whether :func:`obtain` will ask the network for a set."""
+    from latens.zoo.download import cache_folder
+
     try:
         return (
             _local(model, weights_dir) is None
