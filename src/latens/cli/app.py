@@ -17,7 +17,7 @@ from copy import copy
 from functools import cache
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -65,6 +65,7 @@ MaxPixels = Annotated[
     int, typer.Option("--max-pixels", min=1, help="Refuse images with more pixels than this.")
 ]
 _PIXELS = 1 << 28
+_LARGE = 1 << 23  # pixels, from which on images go from top to bottom, where they can
 
 
 def _version(wanted: bool) -> None:
@@ -244,7 +245,7 @@ def encode(
     _threads(threads)
     from latens.codec import ImageCodec, LosslessCodec, Target
     from latens.codec.lossless import CONTENTS, smaller
-    from latens.io import read_image
+    from latens.io import open_strips, read_image
     from latens.zoo.cards import DEFAULT_MODEL, tuned
 
     if content not in CONTENTS:
@@ -261,8 +262,31 @@ def encode(
                 codec = ImageCodec(tuned(tune) if tune is not None else model or DEFAULT_MODEL)
             return codec
 
+    by_strips = not exact and effort == 1 and frame is None and content == "photo"
+    by_strips = by_strips and all(target is None for target in targets)
+
+    def strips_of(job: files.Job, before: int | None) -> batch.Done | None:
+        """A large image from top to bottom; None for one that has to be read whole, or may be."""
+        if files.STANDARD in (job.source, job.target) or not by_strips or not Path(job.source).is_file():
+            return None
+        with files.named(job.source), Path(job.source).open("rb") as source:
+            strips = open_strips(source, max_pixels)
+            if strips is None or strips.shape[0] * strips.shape[1] < _LARGE:
+                return None
+            coder = made()
+            with (
+                batch.progress("Encoding", not quiet and len(plan.jobs) == 1) as progress,
+                files.writing(job, force, plan.inputs) as file,
+            ):
+                size = coder.encode_strips(strips, file, quality, progress=progress)
+        bpp = 8 * size / (strips.shape[0] * strips.shape[1])
+        text = f"{before or 0:,} -> {size:,} bytes, {bpp:.3f} bits per pixel"
+        return batch.Done(text, before, size, bpp, strips.about.notes)
+
     def work(job: files.Job) -> batch.Done:
         before = files.size_of(job.source)
+        if (done := strips_of(job, before)) is not None:
+            return done
         try:
             image = read_image(files.open_source(job.source), frame=frame, max_pixels=max_pixels)
         except ImageError as error:
@@ -347,6 +371,13 @@ def decode(
     salvage: Annotated[
         bool, typer.Option("--salvage", help="Write what can be had of damaged files; exit code 3.")
     ] = False,
+    region: Annotated[
+        str | None,
+        typer.Option(
+            "--region", metavar="X,Y,W,H", help="Only this part: left and top, width and height, in pixels."
+        ),
+    ] = None,
+    scale: Annotated[str, typer.Option("--scale", help="1, 1/2, 1/4 or 1/8 of the sides.")] = "1",
     other_weights: OtherWeights = False,
     recursive: Recursive = False,
     skip_existing: SkipExisting = False,
@@ -370,8 +401,20 @@ def decode(
       latens decode photo.ltn -o photo.webp
 
       latens decode -r small/ -o photos/ --skip-existing
+
+      latens decode map.ltn --region 2000,500,512,512 -o corner.png
+
+      latens decode photo.ltn --scale 1/8 -o small.png
     """
-    from latens.io import WRITE_FORMATS, write_format, write_image
+    from latens.codec import Picture
+    from latens.codec.picture import check_box, divisor
+    from latens.io import STRIP_FORMATS, WRITE_FORMATS, write_format, write_image, write_strips
+
+    step = divisor(scale)
+    part = None if region is None else _region(region)
+    wanted = part is not None or step > 1
+    if salvage and wanted:
+        raise ImageError("--salvage is for whole pictures; leave --region and --scale out")
 
     if format is not None and format not in WRITE_FORMATS:
         raise OutputError(f"--format {printable(format)}: expected one of {', '.join(WRITE_FORMATS)}")
@@ -393,7 +436,42 @@ def decode(
     limits = ltn.Limits(max_pixels=max_pixels)
     codec_for = _codecs(model, weights_dir, quiet or as_json)
 
+    def parts_of(job: files.Job) -> batch.Done | None:
+        """A part, a small copy, or a large picture, from top to bottom; None for one that is decoded whole."""
+        if salvage or job.source == files.STANDARD or not Path(job.source).is_file():
+            if wanted:
+                raise ImageError("--region and --scale need a file that can be sought; name one")
+            return None
+        with files.named(job.source), Path(job.source).open("rb") as file:
+            header = ltn.read_header(file.read(ltn.MAX_HEADER_SIZE), limits)
+            if not wanted and header.width * header.height < _LARGE:
+                return None
+            picture = Picture(ltn.FileSource(file), cast(Any, codec_for), limits, other_weights=other_weights)
+            box = check_box(part, picture.size)
+            width, height = (-(-box[side + 2] // step) - box[side] // step for side in (0, 1))
+            kind = kind_of(job)
+            if kind in STRIP_FORMATS and job.target != files.STANDARD and width * height >= _LARGE:
+                with (
+                    batch.progress("Decoding", not quiet and len(plan.jobs) == 1) as progress,
+                    files.writing(job, force, plan.inputs) as out,
+                ):
+                    rows = batch.counted(picture.rows(box, scale), height, progress)
+                    notes = write_strips(out, kind, (width, height), picture.about(step), rows)
+                    size = out.tell()
+            elif wanted:
+                buffer = io.BytesIO()
+                notes = write_image(picture.image(box, scale), buffer, kind)
+                size = len(buffer.getvalue())
+                files.write(job, buffer.getvalue(), force, plan.inputs)
+            else:
+                return None
+        before = files.size_of(job.source) or 0
+        bpp = 8 * before / (header.width * header.height)
+        return batch.Done(f"{width} x {height}", before, size, bpp, notes)
+
     def work(job: files.Job) -> batch.Done:
+        if (done := parts_of(job)) is not None:
+            return done
         buffer = io.BytesIO()
         with files.named(job.source):
             data = _read(job.source, limits)
@@ -419,6 +497,17 @@ def decode(
     )  # fmt: skip
     if code:
         raise typer.Exit(code)
+
+
+def _region(text: str) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom, of left, top, width and height."""
+    match = re.fullmatch(r"(-?\d{1,9}),(-?\d{1,9}),(-?\d{1,9}),(-?\d{1,9})", text.replace(" ", ""))
+    if match is None:
+        raise ImageError(f"--region {printable(text)[:80]}: expected X,Y,W,H, four whole numbers")
+    left, top, width, height = map(int, match.groups())
+    if width < 1 or height < 1:
+        raise ImageError(f"--region {printable(text)}: a width and a height of at least 1 are expected")
+    return left, top, left + width, top + height
 
 
 def _codecs(

@@ -360,3 +360,28 @@ def _progress(verb: str, total: int, wanted: bool) -> Iterator[Callable[[int], N
             )
 
         yield advance
+
+
+@contextmanager
+def progress(verb: str, wanted: bool) -> Iterator[Callable[[float], None] | None]:
+    """A bar for one large file, where somebody looks; what it gives takes the share that is done."""
+    if not wanted or not on_terminal():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True, markup=False, highlight=False)) as shown:
+        task = shown.add_task(verb, total=1.0)
+        yield lambda share: shown.update(task, completed=share)
+
+
+def counted(rows: Iterator[Any], total: int, progress: Callable[[float], None] | None) -> Iterator[Any]:
+    """The same rows; of how many of all have come, ``progress`` is told."""
+    done = 0
+    for part in rows:
+        yield part
+        done += len(part)
+        if progress is not None:
+            progress(done / total)

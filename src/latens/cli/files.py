@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from latens.errors import FormatError, ImageError, LatensError, OutputError
-from latens.io import atomic_write, check_output, printable
+from latens.io import TemporaryOutput, atomic_write, check_output, printable
 
 STANDARD = "-"
 EXIT_SALVAGED = 3
@@ -459,6 +459,40 @@ def not_image(source: str, error: ImageError) -> ImageError:
     return error
 
 
+@contextmanager
+def writing(job: Job, force: bool, inputs: Inputs) -> Iterator[BinaryIO]:
+    """A file for a result that is written bit by bit; it gets its name when it is complete, and not before.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    if is_null(job.target):
+        with Path(os.devnull).open("wb") as null:
+            yield null
+        return
+    if job.new_folder:
+        _make(Path(job.target).parent)
+    output = TemporaryOutput(job.target, force=force or job.replaces, inputs=inputs.same_as(job.target))
+    try:
+        try:
+            yield output.open()
+        except OSError as error:
+            if isinstance(error, LatensError):
+                raise
+            raise OutputError(f"{job.target_name}: cannot be written ({error.strerror})") from error
+        output.commit()
+    except BaseException:
+        output.discard()
+        raise
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{printable(folder)}: cannot be made ({error.strerror})") from error
+
+
 def write(job: Job, data: bytes, force: bool, inputs: Inputs) -> None:
     """Write a whole result, which never replaces an input.
 
@@ -470,12 +504,8 @@ def write(job: Job, data: bytes, force: bool, inputs: Inputs) -> None:
     if job.target == STANDARD:
         to_standard_output(data)
         return
-    folder = Path(job.target).parent
     if job.new_folder:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{printable(folder)}: cannot be made ({error.strerror})") from error
+        _make(Path(job.target).parent)
     atomic_write(job.target, data, force=force or job.replaces, inputs=inputs.same_as(job.target))
 
 

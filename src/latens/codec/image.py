@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ from latens.errors import (
     TargetError,
     WrongWeightsError,
 )
-from latens.io import Image
+from latens.io import Image, Strips
 from latens.metrics import ssimulacra2
 from latens.metrics.perceptual import LEAST_SIDE
 from latens.runtime.coding import LATENT, CodedTile, FileModel
@@ -90,16 +90,70 @@ class ImageCodec:
             LimitError: the image or its metadata are too large for a file.
             ModelError: the weights give values that are not finite.
         """
-        if quality is not None and self.model.rates == 1:
-            raise ImageError(
-                f"{self.model.id} has a single rate; leave the quality out, or use another model"
-            )
-        quality = _QUALITY if quality is None else quality
-        if not 0.0 <= quality <= 100.0:
-            raise ImageError(f"quality must be 0 to 100, got {quality}")
+        level = self._level(quality)
         steps = self._steps(effort)
-        header = self._header(image, self.model.level(quality))
+        header = self._header(image, level)
         return self._write(image, header, self._features(image.pixels, header), steps)
+
+    def encode_strips(
+        self,
+        strips: Strips,
+        file: BinaryIO,
+        quality: float | None = None,
+        *,
+        progress: Callable[[float], None] | None = None,
+    ) -> int:
+        """The same for an image that comes from top to bottom, in memory that does not grow with its height.
+
+        Args:
+            strips: as :func:`latens.io.open_strips` gives them.
+            file: what is written to, front to back.
+            quality: as for :meth:`encode`.
+            progress: called with the share that is done.
+
+        Returns:
+            The number of bytes.
+
+        Raises:
+            ImageError: the file is damaged; quality out of range, or not for this model.
+            LimitError, ModelError: as :meth:`encode`.
+        """
+        about = strips.about
+        header = self._header(about, self._level(quality))
+        header = replace(header, width=strips.shape[1], height=strips.shape[0])
+        features = self._features(cast(Samples, strips), header)
+        picture = _Picture(self.model, header) if self.model.exact else None
+        writer: ltn.Writer | None = None
+        bands = _bands(header)
+        for number, band in enumerate(bands):
+            work = [(rect, next(features)) for rect in band]
+            for rect, coded in zip(band, self._coded(header, work), strict=True):
+                if writer is None:
+                    header = replace(header, lanes=coded.lanes)
+                    metadata = (about.icc or None, about.exif or None, about.xmp or None, about.density)
+                    container = ltn.Container(header, [], None, *metadata)
+                    writer = ltn.Writer(file, container)
+                writer.tile(ltn.Tile(coded.checksum, coded.stream))
+                if picture is not None:
+                    picture.put(rect, coded.rows)
+            if picture is not None:
+                for _ in picture.band():
+                    pass
+            if progress is not None:
+                progress((number + 1) / len(bands))
+        if picture is not None:
+            for _ in picture.finish():
+                pass
+        assert writer is not None
+        writer.finish(None if picture is None else picture.crc)
+        return writer.size
+
+    def _coded(self, header: ltn.Header, work: list[tuple[ltn.Rect, Array]]) -> Iterator[CodedTile]:
+        """The tiles of a row, a few at a time: what synthesis takes of them is large."""
+        at_once = max(_native.threads(), 1)
+        nothing = np.empty((0, 0, 0), np.uint8)
+        for start in range(0, len(work), at_once):
+            yield from together(partial(self._encode_tile, nothing, header, 0), work[start : start + at_once])
 
     def encode_to(self, image: Image, target: Target, *, effort: int = 1) -> bytes:
         """The ``.ltn`` file of an image that has a wanted size, score or PSNR.
@@ -152,6 +206,17 @@ class ImageCodec:
             lanes=_LANES,
             skip=self.model.skip,
         )
+
+    def _level(self, quality: float | None) -> int:
+        """The header's quality for a user's."""
+        if quality is not None and self.model.rates == 1:
+            raise ImageError(
+                f"{self.model.id} has a single rate; leave the quality out, or use another model"
+            )
+        quality = _QUALITY if quality is None else quality
+        if not 0.0 <= quality <= 100.0:
+            raise ImageError(f"quality must be 0 to 100, got {quality}")
+        return self.model.level(quality)
 
     def _steps(self, effort: int) -> int:
         """Gradient steps that an effort stands for."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -17,6 +17,7 @@ from latens.codec.lossless import alpha_of, decode_row
 from latens.errors import ChecksumError, CoderError, ImageError
 from latens.io import Image
 from latens.runtime.coding import LATENT, FileModel, Rows, Window
+from latens.zoo.preview import load_preview
 
 __all__ = ["SCALES", "Box", "Metadata", "Picture", "check_box", "divisor"]
 
@@ -139,10 +140,14 @@ class Picture:
             if transparency is not None:
                 transparency[end : end + len(rows)] = rows[..., channels]
             end += len(rows)
-        container = self._reader.container
+        return replace(self.about(step), pixels=pixels, alpha=transparency)
+
+    def about(self, step: int = 1) -> Image:
+        """What goes with the pixels of the picture, or of a small copy of it: an image of one pixel."""
+        container, dtype = self._reader.container, self._dtype
         return Image(
-            pixels,
-            transparency,
+            np.zeros((1, 1, self.header.channels), dtype),
+            np.zeros((1, 1), dtype) if self._reader.has_alpha else None,
             container.icc,
             container.exif,
             container.xmp,
@@ -166,7 +171,13 @@ class Picture:
         codec = self._codec_for(self.header)
         codec.check_identity(self.header, self._other_weights)
         check_tile_size(self.header)
-        found = _shrunk(self._synthesised(codec.model, area), step)
+        preview = load_preview(codec.model.weights_id) if step == 8 else None
+        if preview is not None:
+            part = _Part(self.size, area, preview.reach)
+            rows = preview.rows(part.width, self._dtype, self.header.channels)
+            found = part.cut(self._latents(codec.model, part), rows, (left, top, right, bottom), LATENT // 8)
+        else:
+            found = _shrunk(self._synthesised(codec.model, area), step)
         yield from self._with_alpha(found, area, step)
 
     @property
@@ -208,7 +219,7 @@ class Picture:
         part = _Part(self.size, area, model.reach)
         rows = model.synthesis(part.width, header.quality, self._dtype, header.channels)
         crc = 0
-        for samples in part.cut(self._latents(model, part), rows):
+        for samples in part.cut(self._latents(model, part), rows, area, LATENT):
             if part.whole:
                 crc = zlib.crc32(np.ascontiguousarray(samples, samples.dtype.newbyteorder("<")).data, crc)
             yield samples
@@ -262,7 +273,6 @@ class _Part:
     """
 
     def __init__(self, size: tuple[int, int], area: Box, reach: int | None) -> None:
-        self._area = area
         self.whole = area == (0, 0, *size)
         columns, rows = (side // LATENT for side in ltn.coded_size(*size))
         left, top, right, bottom = area
@@ -287,11 +297,11 @@ class _Part:
         window = Window(max(self._top - y, 0), min(self._bottom - y, height), left, right)
         return window, slice(x + left - self._left, x + right - self._left)
 
-    def cut(self, latents: Iterator[Array], synthesis: Rows) -> Iterator[Samples]:
-        """The samples of the area, of those that synthesis makes of all latents."""
-        left, top, right, bottom = self._area
-        left, right = left - LATENT * self._left, right - LATENT * self._left
-        row = LATENT * self._top
+    def cut(self, latents: Iterator[Array], synthesis: Rows, area: Box, unit: int) -> Iterator[Samples]:
+        """The samples of an area, of those that synthesis makes of all latents, ``unit`` times as many each way."""
+        left, top, right, bottom = area
+        left, right = left - unit * self._left, right - unit * self._left
+        row = unit * self._top
 
         def made() -> Iterator[Samples]:
             for band in latents:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from latens.io._image import READ_FORMATS, from_pil, read_image
     from latens.io._picture import Image
     from latens.io._sound import Sound, SoundFile
+    from latens.io._strips import STRIP_FORMATS, Strips, open_strips, write_strips
     from latens.io._video import Light, Mastering, RawVideo, VideoFrame, VideoInfo
     from latens.io._video_in import VIDEO_FORMATS, VideoSource
     from latens.io._video_out import VideoSink
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "NOT_KEPT",
     "READ_FORMATS",
+    "STRIP_FORMATS",
     "VIDEO_FORMATS",
     "WRITE_FORMATS",
     "Image",
@@ -33,6 +35,7 @@ __all__ = [
     "RawVideo",
     "Sound",
     "SoundFile",
+    "Strips",
     "TemporaryOutput",
     "VideoFrame",
     "VideoInfo",
@@ -42,19 +45,31 @@ __all__ = [
     "check_output",
     "from_pil",
     "is_address",
+    "open_strips",
     "printable",
     "read_image",
     "remove_leftovers",
     "to_pil",
     "write_format",
     "write_image",
+    "write_strips",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    for module in ("_picture", "_http", "_image", "_write", "_video", "_sound", "_video_in", "_video_out"):
+    for module in (
+        "_picture",
+        "_http",
+        "_image",
+        "_write",
+        "_strips",
+        "_video",
+        "_sound",
+        "_video_in",
+        "_video_out",
+    ):
         home = import_module(f"latens.io.{module}")
         if hasattr(home, name):
             return getattr(home, name)

@@ -21,7 +21,7 @@ from PIL import TiffImagePlugin
 
 from latens.errors import ImageError
 from latens.io._exif import describing
-from latens.io._extras import need_extra
+from latens.io._extras import load_extra, need_extra
 from latens.io._facts import Facts, bounded
 from latens.io._picture import check_size, to_16_bits
 
@@ -404,6 +404,49 @@ def _silent(name: str) -> Iterator[None]:
 
 def _segments(file: BinaryIO, page: Page) -> npt.NDArray[Any]:
     """Samples as they are stored, height x width x samples per pixel."""
+    width, height = page.size
+    planes = page.samples if page.one(284, 1) == 2 else 1
+    dtype = np.uint8 if page.bits <= 8 else np.uint16
+    result: npt.NDArray[Any] | None = None
+    for plane, y, x, part in _each_segment(file, page):
+        if result is None:
+            result = np.empty((planes, height, width, page.samples // planes), dtype)
+        result[plane, y : y + part.shape[0], x : x + part.shape[1]] = part
+    assert result is not None
+    whole: npt.NDArray[Any] = np.concatenate(list(result), axis=2)
+    return whole
+
+
+def bands(file: BinaryIO, page: Page) -> Iterator[npt.NDArray[Any]]:
+    """The same from top to bottom, of a page whose samples stand side by side: rows of tiles, or strips."""
+    band: npt.NDArray[Any] | None = None
+    start = 0
+    for _, y, x, part in _each_segment(file, page):
+        if band is not None and y != start:
+            yield band
+            band = None
+        if band is None:
+            start = y
+            band = np.empty((part.shape[0], page.size[0], page.samples), part.dtype)
+        band[:, x : x + part.shape[1]] = part
+    assert band is not None
+    yield band
+
+
+def is_streamable(page: Page) -> bool:
+    """Whether :func:`bands` can decode it with what is installed."""
+    return page.compression in _ALONE or (
+        page.compression in (5, 50000) and load_extra("imagecodecs") is not None
+    )
+
+
+def segment_rows(file: BinaryIO, page: Page) -> int:
+    """Rows of a strip or a tile."""
+    return int(next(_each_segment(file, page))[3].shape[0])
+
+
+def _each_segment(file: BinaryIO, page: Page) -> Iterator[tuple[int, int, int, npt.NDArray[Any]]]:
+    """Plane, row, column and samples of each strip or tile."""
     import tifffile
 
     compression = page.compression
@@ -433,8 +476,6 @@ def _segments(file: BinaryIO, page: Page) -> npt.NDArray[Any]:
             raise ImageError(f"damaged image: {len(offsets)} strips or tiles, {count} were expected")
         rows = min(shape[0], height) if not found.is_tiled else shape[0]
         most = rows * shape[1] * (page.samples // planes) * 2
-        dtype = np.uint8 if page.bits <= 8 else np.uint16
-        result = np.empty((planes, height, width, page.samples // planes), dtype)
         tables = page.tags.get(347)
         for index, (offset, size) in enumerate(zip(offsets, sizes, strict=True)):
             if size <= 0 or offset < 0 or offset + size > end:
@@ -451,6 +492,4 @@ def _segments(file: BinaryIO, page: Page) -> npt.NDArray[Any]:
             part = part[: height - y, : width - x]
             if part.shape[0] < min(shape[0], height - y) or part.shape[1] < min(shape[1], width - x):
                 raise ImageError("damaged image: a strip is too short")
-            result[plane, y : y + part.shape[0], x : x + part.shape[1]] = part
-    whole: npt.NDArray[Any] = np.concatenate(list(result), axis=2)
-    return whole
+            yield plane, y, x, part

@@ -322,14 +322,19 @@ def _tiff_density(image: Image) -> tuple[tuple[int, int], tuple[int, int], int] 
 # ---- more than 8 bits
 
 
-def _deep_png(image: Image, lost: list[str]) -> bytes:
+def png_metadata(image: Image, lost: list[str]) -> list[bytes]:
+    """All chunks of a PNG file between its header and its pixels."""
     chunks = _png_chunks(image, lost)
     # Pillow's own chunks for the rest: those of a picture of one pixel.
     small = Image(np.zeros((1, 1, image.pixels.shape[2]), np.uint8), None, image.icc, image.exif, image.xmp)
     with_metadata = _encode_8_bits(small, _WRITERS["png"], lost)
     kept = (b"iCCP", b"eXIf", b"iTXt")
     chunks += [_png.chunk(kind, data) for kind, data in _png.all_chunks(with_metadata) if kind in kept]
-    return _png.deep_png(_samples(image), chunks)
+    return chunks
+
+
+def _deep_png(image: Image, lost: list[str]) -> bytes:
+    return _png.deep_png(_samples(image), png_metadata(image, lost))
 
 
 def _deep_ppm(image: Image, lost: list[str]) -> bytes:
@@ -344,9 +349,8 @@ def _deep_ppm(image: Image, lost: list[str]) -> bytes:
     return head.encode() + from_16_bits(image.pixels, image.bit_depth).astype(">u2").tobytes()
 
 
-def _deep_tiff(image: Image, lost: list[str]) -> bytes:
-    import tifffile
-
+def tiff_options(image: Image, lost: list[str]) -> tuple[dict[str, Any], dict[int, Any]]:
+    """What tifffile is to be told of a picture, and the directories of EXIF that it does not write."""
     if image.exif and not is_exif(image.exif):
         lost.append("damaged EXIF")
     if image.colour != SRGB and _profile(image) is None:
@@ -359,25 +363,32 @@ def _deep_tiff(image: Image, lost: list[str]) -> bytes:
         elif isinstance(value, str):
             tags.append((tag, 2, 0, value.encode("utf-8", "replace") + b"\0", True))
     density = _tiff_density(image)
+    channels = image.pixels.shape[2] + (image.alpha is not None)
+    options = {
+        "photometric": "minisblack" if image.pixels.shape[2] == 1 else "rgb",
+        "planarconfig": "contig" if channels > 1 else None,
+        "extrasamples": ["unassalpha"] if image.alpha is not None else None,
+        "metadata": None,
+        "software": False,
+        "iccprofile": _profile(image),
+        "extratags": tags,
+        "resolution": None if density is None else density[:2],
+        "resolutionunit": None if density is None else density[2],
+    }
+    inner = {tag: directory.get_ifd(tag) for tag in (0x8769, 0x8825) if tag in directory}
+    return options, {tag: tags for tag, tags in inner.items() if tags}
+
+
+def _deep_tiff(image: Image, lost: list[str]) -> bytes:
+    import tifffile
+
+    options, inner = tiff_options(image, lost)
     samples = _samples(image)
     buffer = io.BytesIO()
     with tifffile.TiffWriter(buffer) as file:
-        file.write(
-            samples[..., 0] if samples.shape[2] == 1 else samples,
-            photometric="minisblack" if image.pixels.shape[2] == 1 else "rgb",
-            planarconfig="contig" if samples.shape[2] > 1 else None,
-            extrasamples=["unassalpha"] if image.alpha is not None else None,
-            compression="zlib",
-            predictor=True,
-            metadata=None,
-            software=False,
-            iccprofile=_profile(image),
-            extratags=tags,
-            resolution=None if density is None else density[:2],
-            resolutionunit=None if density is None else density[2],
-        )
-    inner = {tag: directory.get_ifd(tag) for tag in (0x8769, 0x8825) if tag in directory}
-    return _with_directories(buffer.getvalue(), {tag: tags for tag, tags in inner.items() if tags})
+        samples = samples[..., 0] if samples.shape[2] == 1 else samples
+        file.write(samples, compression="zlib", predictor=True, **options)
+    return _with_directories(buffer.getvalue(), inner)
 
 
 def _with_directories(data: bytes, inner: dict[int, Any]) -> bytes:
