@@ -5,12 +5,11 @@ from __future__ import annotations
 import io
 import os
 import threading
-from fractions import Fraction
-from typing import IO, Any, BinaryIO, cast
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 from PIL import Image as PilImage
-from PIL import ImageFile, ImageOps
+from PIL import ImageFile
 
 from latens import format as ltn
 from latens.codec.image import ImageCodec
@@ -18,6 +17,9 @@ from latens.codec.lossless import LosslessCodec
 from latens.codec.picture import Box, CodecFor, Metadata, Picture, check_box, divisor
 from latens.errors import FormatError, ImageError, LatensError
 from latens.io import Image, from_pil, printable, to_pil
+
+if TYPE_CHECKING:
+    from fractions import Fraction
 
 __all__ = ["LtnImageFile", "OpenedImage", "as_os_error", "save"]
 
@@ -111,7 +113,7 @@ class LtnImageFile(ImageFile.ImageFile):
     def _decoded(self) -> Image:
         if self._picture is not None:
             try:
-                return self._picture.image(None, Fraction(1, self._step))
+                return self._picture.image(None, 1 / self._step)
             except LatensError as error:
                 if not ImageFile.LOAD_TRUNCATED_IMAGES:
                     raise self._failed(error) from error
@@ -246,7 +248,7 @@ class OpenedImage(LtnImageFile):
             raise as_os_error(error) from error
         if self._im is not None:
             return self.reduce(step)
-        return self._part(None, Fraction(1, step))
+        return self._part(None, 1 / step)
 
     def read(self) -> PilImage.Image:
         """The whole picture, decoded now.
@@ -313,6 +315,8 @@ _OPTIONS = (
 
 
 def _turned(image: PilImage.Image) -> PilImage.Image:
+    from PIL import ImageOps
+
     try:
         return ImageOps.exif_transpose(image)
     except Exception:  # EXIF that Pillow cannot read; from_pil leaves it out

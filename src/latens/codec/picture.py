@@ -5,8 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +17,9 @@ from latens.errors import ChecksumError, CoderError, ImageError
 from latens.io import Image
 from latens.runtime.coding import LATENT, FileModel, Rows, Window
 from latens.zoo.preview import load_preview
+
+if TYPE_CHECKING:
+    from fractions import Fraction
 
 __all__ = ["SCALES", "Box", "Metadata", "Picture", "check_box", "divisor"]
 
@@ -355,6 +357,8 @@ def check_box(box: Box | None, size: tuple[int, int]) -> Box:
 
 def divisor(scale: float | Fraction | str) -> int:
     """What a scale divides the sides by: 1, 2, 4 or 8; ImageError for another scale."""
+    from fractions import Fraction  # takes time to load
+
     try:
         found = Fraction(scale)
     except (ValueError, TypeError, ZeroDivisionError, OverflowError):
@@ -374,6 +378,8 @@ def _small(box: Box, step: int) -> Box:
 def _thinned(density: ltn.Density | None, step: int) -> ltn.Density | None:
     if density is None or not density[2] or step == 1:
         return density
+    from fractions import Fraction
+
     across, down = (Fraction(*side) / step for side in density[:2])
     return across.as_integer_ratio(), down.as_integer_ratio(), density[2]
 

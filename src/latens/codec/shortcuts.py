@@ -16,11 +16,9 @@ from latens.codec.target import Target
 from latens.errors import FormatError, ImageError, LatensError, OutputError, ShapeError, TargetError
 from latens.io import (
     Image,
-    RangeFile,
     atomic_write,
     check_output,
     from_pil,
-    is_address,
     printable,
     read_image,
     to_pil,
@@ -186,7 +184,9 @@ def open(
     try:
         try:
             source: ltn.Source
-            if isinstance(path, str) and is_address(path):
+            if isinstance(path, str) and path.lower().startswith(("http://", "https://")):
+                from latens.io import RangeFile  # takes time to load
+
                 source = ltn.FileSource(RangeFile(path))
             else:
                 source = ltn.PathSource(path)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from fractions import Fraction
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
@@ -249,12 +248,12 @@ class Network:
     @cached_property
     def reach(self) -> int:
         """How many positions of the input on each side, at most, what comes of one depends on."""
-        found, up, down = Fraction(0), 1, 1
+        found, up, down = 0.0, 1, 1  # exact: all steps are powers of two
         for stage in self.stages:
             wide = isinstance(stage, Block | Depthwise) or (
                 isinstance(stage, Product) and stage.weight.shape[1] == 3
             )
-            found += Fraction(down, up) if wide else 0
+            found += down / up if wide else 0
             up *= stage.r if isinstance(stage, Shuffle) else 8 if isinstance(stage, Pixels) else 1
             down *= stage.r if isinstance(stage, Unshuffle) else 8 if isinstance(stage, Input) else 1
         return math.ceil(found)

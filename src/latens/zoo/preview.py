@@ -7,7 +7,7 @@ over it and its eight neighbours; integers, like everything that makes pixels.
 from __future__ import annotations
 
 from functools import lru_cache
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -109,7 +109,7 @@ def load_preview(weights_id: str) -> Preview | None:
     Raises:
         ModelError: it is damaged.
     """
-    path = resources.files("latens.zoo") / "data" / file_name(weights_id)
+    path = Path(__file__).with_name("data") / file_name(weights_id)
     if not path.is_file():
         return None
     found = Preview.from_file(path.read_bytes())
