@@ -60,16 +60,8 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     for module in (
-        "_picture",
-        "_http",
-        "_image",
-        "_write",
-        "_strips",
-        "_video",
-        "_sound",
-        "_video_in",
-        "_video_out",
-    ):
+        "_picture", "_image", "_write", "_video", "_sound", "_video_in", "_video_out", "_strips", "_http",
+    ):  # fmt: skip
         home = import_module(f"latens.io.{module}")
         if hasattr(home, name):
             return getattr(home, name)
