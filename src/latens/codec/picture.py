@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from latens import _native
 from latens import format as ltn
 from latens.codec.image import ImageCodec, check_tile_size, together
 from latens.codec.lossless import alpha_of, decode_row
@@ -30,7 +31,7 @@ CodecFor = Callable[[ltn.Header], ImageCodec]
 
 SCALES = (1, 2, 4, 8)
 """The sides of a preview are those of the picture, divided by one of these."""
-_PIECE = 16  # rows of latents that synthesis takes at a time
+_PIECE = 8  # rows of latents that synthesis takes at a time
 
 
 @dataclass(frozen=True)
@@ -257,10 +258,13 @@ class Picture:
 
         for numbers in self._bands(part.pixels(self.size)):
             band = None
-            for place, rows in together(decoded, numbers):
-                if band is None:
-                    band = np.empty((len(rows), part.width, model.channels), model.rows_type)
-                band[:, place] = rows
+            # A few at a time: what comes of a row of them is as large as the band.
+            at_once = max(_native.threads(), 1)
+            for start in range(0, len(numbers), at_once):
+                for place, rows in together(decoded, numbers[start : start + at_once]):
+                    if band is None:
+                        band = np.empty((len(rows), part.width, model.channels), model.rows_type)
+                    band[:, place] = rows
             assert band is not None
             yield band
 
