@@ -46,8 +46,8 @@ _TILE = 1024
 _MAX_TILE = 4096  # a tile is decoded in one piece, which takes memory in proportion
 _LANES = 8  # of images of several tiles
 _QUALITY = 70.0
-_ROWS = 256  # of pixels that analysis takes at a time
-_PIECE = 16  # rows of y that synthesis takes at a time
+_ROWS = 64  # of pixels that analysis takes at a time
+_PIECE = 8  # rows of y that synthesis takes at a time
 
 
 class ImageCodec:
@@ -126,8 +126,7 @@ class ImageCodec:
         writer: ltn.Writer | None = None
         bands = _bands(header)
         for number, band in enumerate(bands):
-            work = [(rect, next(features)) for rect in band]
-            for rect, coded in zip(band, self._coded(header, work), strict=True):
+            for rect, coded in zip(band, self._coded(header, band, features), strict=True):
                 if writer is None:
                     header = replace(header, lanes=coded.lanes)
                     metadata = (about.icc or None, about.exif or None, about.xmp or None, about.density)
@@ -148,12 +147,14 @@ class ImageCodec:
         writer.finish(None if picture is None else picture.crc)
         return writer.size
 
-    def _coded(self, header: ltn.Header, work: list[tuple[ltn.Rect, Array]]) -> Iterator[CodedTile]:
-        """The tiles of a row, a few at a time: what synthesis takes of them is large."""
+    def _coded(
+        self, header: ltn.Header, band: list[ltn.Rect], features: Iterator[Array]
+    ) -> Iterator[CodedTile]:
+        """The tiles of a row, a few at a time: what they are made from, and what synthesis takes of them, is large."""
         at_once = max(_native.threads(), 1)
-        nothing = np.empty((0, 0, 0), np.uint8)
-        for start in range(0, len(work), at_once):
-            yield from together(partial(self._encode_tile, nothing, header, 0), work[start : start + at_once])
+        encode = partial(self._encode_tile, np.empty((0, 0, 0), np.uint8), header, 0)
+        for start in range(0, len(band), at_once):
+            yield from together(encode, [(rect, next(features)) for rect in band[start : start + at_once]])
 
     def encode_to(self, image: Image, target: Target, *, effort: int = 1) -> bytes:
         """The ``.ltn`` file of an image that has a wanted size, score or PSNR.
