@@ -55,8 +55,8 @@ BD-rates are by PSNR, as their sources give them, not measured here: they have a
 
 {sources}
 
-Papers are named by `latens models --published`. Weights of the authors, where they have published some, are read with
-`latens update-model --architecture NAME FILE`: names and sizes of all weights are the authors' own."""
+Papers are named by `latens models --published`. Names and sizes of all weights are the authors' own, so that their
+checkpoints load with `from_state_dict`; `latens update-model -a NAME FILE` makes weights files of portable ones."""
 
 
 def picture(height: int = 512, width: int = 768) -> torch.Tensor:

@@ -64,7 +64,7 @@ class Encoding:
         rows = _to_numpy(self._gaussian.build_indexes(scales))
         for encoder, symbol, row in zip(self._encoders, _to_numpy(symbols), rows, strict=True):
             encoder.push(symbol, row, self._tables)
-        return self._gaussian.dequantize(symbols, means)
+        return _like(means, self._gaussian.dequantize(symbols, means))
 
     def finish(self) -> list[bytes]:
         """The strings, one for each image."""
@@ -97,12 +97,19 @@ class Decoding:
         symbols = np.empty(rows.shape, np.int32)
         for symbol, row, decoder in zip(symbols, rows, self._decoders, strict=True):
             symbol[...] = decoder.decode(row, self._tables)
-        return self._gaussian.dequantize(torch.from_numpy(symbols).to(means.device), means)
+        return _like(means, self._gaussian.dequantize(torch.from_numpy(symbols).to(means.device), means))
 
     def finish(self) -> None:
         """Check that the strings end here; raises ``CoderError`` if not."""
         for decoder in self._decoders:
             decoder.finish()
+
+
+def _like(means: Tensor, values: Tensor) -> Tensor:
+    """The values in the memory layout of the means: mixed layouts would be copied over and over by what follows."""
+    if means.is_contiguous(memory_format=torch.channels_last):
+        return values.contiguous(memory_format=torch.channels_last)
+    return values
 
 
 def _to_numpy(tensor: Tensor) -> Any:

@@ -25,9 +25,16 @@ _HEADS, _HEAD, _SIDE = 2, 32, 5
 # Half 0, the anchors, has the positions whose row and column have an odd sum; half 1 has the others.
 
 
+def _empty_like(x: Tensor, width: int) -> Tensor:
+    """Another width, the same memory layout."""
+    by_position = x.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if by_position else torch.contiguous_format
+    return torch.empty((*x.shape[:3], width), dtype=x.dtype, device=x.device, memory_format=layout)
+
+
 def half_of(x: Tensor, half: int) -> Tensor:
     """The positions of one half side by side: ``(B, C, H, W)`` to ``(B, C, H, W / 2)``."""
-    out = x.new_empty((*x.shape[:3], x.shape[3] // 2))
+    out = _empty_like(x, x.shape[3] // 2)
     for row in (0, 1):
         out[:, :, row::2] = x[:, :, row::2, (row + half + 1) % 2 :: 2]
     return out
@@ -35,7 +42,7 @@ def half_of(x: Tensor, half: int) -> Tensor:
 
 def spread(x: Tensor, half: int) -> Tensor:
     """Undo :func:`half_of`; the other half is zero."""
-    out = x.new_zeros((*x.shape[:3], x.shape[3] * 2))
+    out = _empty_like(x, x.shape[3] * 2).zero_()
     for row in (0, 1):
         out[:, :, row::2, (row + half + 1) % 2 :: 2] = x[:, :, row::2]
     return out

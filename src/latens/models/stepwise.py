@@ -96,11 +96,11 @@ class StepwiseModel(CompressionModel):
         self._check_image(x, cast(nn.Module, self.g_a), 16, self._multiple)
         y = self._transform(cast(nn.Module, self.g_a), x)
         with self._networks(y):
-            z = cast(nn.Module, self.h_a)(y)
+            z = cast(nn.Module, self.h_a)(_by_position(y))
             z_likelihoods = self._bottleneck(z)[1]
             medians = self._bottleneck._get_medians().view(1, -1, 1, 1)
             step = Training(self.gaussian_conditional, y)
-            y_hat = self._traverse(step, self._side(quantize_ste(z - medians) + medians))
+            y_hat = self._traverse(step, self._side(_by_position(quantize_ste(z - medians) + medians)))
         return {
             "x_hat": self._transform(cast(nn.Module, self.g_s), y_hat),
             "likelihoods": {"y": self._likelihoods(step.likelihoods), "z": z_likelihoods},
@@ -128,10 +128,10 @@ class StepwiseModel(CompressionModel):
         self._check_image(x, cast(nn.Module, self.g_a), 16, self._multiple)
         y = self._transform(cast(nn.Module, self.g_a), x)
         with self._networks(y):
-            z = cast(nn.Module, self.h_a)(y)
+            z = cast(nn.Module, self.h_a)(_by_position(y))
             z_strings = self._bottleneck.compress(z)
             step = Encoding(self.gaussian_conditional, y)
-            self._traverse(step, self._side(self._bottleneck.dequantized(z)))
+            self._traverse(step, self._side(_by_position(self._bottleneck.dequantized(z))))
         return {"strings": [step.finish(), z_strings], "shape": z.shape[-2:]}
 
     @torch.no_grad()
@@ -156,7 +156,7 @@ class StepwiseModel(CompressionModel):
         step = Decoding(self.gaussian_conditional, strings[0], values)
         z_hat = self._bottleneck.decompress(strings[1], size).to(next(self.parameters()).dtype)
         with self._networks(z_hat):
-            y_hat = self._traverse(step, self._side(z_hat))
+            y_hat = self._traverse(step, self._side(_by_position(z_hat)))
         step.finish()
         return {"x_hat": self._reconstruct(cast(nn.Module, self.g_s), y_hat)}
 
@@ -223,6 +223,11 @@ class ChannelSlices(StepwiseModel):
             change = torch.tanh(correction(torch.cat((for_means, decoded), dim=1)))
             done.append(decoded + 0.5 * change)
         return torch.cat(done, dim=1)
+
+
+def _by_position(x: Tensor) -> Tensor:
+    """All channels of a position side by side, as convolutions and attention on a CPU like it best."""
+    return x if torch.is_grad_enabled() else x.contiguous(memory_format=torch.channels_last)
 
 
 def equal_slices(channels: int, count: int) -> list[int]:
