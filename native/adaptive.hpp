@@ -18,6 +18,10 @@ namespace latens {
 // A probability that a bit is 1, in 22 bits, and how many bits it has seen, in 10.
 class Bit {
   public:
+    constexpr Bit() = default;
+    // Of so many 256ths, as if it had seen some bits already.
+    constexpr Bit(std::uint32_t probability, std::uint32_t seen) : state_(probability << 24 | seen) {}
+
     std::uint32_t probability() const { return std::clamp(state_ >> 16, 16u, 65520u); }
     std::uint32_t coarse() const { return state_ >> 20; }
 

@@ -197,20 +197,28 @@ class Search {
   private:
     // Decides about a square of `size` units, puts its blocks into the field, and tells their cost.
     std::int64_t node(int row, int column, int size, const Motion& parent) {
-        const Found whole = block(row, column, size, parent);
+        Found whole = block(row, column, size, parent);
         put_block(field_, row, column, size, whole.motion);
         if (size == 1) return whole.cost;
-        // What a division needs at least.
-        if (whole.cost <= price_ * 6) return whole.cost + price_;
+        const int level = std::countr_zero(static_cast<unsigned>(size)) - 1;
+        const int smaller = is_smaller(row, column - 1, size) + is_smaller(row - 1, column, size);
+        whole.cost += bits(FieldPriors::split_cost(level, smaller, false));
+        std::int64_t divided = bits(FieldPriors::split_cost(level, smaller, true));
+        // What else a division needs at least.
+        if (whole.cost <= divided + bits(4 * 2)) return whole.cost;
         for (int r = row; r < row + size; ++r) std::fill_n(&field_.at(r, column), size, Unit{});
         const int half = size / 2;
-        std::int64_t divided = price_;
-        for (int i = 0; i < 4 && divided < whole.cost + price_; ++i)
+        for (int i = 0; i < 4 && divided < whole.cost; ++i)
             divided += node(row + i / 2 * half, column + i % 2 * half, half, whole.motion);
-        if (divided < whole.cost + price_) return divided;
+        if (divided < whole.cost) return divided;
         put_block(field_, row, column, size, whole.motion);
-        return whole.cost + price_;
+        return whole.cost;
     }
+
+    int is_smaller(int row, int column, int size) const {
+        return row >= 0 && column >= 0 && field_.at(row, column).size < size * motion_unit ? 1 : 0;
+    }
+    std::int64_t bits(int eighths) const { return price_ * eighths / 8; }
 
     struct Block {
         int top, left, side;
@@ -224,17 +232,21 @@ class Search {
         b.width = visible(b.left, b.side, options_.visible_width);
         b.samples = grey_.data() + static_cast<std::size_t>(b.top) * size_.width + b.left;
         const Candidates candidates(view_, row, column, size, count_);
+        const int level = std::countr_zero(static_cast<unsigned>(size));
+        // Of saying that there is a vector, and to which references.
+        const std::int64_t other = bits(FieldPriors::own_cost(level, candidates) + (count_ == 2 ? 12 : 0));
         Found best;
         for (int i = 0; i < candidates.count(); ++i)
-            take(best, candidates[i], difference(b, candidates[i]), 8 + 6 * i);
-        if (b.height == 0 || b.width == 0 || best.cost <= price_ * 4) return best;
+            take(best, candidates[i],
+                 (difference(b, candidates[i]) << 7) + bits(FieldPriors::index_cost(level, candidates, i)));
+        if (b.height == 0 || b.width == 0 || best.cost <= other) return best;
         Found own[2];
         for (int k = 0; k < count_; ++k) {
-            own[k] = single(b, k, candidates, parent);
+            own[k] = single(b, k, candidates, parent, other);
             take(best, own[k].motion, own[k].cost);
         }
         if (count_ == 2) {
-            const Found found = mean_of(b, own, candidates);
+            const Found found = mean_of(b, own, candidates, other);
             take(best, found.motion, found.cost);
         }
         return best;
@@ -245,9 +257,6 @@ class Search {
         return (count + motion_unit - 1) / motion_unit * motion_unit;
     }
 
-    void take(Found& best, const Motion& motion, std::int64_t difference, int eighths) const {
-        take(best, motion, (difference << 7) + price_ * eighths / 8);
-    }
     static void take(Found& best, const Motion& motion, std::int64_t cost) {
         if (cost < best.cost) best = {motion, cost};
     }
@@ -273,23 +282,20 @@ class Search {
                           references_[k]->step(), b.height, b.width);
     }
 
-    // About how many eighths of a bit a vector takes.
-    static int eighths(Vector v, Vector predicted) {
-        const auto part = [](int d) {
-            return d == 0 ? 8
-                          : 10 + 12 * static_cast<int>(std::bit_width(static_cast<unsigned>(std::abs(d))));
-        };
-        return part(v.down - predicted.down) + part(v.right - predicted.right);
+    // What a vector takes.
+    std::int64_t bits(Vector v, Vector predicted) const {
+        return bits(FieldPriors::difference_cost(v.down - predicted.down) +
+                    FieldPriors::difference_cost(v.right - predicted.right));
     }
-    static constexpr int own_eighths = 24;  // of what says that there is a vector
 
     // The best vector to one reference.
-    Found single(const Block& b, int k, const Candidates& candidates, const Motion& parent) const {
+    Found single(const Block& b, int k, const Candidates& candidates, const Motion& parent,
+                 std::int64_t other) const {
         const Vector predicted = candidates.predicted(k);
         Vector best = whole(predicted);
         std::int64_t least = std::numeric_limits<std::int64_t>::max();
         const auto tried = [&](Vector v) {
-            const std::int64_t cost = (plain(b, k, v) << 7) + price_ * eighths(v, predicted) / 8;
+            const std::int64_t cost = (plain(b, k, v) << 7) + bits(v, predicted);
             if (cost >= least) return false;
             least = cost;
             best = v;
@@ -317,8 +323,7 @@ class Search {
             }
         least = std::numeric_limits<std::int64_t>::max();
         const auto exactly = [&](Vector v) {
-            const std::int64_t cost =
-                (transformed(b, k, v) << 7) + price_ * (own_eighths + eighths(v, predicted)) / 8;
+            const std::int64_t cost = (transformed(b, k, v) << 7) + other + bits(v, predicted);
             if (cost >= least) return;
             least = cost;
             best = v;
@@ -338,15 +343,14 @@ class Search {
     }
 
     // The mean of both, from what each has for itself; each is then moved a little with the other in place.
-    Found mean_of(const Block& b, const Found (&own)[2], const Candidates& candidates) const {
+    Found mean_of(const Block& b, const Found (&own)[2], const Candidates& candidates,
+                  std::int64_t other) const {
         Motion motion{3, {own[0].motion.vectors[0], own[1].motion.vectors[1]}};
         Found best;
         const auto tried = [&](const Motion& m) {
             take(best, m,
-                 (difference(b, m) << 7) + price_ *
-                                               (own_eighths + eighths(m.vectors[0], candidates.predicted(0)) +
-                                                eighths(m.vectors[1], candidates.predicted(1))) /
-                                               8);
+                 (difference(b, m) << 7) + other + bits(m.vectors[0], candidates.predicted(0)) +
+                     bits(m.vectors[1], candidates.predicted(1)));
         };
         tried(motion);
         for (int k = 1; k >= 0; --k)

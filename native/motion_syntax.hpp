@@ -95,6 +95,73 @@ inline void put_block(const Field& field, int row, int column, int size, const M
     for (int r = row; r < row + size; ++r) std::fill_n(&field.at(r, column), size, unit);
 }
 
+// What models say at first, in 256ths; for encoders, too, which choose by what bits cost then.
+struct FieldPriors {
+    static constexpr std::uint32_t seen = 8;
+    static constexpr std::uint8_t split[3][3] = {{71, 133, 191}, {62, 145, 219}, {40, 150, 228}};
+    static constexpr std::uint8_t taken[4][4] = {
+        {128, 157, 199, 169}, {128, 198, 202, 182}, {128, 180, 196, 178}, {128, 226, 224, 192}};
+    static constexpr std::uint8_t index[4][Candidates::most - 1] = {
+        {128, 128, 128, 128, 128}, {37, 128, 128, 128, 128}, {108, 35, 128, 128, 128}, {159, 84, 90, 79, 70}};
+    static constexpr std::uint8_t length[16] = {190, 164, 146, 148, 140, 135, 120, 120,
+                                                112, 64,  64,  64,  64,  64,  64,  64};
+
+    // Eighths of a bit that an event of so many 256ths takes.
+    static constexpr int cost(std::uint32_t chance) {
+        // The logarithm's bits by squaring.
+        std::uint64_t x = std::uint64_t{chance} << 24;  // 1 to 2 in 2^32, after shifts
+        int whole = 0;
+        while (x < std::uint64_t{1} << 31) {
+            x <<= 1;
+            ++whole;
+        }
+        int log = 0;
+        for (int i = 0; i < 6; ++i) {
+            x = (x >> 8) * (x >> 8) >> 15;
+            log <<= 1;
+            if (x >= std::uint64_t{1} << 32) {
+                x >>= 1;
+                ++log;
+            }
+        }
+        return 8 * (whole + 1) - (log + 4) / 8;
+    }
+    static constexpr int cost(std::uint8_t one, bool bit) { return cost(bit ? one : 256u - one); }
+
+    static constexpr int split_cost(int level, int smaller, bool divided) {
+        return cost(split[level][smaller], divided);
+    }
+    static int index_cost(int level, const Candidates& candidates, int index) {
+        const int around = std::min(candidates.spatial(), 3);
+        int sum = cost(taken[level][around], true);
+        for (int i = 0; i + 1 < candidates.count() && i <= index; ++i)
+            sum += cost(FieldPriors::index[around][i], i < index);
+        return sum;
+    }
+    static int own_cost(int level, const Candidates& candidates) {
+        return cost(taken[level][std::min(candidates.spatial(), 3)], false);
+    }
+    static int difference_cost(int value) {
+        const std::uint32_t folded =
+            value < 0 ? 2 * static_cast<std::uint32_t>(-value) : 2 * static_cast<std::uint32_t>(value) + 1;
+        const int size = static_cast<int>(std::bit_width(folded)) - 1;
+        return lengths[std::min(size, 15)];
+    }
+
+  private:
+    static constexpr std::array<int, 16> lengths_of() {
+        std::array<int, 16> result{};
+        int sum = 0;
+        for (int size = 0; size < 16; ++size) {
+            result[static_cast<std::size_t>(size)] = sum + cost(length[size], false) + 8 * size;
+            sum += cost(length[size], true);
+        }
+        return result;
+    }
+    static const std::array<int, 16> lengths;
+};
+inline const std::array<int, 16> FieldPriors::lengths = FieldPriors::lengths_of();
+
 // The syntax of a field. Blocks are read from `given` when encoding, and put into `known`.
 template <class Coder>
 class FieldSyntax {
@@ -104,7 +171,17 @@ class FieldSyntax {
           given_(given),
           known_(known),
           view_{known.units, known.rows, known.columns},
-          references_(references) {}
+          references_(references) {
+        const auto begin = [](auto& models, const auto& priors, std::size_t count) {
+            for (std::size_t i = 0; i < count; ++i) models[i] = Bit(priors[i], FieldPriors::seen);
+        };
+        for (int i = 0; i < 3; ++i) begin(split_[i], FieldPriors::split[i], 3);
+        for (int i = 0; i < 4; ++i) {
+            begin(taken_[i], FieldPriors::taken[i], 4);
+            begin(index_[i], FieldPriors::index[i], Candidates::most - 1);
+        }
+        for (auto& models : difference_) begin(models, FieldPriors::length, 16);
+    }
 
     // False if a vector is too long.
     bool code() {
@@ -181,7 +258,7 @@ class FieldSyntax {
     Field known_;
     FieldView view_;
     int references_;
-    Bit split_[3][3], taken_[4][4], index_[4][Candidates::most], both_[4], second_;
+    Bit split_[3][3], taken_[4][4], index_[4][Candidates::most - 1], both_[4], second_;
     typename Coder::Number difference_[2];
 };
 

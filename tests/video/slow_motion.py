@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from latens.entropy_coding.lossless_reference import _Coder, _Models
+from latens.entropy_coding.lossless_reference import _Coder, _Model, _Models
 from latens.errors import CoderError
 from latens.runtime.motion import REACH, Field
 
@@ -23,6 +23,30 @@ Array = npt.NDArray[np.integer]
 Vector = tuple[int, int]
 Motion = tuple[int, Vector, Vector]
 ZERO: Vector = (0, 0)
+
+
+# Probabilities of ones that models begin with, in 256ths; 128 for others of the same kind.
+PRIORS = {
+    ("split", 2): [71, 133, 191],
+    ("split", 4): [62, 145, 219],
+    ("split", 8): [40, 150, 228],
+    ("taken", 1): [128, 157, 199, 169],
+    ("taken", 2): [128, 198, 202, 182],
+    ("taken", 4): [128, 180, 196, 178],
+    ("taken", 8): [128, 226, 224, 192],
+    ("index", 0): [],
+    ("index", 1): [37],
+    ("index", 2): [108, 35],
+    ("index", 3): [159, 84, 90, 79, 70],
+}
+LENGTHS = [190, 164, 146, 148, 140, 135, 120, 120, 112, *[64] * 7]
+
+
+def model(prior: int) -> _Model:
+    """One that begins as if it had seen eight bits."""
+    found = _Model()
+    found.p, found.count = prior << 14, 8
+    return found
 
 
 # -- streams -----------------------------------------------------------------------------------------------
@@ -47,13 +71,20 @@ class _Syntax:
     def __init__(self, coder: _Coder, given: Field | None, shape: Sequence[int], references: int) -> None:
         self.coder, self.given, self.references = coder, given, references
         self.field = np.zeros((*shape[:2], 6), np.int16)
-        self.models: dict[tuple[object, ...], _Models] = {}
+        self.models: dict[tuple[str | int, ...], _Model] = {}
+        self.lengths = [_Models(enumerate(map(model, LENGTHS))) for _ in range(2)]
         for row in range(0, shape[0], 8):
             for column in range(0, shape[1], 8):
                 self.node(row, column, 8)
 
-    def bit(self, bit: int, *which: object) -> int:
-        return self.coder.bit(self.models.setdefault(which, _Models())[0], bit)
+    def bit(self, bit: int, kind: str, *which: int) -> int:
+        key = (kind, *which)
+        if key not in self.models:
+            self.models[key] = _Model()
+            if kind in ("split", "taken", "index"):
+                priors = dict(enumerate(PRIORS[kind, which[0]]))
+                self.models[key] = model(priors.get(which[1], 128))
+        return self.coder.bit(self.models[key], bit)
 
     def motion(self, row: int, column: int, field: Field | None = None) -> Motion | None:
         field = self.field if field is None else field
@@ -66,7 +97,7 @@ class _Syntax:
         if size > 1:
             smaller = 0
             for r, c in ((row, column - 1), (row - 1, column)):
-                smaller += r >= 0 and c >= 0 and self.field[r, c, 0] < 8 * size
+                smaller += int(r >= 0 and c >= 0 and self.field[r, c, 0] < 8 * size)
             divided = self.given is not None and self.given[row, column, 0] < 8 * size
             if self.bit(int(divided), "split", size, smaller):
                 half = size // 2
@@ -126,8 +157,7 @@ class _Syntax:
         found = []
         for axis in range(2):
             predicted = sorted(v[axis] for v in near)[len(near) // 2]
-            models = self.models.setdefault(("difference", axis), _Models())
-            found.append(predicted + self.coder.integer(models, value[axis] - predicted))
+            found.append(predicted + self.coder.integer(self.lengths[axis], value[axis] - predicted))
             if self.given is None and abs(found[-1]) > REACH:
                 raise CoderError("a vector is too long")
         return found[0], found[1]
