@@ -127,6 +127,12 @@ class ReleasedVideo:
         if still:
             field = motion.still(picture.shape[:2])
         moved = motion.compensate(references, field)
+        if visible is not None:
+            # What is not shown is best as predicted.
+            shown = np.s_[: visible[0], : visible[1]]
+            filled = moved.copy()
+            filled[shown] = picture[shown]
+            picture = filled
         expected = self._latent(moved, level)
         y = self._latent(picture, level)
         z = self._z_of(y, expected, level)
