@@ -57,10 +57,42 @@ unsigned slots() {
     return latens::threads();
 }
 
+// Which blocks of 64 x 64 of a picture are coded, cut into tiles.
+class Parts {
+  public:
+    template <class Array_>
+    Parts(const Grid& grid, const Array_& map)
+        : grid_(grid), columns_((grid.width + side - 1) / side), rows_((grid.height + side - 1) / side) {
+        if (map.shape(0) != rows_ || map.shape(1) != columns_ || grid.tile % side != 0)
+            raise("ShapeError", "expected a byte for each block of 64 x 64 pixels of whole tiles");
+    }
+
+    std::size_t blocks(std::size_t i) const { return latens::part_blocks(grid_.shape(i)); }
+    // Calls `each(in the map of the picture, in that of the tile)`.
+    template <class Each>
+    void walk(std::size_t i, const Each& each) const {
+        const latens::TileShape shape = grid_.shape(i);
+        const std::size_t across = (shape.width + side - 1) / side;
+        for (std::size_t k = 0; k < blocks(i); ++k)
+            each((grid_.top(i) / side + k / across) * columns_ + grid_.left(i) / side + k % across, k);
+    }
+
+  private:
+    static constexpr std::size_t side = latens::part_block;
+    const Grid& grid_;
+    std::size_t columns_, rows_;
+};
+
+using PartMap = nb::ndarray<const std::uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using OutPartMap = nb::ndarray<std::uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using OutBits = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
 nb::list encode(const Samples& samples, std::size_t tile, std::uint32_t near, unsigned effort,
-                unsigned content) {
+                unsigned content, const std::optional<PartMap>& part) {
     const Grid grid(samples, tile);
     const latens::LosslessOptions options{near, effort, static_cast<latens::Content>(std::min(content, 2u))};
+    std::optional<Parts> parts;
+    if (part) parts.emplace(grid, *part);
     std::vector<std::vector<std::uint8_t>> streams(grid.count());
     std::vector<latens::Status> status(grid.count());
     const auto* data = static_cast<const std::uint8_t*>(samples.data());
@@ -70,7 +102,15 @@ nb::list encode(const Samples& samples, std::size_t tile, std::uint32_t near, un
         latens::share(grid.count(), slots(), [&](std::size_t i, unsigned slot) {
             if (stop) return;
             if (slot == 0 && !poll()) stop = true;
-            status[i] = latens::encode_tile(data + grid.offset(i), grid.shape(i), options, streams[i]);
+            latens::LosslessOptions own = options;
+            std::vector<std::uint8_t> blocks;
+            if (parts) {
+                blocks.resize(parts->blocks(i));
+                parts->walk(i, [&](std::size_t from, std::size_t to) { blocks[to] = part->data()[from]; });
+                if (std::find(blocks.begin(), blocks.end(), 1) == blocks.end()) return;
+                if (std::find(blocks.begin(), blocks.end(), 0) != blocks.end()) own.part = blocks.data();
+            }
+            status[i] = latens::encode_tile(data + grid.offset(i), grid.shape(i), own, streams[i]);
         });
     }
     if (stop) check({latens::Code::interrupted});
@@ -81,8 +121,10 @@ nb::list encode(const Samples& samples, std::size_t tile, std::uint32_t near, un
 }
 
 std::vector<std::optional<std::string>> decode(const nb::sequence& given, std::size_t tile,
-                                               const OutSamples& out) {
+                                               const OutSamples& out, const std::optional<OutPartMap>& part) {
     const Grid grid(out, tile);
+    std::optional<Parts> parts;
+    if (part) parts.emplace(grid, *part);
     if (nb::len(given) != grid.count())
         raise("ShapeError",
               "expected " + std::to_string(grid.count()) + " tiles, got " + std::to_string(nb::len(given)));
@@ -98,7 +140,11 @@ std::vector<std::optional<std::string>> decode(const nb::sequence& given, std::s
             if (stop || !streams[i]) return;
             if (slot == 0 && !poll()) stop = true;
             const auto* bytes = reinterpret_cast<const std::uint8_t*>(streams[i]->c_str());
-            status[i] = latens::decode_tile(bytes, streams[i]->size(), grid.shape(i), data + grid.offset(i));
+            std::vector<std::uint8_t> blocks(parts ? parts->blocks(i) : 0);
+            status[i] = latens::decode_tile(bytes, streams[i]->size(), grid.shape(i), data + grid.offset(i),
+                                            parts ? blocks.data() : nullptr);
+            if (parts && status[i].ok())
+                parts->walk(i, [&](std::size_t to, std::size_t from) { part->data()[to] = blocks[from]; });
         });
     }
     if (stop) check({latens::Code::interrupted});
@@ -108,11 +154,36 @@ std::vector<std::optional<std::string>> decode(const nb::sequence& given, std::s
     return problems;
 }
 
+void measure(const Samples& samples, std::size_t tile, const PartMap& part, const OutBits& out) {
+    const Grid grid(samples, tile);
+    const Parts parts(grid, part), same(grid, out);
+    std::vector<latens::Status> status(grid.count());
+    const auto* data = static_cast<const std::uint8_t*>(samples.data());
+    {
+        nb::gil_scoped_release release;
+        latens::share(grid.count(), slots(), [&](std::size_t i, unsigned) {
+            std::vector<std::uint8_t> blocks(parts.blocks(i));
+            std::vector<float> bits(blocks.size());
+            parts.walk(i, [&](std::size_t from, std::size_t to) { blocks[to] = part.data()[from]; });
+            if (std::find(blocks.begin(), blocks.end(), 1) != blocks.end()) {
+                latens::LosslessOptions options;
+                options.part = blocks.data();
+                status[i] = latens::measure_tile(data + grid.offset(i), grid.shape(i), options, bits.data());
+            }
+            parts.walk(i, [&](std::size_t to, std::size_t from) { out.data()[to] = bits[from]; });
+        });
+    }
+    for (const latens::Status& each : status) check(each);
+}
+
 }  // namespace
 
 void add_lossless(nb::module_& m) {
-    m.def("lossless_encode", &encode, "samples"_a.noconvert(), "tile"_a, "near"_a, "effort"_a, "content"_a);
-    m.def("lossless_decode", &decode, "streams"_a, "tile"_a, "out"_a.noconvert());
+    m.def("lossless_encode", &encode, "samples"_a.noconvert(), "tile"_a, "near"_a, "effort"_a, "content"_a,
+          "part"_a.none());
+    m.def("lossless_decode", &decode, "streams"_a, "tile"_a, "out"_a.noconvert(),
+          "part"_a.noconvert().none());
+    m.def("lossless_measure", &measure, "samples"_a.noconvert(), "tile"_a, "part"_a, "out"_a.noconvert());
 }
 
 }  // namespace bindings

@@ -13,7 +13,7 @@
 namespace latens {
 namespace {
 
-constexpr std::uint8_t stored = 0, coded = 1;
+constexpr std::uint8_t stored = 0, coded = 1, partial = 2;
 constexpr unsigned max_scale = 16;
 
 template <class Number>
@@ -68,18 +68,42 @@ bool code_plan(Coder& coder, const TileShape& shape, Plan& plan) {
     return plan.bits <= (shape.deep ? 16u : 8u) && (plan.smooth || plan.drawn);
 }
 
+// Of a tile of which only parts are coded: which blocks are left out. False: all are.
+template <class Coder>
+bool code_part(Coder& coder, BlockMap& map) {
+    constexpr std::size_t per_side = part_block / map_block;
+    const std::size_t columns = (map.columns + per_side - 1) / per_side;
+    const std::size_t rows = (map.rows + per_side - 1) / per_side;
+    std::array<Bit, 4> models{};
+    std::vector<std::uint8_t> there(columns * rows);
+    for (std::size_t i = 0; i < there.size(); ++i) {
+        const std::size_t x = i % columns, y = i / columns;
+        const unsigned left = x > 0 ? there[i - 1] : 0;
+        const unsigned above = y > 0 ? there[i - columns] : 0;
+        const bool wanted = map.drawn[y * per_side * map.columns + x * per_side] != BlockMap::left_out;
+        there[i] = static_cast<std::uint8_t>(coder.bit(models[2 * left + above], wanted));
+        if (there[i]) continue;
+        for (std::size_t v = y * per_side; v < std::min((y + 1) * per_side, map.rows); ++v)
+            for (std::size_t u = x * per_side; u < std::min((x + 1) * per_side, map.columns); ++u)
+                map.drawn[v * map.columns + u] = BlockMap::left_out;
+    }
+    return std::find(there.begin(), there.end(), 1) != there.end();
+}
+
 template <class Coder>
 void code_map(Coder& coder, const Plan& plan, BlockMap& map) {
     if (!plan.smooth || !plan.drawn) {
-        std::fill(map.drawn.begin(), map.drawn.end(), static_cast<std::uint8_t>(plan.drawn));
+        for (std::uint8_t& block : map.drawn)
+            if (block != BlockMap::left_out) block = static_cast<std::uint8_t>(plan.drawn);
         return;
     }
     std::array<Bit, 4> models{};
     for (std::size_t y = 0; y < map.rows; ++y) {
         for (std::size_t x = 0; x < map.columns; ++x) {
             std::uint8_t* at = &map.drawn[y * map.columns + x];
-            const unsigned left = x > 0 ? at[-1] : 0;
-            const unsigned above = y > 0 ? at[-static_cast<std::ptrdiff_t>(map.columns)] : 0;
+            if (*at == BlockMap::left_out) continue;
+            const unsigned left = x > 0 && at[-1] == 1;
+            const unsigned above = y > 0 && at[-static_cast<std::ptrdiff_t>(map.columns)] == 1;
             *at = static_cast<std::uint8_t>(coder.bit(models[2 * left + above], *at != 0));
         }
     }
@@ -98,7 +122,8 @@ SmoothShape smooth_shape(const TileShape& shape, const Plan& plan) {
 // ---- decoding
 
 template <class Sample, class Pixel, class Number>
-Status decode_coded(const std::uint8_t* data, std::size_t size, const TileShape& shape, Number* samples) {
+Status decode_coded(const std::uint8_t* data, std::size_t size, const TileShape& shape, Number* samples,
+                    std::uint8_t* part) {
     const Status damaged{Code::tile_damaged};
     const std::uint8_t* at = data;
     const std::uint8_t* const end = data + size;
@@ -109,6 +134,7 @@ Status decode_coded(const std::uint8_t* data, std::size_t size, const TileShape&
     if (!coder.sound() || !code_plan(coder, shape, plan)) return damaged;
     const std::size_t width = plan.across(shape), height = plan.down(shape);
     BlockMap map(width, height);
+    if (part && (plan.scale > 1 || !code_part(coder, map))) return damaged;
     code_map(coder, plan, map);
     Canvas<Pixel> canvas(plan.drawn ? width : 0, plan.drawn ? height : 0);
     std::unique_ptr<Planes<Sample>> planes;
@@ -176,6 +202,19 @@ Status decode_coded(const std::uint8_t* data, std::size_t size, const TileShape&
             }
         }
     }
+    if (part) {
+        constexpr std::size_t per_side = part_block / map_block;
+        const std::size_t columns = (map.columns + per_side - 1) / per_side, blocks = part_blocks(shape);
+        for (std::size_t i = 0; i < blocks; ++i) {
+            const std::size_t left = i % columns, top = i / columns;
+            part[i] = map.drawn[top * per_side * map.columns + left * per_side] != BlockMap::left_out;
+            if (part[i]) continue;
+            const std::size_t from = left * part_block, to = std::min(from + part_block, shape.width);
+            for (std::size_t y = top * part_block; y < std::min((top + 1) * part_block, shape.height); ++y)
+                std::fill(samples + y * shape.pitch + from * channels,
+                          samples + y * shape.pitch + to * channels, Number{0});
+        }
+    }
     return {};
 }
 
@@ -240,7 +279,7 @@ class TileEncoder {
         // In units of the coder's samples, rounded down.
         plan_.near = static_cast<std::uint32_t>(std::uint64_t{options.near} * ((1u << plan_.bits) - 1) /
                                                 ((1u << (8 * sizeof(Number))) - 1));
-        plan_.scale = finder.scale();
+        plan_.scale = options.part ? 1 : finder.scale();
         width_ = plan_.across(shape);
         height_ = plan_.down(shape);
         const unsigned depth = 8 * sizeof(Number);
@@ -264,12 +303,29 @@ class TileEncoder {
         std::vector<std::uint8_t> best = encode(map);
         if (options_.content == Content::any && (options_.effort > 1 || width_ * height_ <= small)) {
             for (const std::uint8_t all : {std::uint8_t{0}, std::uint8_t{1}}) {
-                if (std::find(map.drawn.begin(), map.drawn.end(), 1 - all) == map.drawn.end()) continue;
+                if (!has(map, static_cast<std::uint8_t>(1 - all))) continue;
                 std::vector<std::uint8_t> other = encode(uniform(all));
                 if (other.size() < best.size()) best.swap(other);
             }
         }
         out.insert(out.end(), best.begin(), best.end());
+    }
+
+    // Adds the bits of each block of 64 x 64.
+    void measure(float* bits) const {
+        const BlockMap smooth_map = uniform(0), drawn_map = uniform(1);
+        std::unique_ptr<Planes<Sample>> planes = make_planes();
+        const SmoothCode smooth =
+            encode_planes(smooth_shape<Sample>(shape_, plan_), smooth_map, *planes, 2, 8);
+        BitMeter meter(drawn_map.drawn.size());
+        Canvas<Pixel> canvas = make_canvas();
+        Drawn<BitMeter, Pixel>(meter, canvas, shape_.channels, plan_.bits, drawn_map, plan_.near).run();
+        constexpr std::size_t per_side = part_block / map_block;
+        const std::size_t columns = (drawn_map.columns + per_side - 1) / per_side;
+        for (std::size_t i = 0; i < drawn_map.drawn.size(); ++i)
+            if (there(i))
+                bits[i / drawn_map.columns / per_side * columns + i % drawn_map.columns / per_side] +=
+                    std::min(meter.bits()[i], smooth.bits[i]);
     }
 
   private:
@@ -279,31 +335,47 @@ class TileEncoder {
     // Of the pixels of a block that have colours of their own: with more it is a photograph.
     static constexpr std::size_t percent_colours = 60;
 
+    static bool has(const BlockMap& map, std::uint8_t kind) {
+        return std::find(map.drawn.begin(), map.drawn.end(), kind) != map.drawn.end();
+    }
+    // Whether a block of the map is coded at all.
+    bool there(std::size_t i) const {
+        if (!options_.part) return true;
+        constexpr std::size_t per_side = part_block / map_block;
+        const std::size_t columns = (width_ + map_block - 1) / map_block;
+        return options_.part[i / columns / per_side * ((columns + per_side - 1) / per_side) +
+                             i % columns / per_side] != 0;
+    }
+
     BlockMap uniform(std::uint8_t drawn) const {
         BlockMap map(width_, height_);
-        std::fill(map.drawn.begin(), map.drawn.end(), drawn);
+        for (std::size_t i = 0; i < map.drawn.size(); ++i)
+            map.drawn[i] = there(i) ? drawn : BlockMap::left_out;
         return map;
     }
 
     // What each block is, by its looks; where that does not tell, by real bits.
     BlockMap choose() const {
         if (options_.content != Content::any) return uniform(options_.content == Content::drawn);
-        BlockMap map(width_, height_), either(width_, height_);
+        BlockMap map = uniform(0), either = map;
+        std::size_t count = 0;
         for (std::size_t i = 0; i < map.drawn.size(); ++i) {
+            if (!there(i)) continue;
+            ++count;
             const std::size_t percent = repeated(i % map.columns, i / map.columns);
             map.drawn[i] = percent >= percent_drawn;
             either.drawn[i] = percent >= (options_.effort > 1 ? percent_photo : percent_unsure);
         }
         // A page, where a photograph would stand out.
-        const bool page = 4 * std::count(map.drawn.begin(), map.drawn.end(), 1) >=
-                          static_cast<std::ptrdiff_t>(map.drawn.size());
+        const bool page =
+            4 * std::count(map.drawn.begin(), map.drawn.end(), 1) >= static_cast<std::ptrdiff_t>(count);
         if (page)
             for (std::size_t i = 0; i < map.drawn.size(); ++i)
                 if (either.drawn[i] == 0)
                     either.drawn[i] = colours(i % map.columns, i / map.columns) < percent_colours;
         std::size_t unsure = 0;
         for (std::size_t i = 0; i < map.drawn.size(); ++i) unsure += map.drawn[i] != either.drawn[i];
-        if (unsure == 0 || (options_.effort == 1 && !page && unsure * 10 < map.drawn.size())) return map;
+        if (unsure == 0 || (options_.effort == 1 && !page && unsure * 10 < count)) return map;
         std::unique_ptr<Planes<Sample>> planes = make_planes();
         const SmoothCode smooth = encode_planes(smooth_shape<Sample>(shape_, plan_), map, *planes, 2, 8);
         BitMeter meter(map.drawn.size());
@@ -370,11 +442,12 @@ class TileEncoder {
 
     std::vector<std::uint8_t> encode(const BlockMap& map) const {
         Plan plan = plan_;
-        plan.drawn = std::find(map.drawn.begin(), map.drawn.end(), 1) != map.drawn.end();
-        plan.smooth = std::find(map.drawn.begin(), map.drawn.end(), 0) != map.drawn.end();
+        plan.drawn = has(map, 1);
+        plan.smooth = has(map, 0);
         BitEncoder coder;
         BlockMap coded_map = map;
         code_plan(coder, shape_, plan);
+        if (options_.part) code_part(coder, coded_map);
         code_map(coder, plan, coded_map);
         SmoothCode smooth;
         std::unique_ptr<Planes<Sample>> planes;
@@ -390,7 +463,7 @@ class TileEncoder {
             if (plan.smooth && plan.near > 0) take_natural(map, plan, *planes, canvas);
             Drawn<BitEncoder, Pixel>(coder, canvas, shape_.channels, plan.bits, map, plan.near).run();
         }
-        std::vector<std::uint8_t> first, out{coded};
+        std::vector<std::uint8_t> first, out{options_.part ? partial : coded};
         coder.finish(first);
         put_varint(out, first.size());
         out.insert(out.end(), first.begin(), first.end());
@@ -472,7 +545,7 @@ Status encode_tile(const void* samples, const TileShape& shape, const LosslessOp
             TileEncoder<std::int16_t, std::uint32_t, std::uint8_t>(static_cast<const std::uint8_t*>(samples),
                                                                    shape, options)
                 .run(out);
-        if (out.size() - before > plain) {
+        if (out.size() - before > plain && !options.part) {
             out.resize(before);
             if (shape.deep)
                 store(static_cast<const std::uint16_t*>(samples), shape, out);
@@ -485,10 +558,35 @@ Status encode_tile(const void* samples, const TileShape& shape, const LosslessOp
     }
 }
 
-Status decode_tile(const std::uint8_t* data, std::size_t size, const TileShape& shape, void* samples) {
+Status measure_tile(const void* samples, const TileShape& shape, const LosslessOptions& options,
+                    float* bits) {
+    const Status status = check(shape);
+    if (!status.ok()) return status;
+    std::fill_n(bits, part_blocks(shape), 0.0F);
+    LosslessOptions whole = options;
+    const std::vector<std::uint8_t> all(part_blocks(shape), 1);
+    if (!whole.part) whole.part = all.data();  // so that pixels are not made larger
+    try {
+        if (shape.deep)
+            TileEncoder<std::int32_t, std::uint64_t, std::uint16_t>(
+                static_cast<const std::uint16_t*>(samples), shape, whole)
+                .measure(bits);
+        else
+            TileEncoder<std::int16_t, std::uint32_t, std::uint8_t>(static_cast<const std::uint8_t*>(samples),
+                                                                   shape, whole)
+                .measure(bits);
+        return {};
+    } catch (const std::bad_alloc&) {
+        return {Code::tile_memory};
+    }
+}
+
+Status decode_tile(const std::uint8_t* data, std::size_t size, const TileShape& shape, void* samples,
+                   std::uint8_t* part) {
     const Status status = check(shape);
     if (!status.ok()) return status;
     if (size == 0) return {Code::tile_damaged};
+    if (part) std::fill_n(part, part_blocks(shape), std::uint8_t{1});
     try {
         if (data[0] == stored) {
             const std::size_t plain = shape.width * shape.height * shape.channels * (shape.deep ? 2 : 1);
@@ -499,12 +597,14 @@ Status decode_tile(const std::uint8_t* data, std::size_t size, const TileShape& 
                 restore(data + 1, shape, static_cast<std::uint8_t*>(samples));
             return {};
         }
-        if (data[0] != coded) return {Code::tile_kind, 0, data[0], coded};
+        if (data[0] == partial && !part) return {Code::tile_damaged};
+        if (data[0] > partial) return {Code::tile_kind, 0, data[0], partial};
+        std::uint8_t* const found = data[0] == partial ? part : nullptr;
         if (shape.deep)
             return decode_coded<std::int32_t, std::uint64_t>(data + 1, size - 1, shape,
-                                                             static_cast<std::uint16_t*>(samples));
+                                                             static_cast<std::uint16_t*>(samples), found);
         return decode_coded<std::int16_t, std::uint32_t>(data + 1, size - 1, shape,
-                                                         static_cast<std::uint8_t*>(samples));
+                                                         static_cast<std::uint8_t*>(samples), found);
     } catch (const std::bad_alloc&) {
         return {Code::tile_memory};
     }

@@ -39,8 +39,10 @@ struct Canvas {
 
 inline constexpr std::size_t map_block = 32;
 
-// Which blocks of 32 x 32 pixels are drawn, row by row.
+// What blocks of 32 x 32 pixels are, row by row: 0 smooth, 1 drawn, 2 left out.
 struct BlockMap {
+    static constexpr std::uint8_t left_out = 2;
+
     std::size_t columns = 0, rows = 0;
     std::vector<std::uint8_t> drawn;
 
@@ -88,15 +90,17 @@ class Drawn {
         struct Part {
             std::size_t begin, end;
         };
-        std::vector<Part> parts;
+        std::vector<Part> parts, gaps;
         unsigned repeated = 0;
         for (std::size_t y = 0; y < canvas_.height; ++y) {
             if (y % map_block == 0) {
                 parts.clear();
+                gaps.clear();
                 const std::uint8_t* drawn = map_.drawn.data() + y / map_block * map_.columns;
                 for (std::size_t i = 0; i < map_.columns; ++i) {
-                    if (!drawn[i]) continue;
                     const std::size_t end = std::min((i + 1) * map_block, canvas_.width);
+                    if (drawn[i] == BlockMap::left_out) gaps.push_back({i * map_block, end});
+                    if (drawn[i] != 1) continue;
                     if (!parts.empty() && parts.back().end == i * map_block)
                         parts.back().end = end;
                     else
@@ -104,6 +108,11 @@ class Drawn {
                 }
             }
             block_row_ = y / map_block * map_.columns;
+            // What is left out looks like the row above.
+            for (const Part& gap : gaps) {
+                Pixel* row = canvas_.row(y);
+                std::copy(row - canvas_.stride + gap.begin, row - canvas_.stride + gap.end, row + gap.begin);
+            }
             canvas_.pad_left(y);
             if (!parts.empty()) {
                 Pixel* row = canvas_.row(y);

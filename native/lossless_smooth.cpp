@@ -339,7 +339,8 @@ bool decode_planes(const SmoothShape& shape, const BlockMap& map, const std::vec
         lanes[p].step = static_cast<std::int32_t>(shape.step(p));
         if (!lanes[p].sound) return false;
     }
-    const bool all_natural = std::find(map.drawn.begin(), map.drawn.end(), 1) == map.drawn.end();
+    const bool all_natural =
+        std::count(map.drawn.begin(), map.drawn.end(), 0) == static_cast<std::ptrdiff_t>(map.drawn.size());
     // A plane needs one row more of the one before than it decodes, so that it runs two rows behind.
     const std::size_t last = 2 * (shape.planes - 1);
     for (std::size_t step = 0; step < shape.height + last; ++step) {

@@ -131,12 +131,33 @@ def search_motion(
 def encode_field(field: NDArray[np.int16], references: int) -> bytes: ...
 def decode_field(stream: bytes, rows: int, columns: int, references: int) -> NDArray[np.int16]: ...
 def lossless_encode(
-    samples: NDArray[np.uint8] | NDArray[np.uint16], tile: int, near: int, effort: int, content: int
+    samples: NDArray[np.uint8] | NDArray[np.uint16],
+    tile: int,
+    near: int,
+    effort: int,
+    content: int,
+    part: NDArray[np.uint8] | None,
 ) -> list[bytes]:
-    """The tiles of (H, W, C), row by row, ``tile`` pixels wide and high; content: 0 any, 1 photo, 2 drawn."""
+    """The tiles of (H, W, C), row by row, ``tile`` pixels wide and high; content: 0 any, 1 photo, 2 drawn.
 
-def lossless_decode(streams: Sequence[bytes | None], tile: int, out: NDArray[Any]) -> list[str | None]:
-    """Fills ``out`` (H, W, C); for each tile what is wrong with it. Tiles without a stream are left alone."""
+    part (H/64, W/64): which blocks are coded; nothing for tiles without any.
+    """
+
+def lossless_decode(
+    streams: Sequence[bytes | None], tile: int, out: NDArray[Any], part: NDArray[np.uint8] | None
+) -> list[str | None]:
+    """Fills ``out`` (H, W, C); for each tile what is wrong with it. Tiles without a stream are left alone.
+
+    part (H/64, W/64): filled with which blocks there are; without it, tiles must be whole.
+    """
+
+def lossless_measure(
+    samples: NDArray[np.uint8] | NDArray[np.uint16],
+    tile: int,
+    part: NDArray[np.uint8],
+    out: NDArray[np.float32],
+) -> None:
+    """Bits that each block of a part (H/64, W/64) would take, about."""
 
 def set_threads(count: int) -> None: ...
 def threads() -> int: ...

@@ -122,7 +122,8 @@ def test_a_star_import_hides_no_built_in() -> None:
 
 def test_a_tune_stands_for_a_model() -> None:
     picture = np.zeros((64, 64, 3), np.uint8)
-    assert latens.encode(picture, 10, tune="psnr") == latens.encode(picture, 10, model=tuned("psnr"))
+    given = latens.encode(picture, 10, tune="psnr", content="photo")
+    assert given == latens.encode(picture, 10, model=tuned("psnr"))
     with pytest.raises(ImageError, match="a model or a tune"):
         latens.encode(picture, tune="psnr", model=DEFAULT_MODEL)
     with pytest.raises(UnknownModelError, match=r"tuned for 'taste'; there are .*psnr"):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from latens.entropy_coding import lossless_reference as twin
-from latens.entropy_coding.lossless import decode_tiles, encode_tiles
+from latens.entropy_coding.lossless import decode_part, decode_tiles, encode_tiles, measure, only
 from latens.errors import CoderError, ShapeError
 
 RNG = np.random.default_rng(5)
@@ -287,3 +287,103 @@ def test_arguments_are_checked():
         encode_tiles(np.zeros((4, 4, 5), np.uint8), 4096)
     with pytest.raises(ShapeError, match="tiles"):
         decode_tiles([b"", b""], (4, 4, 1), np.uint8, 4)
+
+
+# ---- parts of tiles
+
+PARTS = [[[1, 0, 1], [0, 1, 1]], [[0, 0, 0], [0, 0, 1]], [[1, 1, 0], [1, 1, 0]], [[1, 1, 1], [1, 1, 1]]]
+
+
+def page(channels=3, dtype=np.uint8):
+    """150 x 70: three by two blocks, the last ones narrow."""
+    samples = drawing(70, 150, channels, dtype)
+    samples[:, 64:110] = photograph(70, 46, channels, dtype)
+    return samples
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize(("channels", "dtype"), [(3, np.uint8), (1, np.uint8), (3, np.uint16)])
+@pytest.mark.parametrize("near", [0, 3])
+def test_parts_of_tiles_come_back_natively_and_by_the_twin(part, channels, dtype, near):
+    samples, part = page(channels, dtype), np.array(part, bool)
+    (stream,) = encode_tiles(samples, 1024, part=part, near=near)
+    assert stream[0] == (1 if part.all() else 2)
+    decoded, found = decode_part(stream, samples.shape, dtype)
+    wanted = only(samples, part)
+    assert np.array_equal(found, part)
+    assert np.abs(decoded.astype(int) - wanted).max() <= near
+    assert not np.any(decoded[only(np.ones_like(samples), part) == 0])
+    assert np.array_equal(by_twin(stream, samples.shape, dtype), decoded)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_parts_that_the_twin_writes(seed):
+    rng = random.Random(seed)
+    samples, part = page(), np.array(PARTS[seed], bool)
+    choice = chosen(rng, 15, 3, 8)
+    choice.part = [int(b) for b in part.ravel()]
+    pixels = [[tuple(int(v) for v in pixel) for pixel in row] for row in only(samples, part)]
+    decoded, found = decode_part(twin.encode(pixels, 8, choice), samples.shape, np.uint8)
+    assert np.array_equal(found, part)
+    assert np.array_equal(decoded, only(samples, part))
+
+
+def test_what_is_left_out_costs_nothing():
+    samples, part = page(), np.array(PARTS[1], bool)
+    other = samples.copy()
+    other[:64] = RNG.integers(0, 256, other[:64].shape)
+    assert encode_tiles(samples, 1024, part=part) == encode_tiles(other, 1024, part=part)
+    (whole,) = encode_tiles(samples, 1024)
+    assert len(encode_tiles(samples, 1024, part=part)[0]) < len(whole) / 3
+
+
+def test_tiles_without_a_block_have_no_stream():
+    part = np.zeros((2, 3), bool)
+    part[1, 2] = True
+    streams = encode_tiles(page(), 64, part=part)
+    assert [bool(stream) for stream in streams] == [False] * 5 + [True]
+
+
+def test_whole_tiles_are_whole():
+    samples = page()
+    (stream,) = encode_tiles(samples, 1024, part=np.array(PARTS[0], bool))
+    with pytest.raises(CoderError):
+        native(stream, samples.shape, np.uint8)
+
+
+def test_the_bits_of_blocks_are_about_those_of_streams():
+    samples, part = page(), np.array(PARTS[0], bool)
+    bits = measure(samples, 1024, part)
+    assert np.array_equal(bits > 0, part)
+    (stream,) = encode_tiles(samples, 1024, part=part)
+    assert bits.sum() == pytest.approx(8 * len(stream), rel=0.4)
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (2, 2), (3, 3)])
+def test_maps_of_other_sizes_are_refused(shape):
+    with pytest.raises(ShapeError):
+        encode_tiles(
+            np.zeros((128, 150, 1), np.uint8), 1024, part=np.ones((3, 4), bool)[: shape[0], : shape[1]]
+        )
+
+
+def test_damaged_parts_are_refused_or_samples():
+    samples, part = page(), np.array(PARTS[0], bool)
+    (stream,) = encode_tiles(samples, 1024, part=part)
+    rng = random.Random(3)
+    for _ in range(300):
+        data = bytearray(stream)
+        for _ in range(rng.randrange(1, 4)):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        try:
+            decoded, found = decode_part(bytes(data[: rng.randrange(len(data)) + 1]), samples.shape, np.uint8)
+        except CoderError:
+            continue
+        assert found.any()
+        assert np.array_equal(decoded, only(decoded, found))
+
+
+def test_a_part_of_no_block_is_refused():
+    choice = twin.Choice(part=[0, 0, 0, 0, 0, 0])
+    with pytest.raises(CoderError):
+        twin.encode([[(0,)] * 150] * 70, 8, choice)

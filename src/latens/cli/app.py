@@ -185,11 +185,13 @@ def encode(
         typer.Option("--near-lossless", min=0, max=255, help="The same, each sample off by at most so much."),
     ] = 0,
     content: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="photo: by a model; drawn: lossless; auto: lossless where that is smaller, as of screenshots."
+            help="photo: all by a model; drawn: lossless; auto: text and lines are kept as they are, and a lossless "
+            "file is made where that is smaller, as of screenshots. auto by default, or photo with --model and for "
+            "images that are too large to be read whole."
         ),
-    ] = "photo",
+    ] = None,
     recursive: Recursive = False,
     skip_existing: SkipExisting = False,
     jobs: Jobs = None,
@@ -244,10 +246,14 @@ def encode(
     at_once, threads = batch.share(len(plan.jobs), jobs, threads)
     _threads(threads)
     from latens.codec import ImageCodec, LosslessCodec, Target
-    from latens.codec.lossless import CONTENTS, smaller
+    from latens.codec.lossless import CONTENTS, Content
     from latens.io import open_strips, read_image
     from latens.zoo.cards import DEFAULT_MODEL, tuned
 
+    # What is looked for in a picture is looked for in all of it: large ones are photographs unless somebody says auto.
+    by_strips = not exact and effort == 1 and frame is None and content in (None, "photo")
+    by_strips = by_strips and all(target is None for target in targets)
+    content = content or ("photo" if model is not None else "auto")
     if content not in CONTENTS:
         raise ImageError(f"--content {printable(content)}: expected one of {', '.join(CONTENTS)}")
 
@@ -261,9 +267,6 @@ def encode(
             if codec is None:
                 codec = ImageCodec(tuned(tune) if tune is not None else model or DEFAULT_MODEL)
             return codec
-
-    by_strips = not exact and effort == 1 and frame is None and content == "photo"
-    by_strips = by_strips and all(target is None for target in targets)
 
     def strips_of(job: files.Job, before: int | None) -> batch.Done | None:
         """A large image from top to bottom; None for one that has to be read whole, or may be."""
@@ -305,13 +308,13 @@ def encode(
                     content="drawn" if content == "drawn" else "auto",
                 )
             elif all(target is None for target in targets):
-                data = coder.encode(image, quality, effort=effort)
-                # Who names a model wants it.
-                if content == "auto" and model is None and tune is None:
-                    data = smaller(image, data, effort=effort)
+                data = coder.encode(image, quality, effort=effort, content=cast(Content, content))
             else:
                 data = coder.encode_to(
-                    image, Target(size, target_psnr, pixels, target_ssimulacra2), effort=effort
+                    image,
+                    Target(size, target_psnr, pixels, target_ssimulacra2),
+                    effort=effort,
+                    content=cast(Content, content),
                 )
         files.write(job, data, force, plan.inputs)
         bpp = 8 * len(data) / (width * height)

@@ -8,15 +8,17 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any, BinaryIO, Literal, cast
+from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from latens import _native
 from latens import format as ltn
-from latens.codec.lossless import LosslessCodec, alpha_of
+from latens.codec import drawn as screens
+from latens.codec.lossless import Content, LosslessCodec, alpha_of, check_content, smaller
 from latens.codec.target import Target, search
+from latens.entropy_coding.lossless import Blocks, measure
 from latens.errors import (
     ChecksumError,
     CoderError,
@@ -24,6 +26,7 @@ from latens.errors import (
     ImageError,
     LimitError,
     TargetError,
+    VersionError,
     WrongWeightsError,
 )
 from latens.io import Image, Strips
@@ -48,6 +51,9 @@ _LANES = 8  # of images of several tiles
 _QUALITY = 70.0
 _ROWS = 64  # of pixels that analysis takes at a time
 _PIECE = 8  # rows of y that synthesis takes at a time
+_BLOCK = 64  # side of the blocks that are drawn or not
+# Bits that a block kept as it is may take, for each that a model spends on it and does not get right.
+_WORTH = 1.5
 
 
 class ImageCodec:
@@ -76,7 +82,14 @@ class ImageCodec:
 
     # -- encoding ------------------------------------------------------------------------------------------
 
-    def encode(self, image: Image, quality: float | None = None, *, effort: int = 1) -> bytes:
+    def encode(
+        self,
+        image: Image,
+        quality: float | None = None,
+        *,
+        effort: int = 1,
+        content: Content = "photo",
+    ) -> bytes:
         """The ``.ltn`` file of an image.
 
         Args:
@@ -84,16 +97,26 @@ class ImageCodec:
             quality: 0 (smallest) to 100 (best), 70 by default; any real number between, of which a model with a
                 few rates takes the nearest. Not for a model of a single rate.
             effort: 1 (none) to 5 (most) of searching for latents that cost less; above 1 it needs PyTorch.
+            content: "photo" leaves everything to the model. "auto" keeps blocks of 64x64 pixels with text, lines and
+                flat areas as they are, where they are found, and gives a lossless file, without a model, if that is
+                smaller. "drawn" is that in any case.
 
         Raises:
-            ImageError: quality or effort out of range, or not for this model.
+            ImageError: quality, effort or content out of range, or not for this model.
             LimitError: the image or its metadata are too large for a file.
             ModelError: the weights give values that are not finite.
         """
         level = self._level(quality)
         steps = self._steps(effort)
+        check_content(content)
+        if content == "drawn":
+            return LosslessCodec().encode(image, effort=effort, content="drawn")
         header = self._header(image, level)
-        return self._write(image, header, self._features(image.pixels, header), steps)
+        drawn = self._drawn(image.pixels, header) if content == "auto" else None
+        if drawn is not None and drawn.all():
+            return LosslessCodec().encode(image, effort=effort)
+        data = self._write(image, header, self._features(_filled(image.pixels, drawn), header), steps, drawn)
+        return data if content == "photo" else smaller(image, data, drawn, effort=effort)
 
     def encode_strips(
         self,
@@ -156,7 +179,9 @@ class ImageCodec:
         for start in range(0, len(band), at_once):
             yield from together(encode, [(rect, next(features)) for rect in band[start : start + at_once]])
 
-    def encode_to(self, image: Image, target: Target, *, effort: int = 1) -> bytes:
+    def encode_to(
+        self, image: Image, target: Target, *, effort: int = 1, content: Content = "photo"
+    ) -> bytes:
         """The ``.ltn`` file of an image that has a wanted size, score or PSNR.
 
         g_a runs once, the rest once for each of about five qualities that are tried.
@@ -165,6 +190,8 @@ class ImageCodec:
             image: as for :meth:`encode`.
             target: bytes, SSIMULACRA2 or PSNR (dB, over all samples). Both are of colour and grey; alpha has no part.
             effort: as for :meth:`encode`, and spent on each of the qualities.
+            content: as for :meth:`encode`. A lossless file has every score, and as many bytes as it has: it is taken
+                where it is smaller than what was asked for.
 
         Raises:
             TargetError: no quality gives it; the message says what can be had.
@@ -176,12 +203,22 @@ class ImageCodec:
         if target.ssimulacra2 is not None and min(image.pixels.shape[:2]) < LEAST_SIDE:
             raise TargetError(f"SSIMULACRA2 is not defined for sides of less than {LEAST_SIDE} pixels")
         steps = self._steps(effort)
+        check_content(content)
         header = self._header(image, 0)
+        drawn = None
+        if content != "photo":
+            drawn = self._drawn(image.pixels, replace(header, quality=self.model.level(_QUALITY)))
+            if content == "drawn" or drawn is not None:
+                exact = LosslessCodec().encode(image, effort=effort)
+                if content == "drawn" or (target.bytes is not None and len(exact) <= target.bytes):
+                    return exact
+                if drawn is not None and drawn.all() and target.bytes is None:
+                    return exact
         original = _seen(image.pixels) if target.ssimulacra2 is not None else image.pixels
-        features = list(self._features(image.pixels, header))
+        features = list(self._features(_filled(image.pixels, drawn), header))
 
         def measure(level: int) -> tuple[float, bytes]:
-            data = self._write(image, replace(header, quality=level), features, steps)
+            data = self._write(image, replace(header, quality=level), features, steps, drawn)
             if target.bytes is not None:
                 return float(len(data)), data
             decoded, _ = self.decode(ltn.read(data, ltn.Limits(max_pixels=image.pixels.size)))
@@ -189,7 +226,8 @@ class ImageCodec:
                 return _psnr(decoded.pixels, image.pixels), data
             return ssimulacra2(original, _seen(decoded.pixels)), data
 
-        return search(measure, _LEVELS, target)
+        data = search(measure, _LEVELS, target)
+        return data if content == "photo" else smaller(image, data, drawn, effort=effort)
 
     def _header(self, image: Image, level: int) -> ltn.Header:
         height, width, channels = image.pixels.shape
@@ -255,21 +293,55 @@ class ImageCodec:
                 right = left + ltn.coded_size(rect.width, 1)[0] // LATENT
                 yield np.ascontiguousarray(features[:, left:right])
 
-    def _write(self, image: Image, header: ltn.Header, features: Iterable[Array], steps: int) -> bytes:
-        """The file at the header's quality, given :meth:`_features`."""
+    def _drawn(self, pixels: Samples, header: ltn.Header) -> Blocks | None:
+        """The blocks that are better kept as they are than left to the model at the header's quality; None for none."""
+        seen = screens.look(pixels)
+        drawn = seen.sure
+        if seen.doubt.any():
+            exact = measure(pixels, header.tile_size, drawn | seen.doubt)
+            drawn = drawn | (seen.doubt & (exact <= _WORTH * self._block_bits(pixels, header)))
+        return drawn if drawn.any() else None
+
+    def _block_bits(self, pixels: Samples, header: ltn.Header) -> Array:
+        """Bits of y that the model spends on each block of 64x64 pixels of a picture."""
+        _, prices = self.model.prices(header.quality)
+        height, width = ltn.coded_size(header.width, header.height)[::-1]
+        bits = np.zeros((height // _BLOCK, width // _BLOCK), np.float32)
+        for rect, features in zip(header.tiles(), self._features(pixels, header), strict=True):
+            coded = self.model.encode(self.model.latent(features, header.quality), header.quality, 1)
+            size = ltn.coded_size(rect.width, rect.height)[::-1]
+            parts = self.model.anatomy(coded.stream, size, header.quality, header.skip, coded.lanes)
+            spent = screens.costs(parts, prices, header.skip)
+            top, left = rect.y // _BLOCK, rect.x // _BLOCK
+            bits[top : top + len(spent), left : left + spent.shape[1]] = spent
+        return bits
+
+    def _write(
+        self,
+        image: Image,
+        header: ltn.Header,
+        features: Iterable[Array],
+        steps: int,
+        drawn: Blocks | None = None,
+    ) -> bytes:
+        """The file at the header's quality, given :meth:`_features` of the picture that the model sees."""
         tiles: list[ltn.Tile | None] = []
+        layers = None if drawn is None else iter(screens.drawn_tiles(image.pixels, header, drawn))
+        pixels = _filled(image.pixels, drawn) if steps else image.pixels
         picture = _Picture(self.model, header) if self.model.exact else None
         given = iter(features)
         for band in _bands(header):
             work = [(rect, next(given)) for rect in band]
-            encode = partial(self._encode_tile, image.pixels, header, steps)
+            encode = partial(self._encode_tile, pixels, header, steps)
             # A search takes all processors for each tile.
             found = [encode(item) for item in work] if steps else together(encode, work)
             for rect, coded in zip(band, found, strict=True):
                 header = replace(header, lanes=coded.lanes)
-                tiles.append(ltn.Tile(coded.checksum, coded.stream))
+                stream, layer = (b"", None) if layers is None else next(layers)
+                kept = screens.checksum(layer) if layer is not None else 0
+                tiles.append(ltn.Tile(coded.checksum, coded.stream, stream, kept))
                 if picture is not None:
-                    picture.put(rect, coded.rows)
+                    picture.put(rect, coded.rows, layer)
             if picture is not None:
                 for _ in picture.band():
                     pass
@@ -283,8 +355,8 @@ class ImageCodec:
             else image.alpha.astype(f"<u{header.sample_bytes}", copy=False).tobytes()
         )
         metadata = (image.icc or None, image.exif or None, image.xmp or None, image.density)
-        pixels = None if picture is None else picture.crc
-        return ltn.write(ltn.Container(header, tiles, alpha, *metadata, pixels=pixels))
+        crc = None if picture is None else picture.crc
+        return ltn.write(ltn.Container(header, tiles, alpha, *metadata, pixels=crc))
 
     def _encode_tile(
         self, pixels: Samples, header: ltn.Header, steps: int, given: tuple[ltn.Rect, Array]
@@ -327,7 +399,7 @@ class ImageCodec:
         self.check_identity(header, other_weights)
         check_tile_size(header)
         problems = list(container.problems)
-        lost = 0
+        lost = damaged = 0
         dtype = np.uint8 if header.sample_bytes == 1 else np.uint16
         # NumPy's empty arrays take no memory before they are touched: a file that only claims to be large is cheap.
         pixels = np.empty((header.height, header.width, header.channels), dtype)
@@ -338,14 +410,13 @@ class ImageCodec:
             tiles = [(rect, next(given)) for rect in band]
             for (rect, _), found in zip(tiles, together(self._decoder(header), tiles), strict=True):
                 number = picture.tiles
-                if isinstance(found, _Problem):
-                    if found.error is not None:
-                        if on_error == "raise":
-                            raise type(found.error)(f"tile {number}: {found.error}") from found.error
-                        problems.append(f"tile {number}: {found.error}")
-                    lost += 1
-                    found = None
-                picture.put(rect, found)
+                for error in found.errors:
+                    if on_error == "raise":
+                        raise type(error)(f"tile {number}: {error}") from error
+                    problems.append(f"tile {number}: {error}")
+                lost += found.rows is None
+                damaged += bool(found.errors)
+                picture.put(rect, found.rows, found.layer)
             for rows in picture.band():
                 pixels[end : end + len(rows)] = rows
                 end += len(rows)
@@ -356,7 +427,7 @@ class ImageCodec:
             end += len(rows)
         stored = container.pixels
         same = self.model.exact and header.weights_id == self.model.weights_id[:8]
-        if stored is not None and same and not lost and picture.crc != stored:
+        if stored is not None and same and not lost and not damaged and picture.crc != stored:
             problem = f"the decoded picture has CRC-32 {picture.crc:08x}, {stored:08x} was stored"
             if on_error == "raise":
                 raise ChecksumError(f"{problem}; the file, or this installation, is damaged")
@@ -390,31 +461,41 @@ class ImageCodec:
             )
 
     def _decoder(self, header: ltn.Header) -> Any:
-        def decode(given: tuple[ltn.Rect, ltn.Tile | None]) -> Array | _Problem:
+        def decode(given: tuple[ltn.Rect, ltn.Tile | None]) -> _Found:
             rect, tile = given
             if tile is None:
-                return _Problem(None)
+                return _Found(None, None, [])
             width, height = ltn.coded_size(rect.width, rect.height)
+            errors: list[CoderError | ChecksumError | VersionError] = []
+            rows, layer = None, None
             try:
                 found, rows = self.model.decode(
                     tile.stream, (height, width), header.quality, header.skip, header.lanes
                 )
+                if found != tile.checksum:
+                    rows = None
+                    errors.append(
+                        ChecksumError(
+                            f"its symbols have checksum {found:08x}, {tile.checksum:08x} was stored"
+                        )
+                    )
             except CoderError as error:
-                return _Problem(error)
-            if found != tile.checksum:
-                return _Problem(
-                    ChecksumError(f"its symbols have checksum {found:08x}, {tile.checksum:08x} was stored")
-                )
-            return rows
+                errors.append(error)
+            try:
+                layer = screens.decode_layer(tile, rect, header)
+            except (CoderError, ChecksumError, VersionError) as error:
+                errors.append(error)
+            return _Found(rows, layer, errors)
 
         return decode
 
 
-class _Problem:
-    """A tile that cannot be had, and why, if that is not known already."""
+class _Found(NamedTuple):
+    """What could be had of a tile, and why the rest could not, if that is not known already."""
 
-    def __init__(self, error: CoderError | ChecksumError | None) -> None:
-        self.error = error
+    rows: Array | None
+    layer: screens.Layer | None
+    errors: list[CoderError | ChecksumError | VersionError]
 
 
 class _Stock:
@@ -446,10 +527,13 @@ class _Picture:
         self._rows = model.synthesis(self._width, header.quality, dtype, header.channels)
         self._band: Array | None = None
         self._left = header.height
+        self._layers: list[screens.Layer] = []
         self.tiles, self.crc = 0, 0
 
-    def put(self, rect: ltn.Rect, rows: Array | None) -> None:
-        """The next tile; None for one that is lost, which becomes flat."""
+    def put(self, rect: ltn.Rect, rows: Array | None, layer: screens.Layer | None = None) -> None:
+        """The next tile, with its drawn blocks; no rows for one that is lost, which becomes flat."""
+        if layer is not None:
+            self._layers.append(layer)
         width, height = ltn.coded_size(rect.width, rect.height)
         if self._band is None:
             size = height // LATENT, self._width, self._model.channels
@@ -475,9 +559,18 @@ class _Picture:
         if not len(rows):
             return
         kept = np.ascontiguousarray(rows[: self._left, : self._header.width])
+        if self._layers:
+            if not kept.flags.writeable:
+                kept = kept.copy()
+            screens.compose(kept, self._header.height - self._left, self._layers)
         self._left -= len(kept)
         self.crc = zlib.crc32(kept.astype(kept.dtype.newbyteorder("<"), copy=False).data, self.crc)
         yield kept
+
+
+def _filled(pixels: Samples, drawn: Blocks | None) -> Samples:
+    """What a model sees of a picture."""
+    return pixels if drawn is None else screens.fill(pixels, drawn)
 
 
 def _bands(header: ltn.Header) -> list[list[ltn.Rect]]:

@@ -12,9 +12,11 @@ import numpy.typing as npt
 
 from latens import _native
 from latens import format as ltn
+from latens.codec import drawn as screens
 from latens.codec.image import ImageCodec, check_tile_size, together
 from latens.codec.lossless import alpha_of, decode_row
-from latens.errors import ChecksumError, CoderError, ImageError
+from latens.entropy_coding.lossless import BLOCK
+from latens.errors import ChecksumError, CoderError, ImageError, VersionError
 from latens.io import Image
 from latens.runtime.coding import LATENT, FileModel, Rows, Window
 from latens.zoo.preview import load_preview
@@ -178,7 +180,10 @@ class Picture:
         if preview is not None:
             part = _Part(self.size, area, preview.reach)
             rows = preview.rows(part.width, self._dtype, self.header.channels)
-            found = part.cut(self._latents(codec.model, part), rows, (left, top, right, bottom), LATENT // 8)
+            layers: list[screens.Layer] = []
+            latents = self._latents(codec.model, part, layers, 8)
+            found = part.cut(latents, rows, (left, top, right, bottom), LATENT // 8)
+            found = _composed(found, (left, top), layers, 8)
         else:
             found = _shrunk(self._synthesised(codec.model, area), step)
         yield from self._with_alpha(found, area, step)
@@ -222,7 +227,9 @@ class Picture:
         part = _Part(self.size, area, model.reach)
         rows = model.synthesis(part.width, header.quality, self._dtype, header.channels)
         crc = 0
-        for samples in part.cut(self._latents(model, part), rows, area, LATENT):
+        layers: list[screens.Layer] = []
+        found = part.cut(self._latents(model, part, layers, 1), rows, area, LATENT)
+        for samples in _composed(found, area[:2], layers, 1):
             if part.whole:
                 crc = zlib.crc32(np.ascontiguousarray(samples, samples.dtype.newbyteorder("<")).data, crc)
             yield samples
@@ -234,8 +241,10 @@ class Picture:
                 "the file, or this installation, is damaged"
             )
 
-    def _latents(self, model: FileModel, part: _Part) -> Iterator[Array]:
-        """What synthesis takes for a part, from top to bottom."""
+    def _latents(
+        self, model: FileModel, part: _Part, layers: list[screens.Layer], step: int
+    ) -> Iterator[Array]:
+        """What synthesis takes for a part, from top to bottom; drawn blocks go to ``layers``, shrunk by ``step``."""
         header, rects = self.header, self.header.tiles()
 
         def decoded(number: int) -> tuple[slice, Array]:
@@ -254,6 +263,12 @@ class Picture:
                 raise ChecksumError(
                     f"tile {number}: its symbols have checksum {checksum:08x}, {tile.checksum:08x} was stored"
                 )
+            try:
+                layer = screens.decode_layer(tile, rect, header)
+            except (CoderError, ChecksumError, VersionError) as error:
+                raise type(error)(f"tile {number}: {error}") from error
+            if layer is not None:
+                layers.append(_small_layer(layer, step))
             return place, rows
 
         for numbers in self._bands(part.pixels(self.size)):
@@ -386,6 +401,26 @@ def _thinned(density: ltn.Density | None, step: int) -> ltn.Density | None:
 
     across, down = (Fraction(*side) / step for side in density[:2])
     return across.as_integer_ratio(), down.as_integer_ratio(), density[2]
+
+
+def _composed(
+    found: Iterator[Samples], corner: tuple[int, int], layers: list[screens.Layer], step: int
+) -> Iterator[Samples]:
+    """Rows of an area with its drawn blocks, which are known when the rows are."""
+    left, top = corner
+    for rows in found:
+        if layers:
+            rows = rows if rows.flags.writeable else rows.copy()
+            screens.compose(rows, top, layers, left, BLOCK // step)
+        top += len(rows)
+        yield rows
+
+
+def _small_layer(layer: screens.Layer, step: int) -> screens.Layer:
+    rect = layer.rect
+    samples = np.concatenate(list(_shrunk(iter([layer.samples]), step)))
+    height, width = samples.shape[:2]
+    return screens.Layer(ltn.Rect(rect.x // step, rect.y // step, width, height), samples, layer.drawn)
 
 
 def _shrunk(pieces: Iterator[Samples], step: int) -> Iterator[Samples]:

@@ -11,7 +11,7 @@ from PIL import Image as PilImage
 from latens import format as ltn
 from latens.codec.image import ImageCodec, Samples
 from latens.codec.lazy import OpenedImage
-from latens.codec.lossless import Content, LosslessCodec, check_content, smaller
+from latens.codec.lossless import Content, LosslessCodec, check_content
 from latens.codec.target import Target
 from latens.errors import FormatError, ImageError, LatensError, OutputError, ShapeError, TargetError
 from latens.io import (
@@ -43,7 +43,7 @@ def encode(
     effort: int = 1,
     lossless: bool = False,
     near_lossless: int = 0,
-    content: Content = "photo",
+    content: Content | None = None,
 ) -> bytes:
     """Encode an image.
 
@@ -62,9 +62,10 @@ def encode(
             of the same quality. Decoding is as fast as ever.
         lossless: keep every sample, without a model; see :class:`LosslessCodec`.
         near_lossless: the same, with an error of each sample of at most so much, 1 to 255; alpha has none.
-        content: "photo" for a file that a model makes; "drawn" for a lossless one; "auto" for a lossless one where
-            that is the smaller, as of drawings and screenshots. With ``lossless`` or ``near_lossless``, "photo" and
-            "auto" are the same: each block is coded in the way that suits it.
+        content: "photo" for a file that a model makes; "drawn" for a lossless one; "auto" for blocks of text, lines and
+            flat areas that stay as they are in the file of a model, and a lossless one where that is smaller, as of
+            screenshots. By default "auto", or "photo" for who names a model. With ``lossless`` or
+            ``near_lossless``, "photo" and "auto" are the same: each block is coded in the way that suits it.
 
     Returns:
         The bytes of a ``.ltn`` file.
@@ -83,6 +84,7 @@ def encode(
         target = Target(target_size, target_psnr, ssimulacra2=target_ssimulacra2)
     if model is not None and tune is not None:
         raise ImageError("give a model or a tune, not both")
+    content = content or ("photo" if model is not None else "auto")
     check_content(content)
     exact = lossless or near_lossless != 0 or content == "drawn"
     if exact and any(wish is not None for wish in (quality, *wishes, model, tune)):
@@ -93,10 +95,8 @@ def encode(
         return LosslessCodec().encode(picture, near=near_lossless, effort=effort, content=kind)
     codec = ImageCodec(tuned(tune) if tune is not None else model or DEFAULT_MODEL)
     if target is not None:
-        return codec.encode_to(picture, target, effort=effort)
-    data = codec.encode(picture, quality, effort=effort)
-    # Who names a model wants it.
-    return smaller(picture, data, effort=effort) if content == "auto" and model is tune is None else data
+        return codec.encode_to(picture, target, effort=effort, content=content)
+    return codec.encode(picture, quality, effort=effort, content=content)
 
 
 def _picture(image: Source) -> Image:
@@ -215,7 +215,7 @@ def save(
     effort: int = 1,
     lossless: bool = False,
     near_lossless: int = 0,
-    content: Content = "photo",
+    content: Content | None = None,
     force: bool = False,
 ) -> int:
     """Write an image to a ``.ltn`` file, whole or not at all; else as :func:`encode`.

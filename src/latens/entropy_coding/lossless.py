@@ -13,14 +13,24 @@ from latens.errors import CoderError, ShapeError
 
 MAX_NEAR = 255
 MAX_TILE = 4096
+BLOCK = 64
+"""Side of the blocks that a part of a tile consists of."""
 CONTENTS = ("auto", "photo", "drawn")
 Content = Literal["auto", "photo", "drawn"]
 
 Samples = npt.NDArray[Any]  # uint8 or uint16
+Blocks = npt.NDArray[np.bool_]
+"""Of each block of 64x64 pixels, ``(ceil(height / 64), ceil(width / 64))``."""
 
 
 def encode_tiles(
-    samples: Samples, tile: int, *, near: int = 0, effort: int = 1, content: Content = "auto"
+    samples: Samples,
+    tile: int,
+    *,
+    near: int = 0,
+    effort: int = 1,
+    content: Content = "auto",
+    part: Blocks | None = None,
 ) -> list[bytes]:
     """The streams of a picture's tiles, row by row.
 
@@ -30,6 +40,8 @@ def encode_tiles(
         near: the largest error of a sample, 0 to 255; alpha has none.
         effort: 1, or 2 for smaller streams that take longer to make and, of photographs, to decode.
         content: "photo" and "drawn" leave out the search for the way in which each block is coded.
+        part: which blocks are coded, others being anything; tiles are then a multiple of 64 pixels wide, and a tile
+            without any block has an empty stream. All if None.
 
     Raises:
         CoderError: ``near`` out of range, or no memory.
@@ -40,7 +52,10 @@ def encode_tiles(
     if not 0 <= near <= MAX_NEAR:
         raise CoderError(f"the largest error must be 0 to {MAX_NEAR}, got {near}")
     samples = np.ascontiguousarray(samples)
-    options = (min(max(effort, 1), 2), CONTENTS.index(content))
+    if part is not None:
+        samples = only(samples, part)
+    blocks = None if part is None else np.ascontiguousarray(part, np.uint8)
+    options = (min(max(effort, 1), 2), CONTENTS.index(content), blocks)
     streams = _native.lossless_encode(samples, tile, near, *options)
     if near == 0:
         return streams
@@ -60,10 +75,53 @@ def decode_tiles(
         ShapeError: the number of streams is not that of the tiles, or there are no such tiles.
     """
     out = np.zeros(shape, dtype)
-    problems = _native.lossless_decode(streams, tile, out)
+    problems = _native.lossless_decode(streams, tile, out, None)
     columns = -(-shape[1] // tile)
     for index, problem in enumerate(problems):
         if problem is not None:
             row, column = divmod(index, columns)
             out[row * tile : (row + 1) * tile, column * tile : (column + 1) * tile] = 0
     return out, problems
+
+
+def decode_part(stream: bytes, shape: tuple[int, int, int], dtype: npt.DTypeLike) -> tuple[Samples, Blocks]:
+    """One tile of which parts may be left out: its samples, 0 where there are none, and the blocks that it has.
+
+    Raises:
+        CoderError: it is damaged.
+        ShapeError: there is no such tile.
+    """
+    out = np.zeros(shape, dtype)
+    part = np.zeros(block_grid(*shape[:2]), np.uint8)
+    (problem,) = _native.lossless_decode([stream], MAX_TILE, out, part)
+    if problem is not None:
+        raise CoderError(problem)
+    return out, part.astype(bool)
+
+
+def measure(samples: Samples, tile: int, part: Blocks) -> npt.NDArray[np.float32]:
+    """Bits that each block would take without loss, about; 0 for blocks that are no part.
+
+    Args:
+        samples, tile, part: as for :func:`encode_tiles`.
+    """
+    out = np.zeros(part.shape, np.float32)
+    _native.lossless_measure(only(samples, part), tile, np.ascontiguousarray(part, np.uint8), out)
+    return out
+
+
+def block_grid(height: int, width: int) -> tuple[int, int]:
+    """Rows and columns of blocks."""
+    return -(-height // BLOCK), -(-width // BLOCK)
+
+
+def spread(blocks: Blocks, height: int, width: int, side: int = BLOCK) -> Blocks:
+    """The same for each pixel, ``(height, width)``."""
+    return blocks.repeat(side, 0)[:height].repeat(side, 1)[:, :width]
+
+
+def only(samples: Samples, part: Blocks) -> Samples:
+    """A copy of the samples that are in these blocks, 0 in the others. Raises ShapeError for another number of them."""
+    if part.shape != block_grid(*samples.shape[:2]):
+        raise ShapeError(f"expected {block_grid(*samples.shape[:2])} blocks, got {part.shape}")
+    return np.where(spread(part, *samples.shape[:2])[..., None], samples, samples.dtype.type(0))

@@ -196,12 +196,17 @@ class PlaneChoice:
 
 @dataclass
 class Choice:
-    """What an encoder may choose of a tile. drawn: of each 32x32 block, row by row; None: all are drawn."""
+    """What an encoder may choose of a tile.
+
+    drawn: of each 32x32 block, row by row, 0 smooth, 1 drawn; None: all are drawn. part: of each 64x64 block, whether
+    it is coded; None: all are, in a tile of kind 1.
+    """
 
     bits: int = 0  # 0: as many as the depth
     scale: int = 1
     near: int = 0
     drawn: list[int] | None = None
+    part: list[int] | None = None
     planes: list[PlaneChoice] = field(default_factory=list)
 
 
@@ -472,12 +477,15 @@ class _Drawn:
         for y in range(self.height):
             at = self.place(0, y)
             row, above = self.pixels, at - self.stride
-            row[at - 4 : at] = [row[above]] * 4
             blocks = self.drawn[y // 32 * columns : (y // 32 + 1) * columns]
-            inside = [x for x in range(self.width) if blocks[x // 32]]
-            parts = [(x, x) for x in inside if x == 0 or not blocks[(x - 1) // 32]]
+            for x in range(self.width):
+                if blocks[x // 32] == 2:
+                    row[at + x] = row[above + x]
+            row[at - 4 : at] = [row[above]] * 4
+            inside = [x for x in range(self.width) if blocks[x // 32] == 1]
+            parts = [(x, x) for x in inside if x == 0 or blocks[(x - 1) // 32] != 1]
             parts = [
-                (x, next((e for e in range(x, self.width) if not blocks[e // 32]), self.width))
+                (x, next((e for e in range(x, self.width) if blocks[e // 32] != 1), self.width))
                 for x, _ in parts
             ]
             if parts:
@@ -706,13 +714,24 @@ def _code_plan(coder: _Coder, choice: Choice, depth: int, smooth: int, drawn: in
     return smooth, drawn
 
 
-def _code_map(coder: _Coder, columns: int, rows: int, given: list[int] | None) -> list[int]:
-    models, result = _Models(), [0] * (columns * rows)
-    for i in range(columns * rows):
-        left = result[i - 1] if i % columns else 0
-        above = result[i - columns] if i >= columns else 0
-        result[i] = coder.bit(models[2 * left + above], given[i] if given else 0)
+def _code_blocks(coder: _Coder, columns: int, given: list[int], coded: list[int]) -> list[int]:
+    """A bit for each block that is coded, 0 or 1; others are as given."""
+    models, result = _Models(), list(given)
+    for i in range(len(given)):
+        if coded[i]:
+            left = int(i % columns > 0 and result[i - 1] == 1)
+            above = int(i >= columns and result[i - columns] == 1)
+            result[i] = coder.bit(models[2 * left + above], given[i])
     return result
+
+
+def _code_part(coder: _Coder, width: int, height: int, given: list[int] | None) -> list[int]:
+    """Of each 32x32 block, whether it is coded."""
+    columns, rows = -(-width // 64), -(-height // 64)
+    part = _code_blocks(coder, columns, given or [0] * (columns * rows), [1] * (columns * rows))
+    if 1 not in part:
+        raise CoderError("a tile without blocks")
+    return [part[y // 2 * columns + x // 2] for y in range(-(-height // 32)) for x in range(-(-width // 32))]
 
 
 def _wide(v: int, bits: int, depth: int) -> int:
@@ -729,7 +748,7 @@ def _varint(value: int) -> bytes:
 
 
 def encode(pixels: Sequence[Sequence[Pixel]], depth: int, choice: Choice | None = None) -> bytes:
-    """A tile of kind 1. With `near` only smooth blocks differ from the pixels, and by no more than it."""
+    """A tile of kind 1 or 2. With `near` only smooth blocks differ from the pixels, and by no more than it."""
     choice = choice or Choice()
     choice.bits = choice.bits or depth
     height, width = -(-len(pixels) // choice.scale), -(-len(pixels[0]) // choice.scale)
@@ -740,11 +759,16 @@ def encode(pixels: Sequence[Sequence[Pixel]], depth: int, choice: Choice | None 
         for y in range(height)
     ]
     columns, blocks = -(-width // 32), -(-width // 32) * -(-height // 32)
-    drawn = choice.drawn if choice.drawn is not None else [1] * blocks
-    coder = _Coder()
+    coder, drawn = _Coder(), choice.drawn if choice.drawn is not None else [1] * blocks
+    coded = [1] * blocks
+    if choice.part is not None:
+        coded = _code_part(_Coder(), width, height, choice.part)
+        drawn = [kind if there else 2 for kind, there in zip(drawn, coded, strict=True)]
     _code_plan(coder, choice, depth, int(0 in drawn), int(1 in drawn))
+    if choice.part is not None:
+        _code_part(coder, width, height, choice.part)
     if 0 in drawn and 1 in drawn:
-        _code_map(coder, columns, blocks // columns, drawn)
+        _code_blocks(coder, columns, drawn, coded)
     streams = []
     smooth = _Smooth(coder, width, height, choice.bits, choice.near, channels, drawn)
     if 0 in drawn:
@@ -761,11 +785,13 @@ def encode(pixels: Sequence[Sequence[Pixel]], depth: int, choice: Choice | None 
                 pass_.pixels[pass_.place(x, y)] = sum(s << (choice.bits * c) for c, s in enumerate(pixel))
         pass_.run()
     first = coder.finish()
-    return b"\1" + b"".join(_varint(len(part)) + part for part in (first, *streams))
+    return (b"\1" if choice.part is None else b"\2") + b"".join(
+        _varint(len(part)) + part for part in (first, *streams)
+    )
 
 
 def decode(data: bytes, width: int, height: int, channels: int, depth: int) -> list[list[Pixel]]:
-    """The pixels of a tile. Raises CoderError for damage."""
+    """The pixels of a tile, 0 where it has none. Raises CoderError for damage."""
     if data[:1] == b"\0":
         size = depth // 8
         if len(data) != 1 + width * height * channels * size:
@@ -773,7 +799,7 @@ def decode(data: bytes, width: int, height: int, channels: int, depth: int) -> l
         values = [int.from_bytes(data[i : i + size], "little") for i in range(1, len(data), size)]
         flat = [tuple(values[i : i + channels]) for i in range(0, len(values), channels)]
         return [flat[y * width : (y + 1) * width] for y in range(height)]
-    if data[:1] != b"\1":
+    if data[:1] not in (b"\1", b"\2"):
         raise CoderError("an unknown kind")
     at = 1
 
@@ -798,9 +824,14 @@ def decode(data: bytes, width: int, height: int, channels: int, depth: int) -> l
     has_smooth, has_drawn = _code_plan(coder, choice, depth, 0, 0)
     w, h, bits = -(-width // choice.scale), -(-height // choice.scale), choice.bits
     columns, rows = -(-w // 32), -(-h // 32)
-    drawn = [has_drawn] * (columns * rows)
+    coded = [1] * (columns * rows)
+    if data[:1] == b"\2":
+        if choice.scale > 1:
+            raise CoderError("parts of an enlarged tile")
+        coded = _code_part(coder, w, h, None)
+    drawn = [has_drawn if there else 2 for there in coded]
     if has_smooth and has_drawn:
-        drawn = _code_map(coder, columns, rows, None)
+        drawn = _code_blocks(coder, columns, drawn, coded)
     order = _order(channels)
     smooth = _Smooth(coder, w, h, bits, choice.near, channels, drawn)
     if has_smooth:
@@ -827,6 +858,7 @@ def decode(data: bytes, width: int, height: int, channels: int, depth: int) -> l
         row = []
         for x in range(width):
             colour = pass_.pixels[pass_.place(x // choice.scale, y // choice.scale)]
-            row.append(tuple(values[pass_.sample(colour, c)] for c in range(channels)))
+            there = coded[y // choice.scale // 32 * columns + x // choice.scale // 32]
+            row.append(tuple(values[pass_.sample(colour, c)] if there else 0 for c in range(channels)))
         result.append(row)
     return result

@@ -33,7 +33,7 @@ from latens.format._wire import VARINT_BYTES, Reader, inflate, varint
 Buffer = bytes | bytearray | memoryview
 
 OPTIONAL = 0x20
-ICC, EXIF, XMP, DENSITY, ALPHA, TILE, PIXELS, INDEX, END = b"iexdATcnZ"
+ICC, EXIF, XMP, DENSITY, ALPHA, TILE, DRAWN, PIXELS, INDEX, END = b"iexdATDcnZ"
 # The order of this table is the order of the chunks in a file.
 _NAMES = {
     ICC: "ICC profile",
@@ -42,13 +42,15 @@ _NAMES = {
     DENSITY: "density",
     ALPHA: "alpha",
     TILE: "tile",
+    DRAWN: "drawn tile",
     PIXELS: "checksum of the picture",
     INDEX: "index",
     END: "END",
 }
 _ORDER = {kind: rank for rank, kind in enumerate(_NAMES)}
+_ORDER[DRAWN] = _ORDER[TILE]  # one or the other, for each tile
 _METADATA = {ICC: "icc", EXIF: "exif", XMP: "xmp"}
-_ANY_KNOWN = re.compile(b"[iexdATcnZ]")
+_ANY_KNOWN = re.compile(b"[iexdATDcnZ]")
 _UNITS = ("", "inch", "cm", "m")
 _MAX_UNKNOWN = 256
 _INDEXED = 16  # tiles, from which on files have an index
@@ -62,10 +64,16 @@ Density = tuple[tuple[int, int], tuple[int, int], str]
 
 
 class Tile(NamedTuple):
-    """The coder stream of one tile, and the checksum of the symbols that it decodes to."""
+    """The coder stream of one tile, and the checksum of the symbols that it decodes to.
+
+    drawn, drawn_checksum: its drawn blocks as a lossless tile or a part of one, and the checksum of their samples;
+    empty if it has none.
+    """
 
     checksum: int
     stream: bytes
+    drawn: bytes = b""
+    drawn_checksum: int = 0
 
 
 @dataclass
@@ -161,7 +169,7 @@ class Writer:
     def __init__(self, file: BinaryIO, container: Container) -> None:
         header = container.header
         header.check(Limits(max_pixels=MAX_SIDE**2))
-        self._file, self._rects = file, header.tiles()
+        self._file, self._rects, self._drawable = file, header.tiles(), not header.lossless
         self._sizes: list[int] = []
         self.size = 0
         self._put(pack_header(header))
@@ -173,7 +181,7 @@ class Writer:
     def resume(cls, file: BinaryIO, header: Header, first: int, sizes: Sequence[int]) -> Writer:
         """Go on with a file that has tiles already: `sizes` of their chunks, the first of which is at byte `first`."""
         writer = cls.__new__(cls)
-        writer._file, writer._rects = file, header.tiles()
+        writer._file, writer._rects, writer._drawable = file, header.tiles(), not header.lossless
         writer._sizes, writer._first, writer.size = list(sizes), first, first + sum(sizes)
         return writer
 
@@ -187,12 +195,8 @@ class Writer:
         index = len(self._sizes)
         if index == len(self._rects):
             raise FormatError(f"expected {index} tiles, got more")
-        if not 0 <= tile.checksum < 1 << 32:
-            raise FormatError(f"tile {index}: expected a 32-bit checksum, got {tile.checksum}")
-        rect = self._rects[index]
-        _check_stream(index, len(tile.stream), max_stream_size(rect.width, rect.height))
-        number = varint(index, "tile number") if len(self._rects) > 1 else b""
-        chunk = _pack_chunk(TILE, number + tile.checksum.to_bytes(4, "little") + tile.stream)
+        number = index if len(self._rects) > 1 else None
+        chunk = _pack_tile(tile, self._rects[index], number, drawable=self._drawable)
         self._sizes.append(len(chunk))
         self._put(chunk)
 
@@ -261,6 +265,24 @@ def unpack_index(payload: memoryview, count: int) -> tuple[int, list[int]]:
     return first, sizes
 
 
+def _pack_tile(tile: Tile, rect: Rect, number: int | None, *, drawable: bool) -> bytes:
+    """The chunk of a tile; `number` is left out of an image of one tile."""
+    index, limit = number or 0, max_stream_size(rect.width, rect.height)
+    for checksum in (tile.checksum, tile.drawn_checksum):
+        if not 0 <= checksum < 1 << 32:
+            raise FormatError(f"tile {index}: expected a 32-bit checksum, got {checksum}")
+    _check_stream(index, len(tile.stream), limit)
+    payload = b"" if number is None else varint(number, "tile number")
+    payload += tile.checksum.to_bytes(4, "little")
+    if not tile.drawn:
+        return _pack_chunk(TILE, payload + tile.stream)
+    if not drawable:
+        raise FormatError(f"tile {index}: drawn blocks in a lossless file")
+    _check_stream(index, len(tile.drawn), limit)
+    payload += varint(len(tile.stream), "stream") + tile.stream
+    return _pack_chunk(DRAWN, payload + tile.drawn_checksum.to_bytes(4, "little") + tile.drawn)
+
+
 def _pack_chunk(kind: int, payload: bytes) -> bytes:
     head = bytes([kind]) + varint(len(payload), "chunk size")
     crc = zlib.crc32(payload, zlib.crc32(head))
@@ -302,6 +324,27 @@ def _check_stream(index: int, size: int, limit: int) -> None:
 
 
 # ---- reading
+
+
+def unpack_tile(
+    kind: int, reader: Reader, payload: memoryview, index: int, rect: Rect, header: Header
+) -> Tile:
+    """A tile from its chunk; `reader` stands behind the number. Raises FormatError, LimitError."""
+    checksum, limit = reader.uint(4, f"tile {index}"), max_stream_size(rect.width, rect.height)
+    drawn, drawn_checksum = b"", 0
+    if kind == DRAWN:
+        if header.lossless:
+            raise FormatError(f"tile {index}: drawn blocks in a lossless file")
+        stream = reader.take(reader.varint(f"tile {index}"), f"tile {index}")
+        drawn_checksum = reader.uint(4, f"tile {index}")
+        drawn = bytes(payload[reader.pos :])
+        _check_stream(index, len(drawn), limit)
+        if not drawn:
+            raise FormatError(f"tile {index}: it has no drawn blocks, and should be no D chunk")
+    else:
+        stream = payload[reader.pos :]
+    _check_stream(index, len(stream), limit)
+    return Tile(checksum, bytes(stream), drawn, drawn_checksum)
 
 
 class _Chunk(NamedTuple):
@@ -365,7 +408,7 @@ class _Collector:
         else:
             rank = _ORDER[kind]
             # A repeated chunk is not even inflated, so that bombs cannot be added up.
-            if kind in self.seen and kind != TILE:
+            if kind in self.seen and kind not in (TILE, DRAWN):
                 raise FormatError(f"{chunk.name} at byte {chunk.start} is repeated")
             if strict and rank < self.rank:
                 raise FormatError(f"{chunk.name} at byte {chunk.start} is out of order")
@@ -377,7 +420,7 @@ class _Collector:
                 self.container.density = unpack_density(chunk.payload)
             elif kind == ALPHA:
                 content = self._alpha(chunk)
-            elif kind == TILE:
+            elif kind in (TILE, DRAWN):
                 content = self._tile(chunk, strict)
             elif kind == PIXELS:
                 if len(chunk.payload) != 4:
@@ -416,17 +459,14 @@ class _Collector:
             raise FormatError(f"tile {index} is repeated at byte {chunk.start}")
         if strict and index != self.next_tile:
             raise FormatError(f"tile {index} at byte {chunk.start}, where tile {self.next_tile} was expected")
-        checksum = reader.uint(4, f"tile {index}")
-        stream = chunk.payload[reader.pos :]
-        rect = self.rects[index]
-        _check_stream(index, len(stream), max_stream_size(rect.width, rect.height))
-        self.container.tiles[index] = Tile(checksum, bytes(stream))
+        tile = unpack_tile(chunk.kind, reader, chunk.payload, index, self.rects[index], self.container.header)
+        self.container.tiles[index] = tile
         self.next_tile = index + 1
-        return len(stream)
+        return len(tile.stream) + len(tile.drawn)
 
     def _index(self, chunk: _Chunk, strict: bool) -> None:
         found = unpack_index(chunk.payload, len(self.rects))
-        tiles = [known for known in self.chunks if known.name == _NAMES[TILE]]
+        tiles = [known for known in self.chunks if known.name in (_NAMES[TILE], _NAMES[DRAWN])]
         if strict and len(tiles) == len(self.rects) and found != (tiles[0].offset, [t.size for t in tiles]):
             raise FormatError("index: it names other places than those of the tiles")
 
@@ -441,13 +481,14 @@ class _Collector:
 
     def plausible(self, kind: int, payload: memoryview) -> bool:
         """Whether `payload` may be that of a chunk still awaited: a quick look before its CRC is computed."""
-        if kind == TILE:
+        if kind in (TILE, DRAWN):
             count = len(self.rects)
             index = Reader(payload).varint("a tile's number") if count > 1 else 0
             if index >= count or self.container.tiles[index] is not None:
                 return False
             rect = self.rects[index]
-            return len(payload) <= VARINT_BYTES + 4 + max_stream_size(rect.width, rect.height)
+            parts = 1 if kind == TILE else 2
+            return len(payload) <= parts * (VARINT_BYTES + 4 + max_stream_size(rect.width, rect.height))
         if kind == END:
             return len(payload) <= VARINT_BYTES
         if kind == PIXELS:
@@ -601,8 +642,9 @@ def describe(data: Buffer, limits: Limits | None = None) -> Description:
     """What is in a file, with sizes. The file must be sound: raises as `read` does."""
     view = memoryview(data).cast("B")
     collector = _collect(view, limits or Limits(), "raise")
-    streams = sum(chunk.content for chunk in collector.chunks if chunk.name == _NAMES[TILE])
-    extras = sum(chunk.size for chunk in collector.chunks if chunk.name not in (_NAMES[TILE], _NAMES[END]))
+    streams = sum(chunk.content for chunk in collector.chunks if chunk.name in (_NAMES[TILE], _NAMES[DRAWN]))
+    own = (_NAMES[TILE], _NAMES[DRAWN], _NAMES[END])
+    extras = sum(chunk.size for chunk in collector.chunks if chunk.name not in own)
     return Description(
         fields=tuple(describe_header(collector.container.header)),
         chunks=tuple(collector.chunks),

@@ -138,7 +138,8 @@ class Header:
 
     def max_file_size(self, limits: Limits) -> int:
         """The largest number of bytes that a valid file with this header can have."""
-        streams = sum(max_stream_size(rect.width, rect.height) + 32 for rect in self.tiles())
+        # Twice, for drawn blocks.
+        streams = 2 * sum(max_stream_size(rect.width, rect.height) + 32 for rect in self.tiles())
         alpha = self.width * self.height * self.sample_bytes
         # 1/256 and 64 KiB are far above what zlib adds to data that it cannot compress.
         alpha += 16 * self.tile_count

@@ -14,6 +14,7 @@ from latens.format._container import (
     _MAX_UNKNOWN,
     _ORDER,
     ALPHA,
+    DRAWN,
     END,
     INDEX,
     OPTIONAL,
@@ -25,6 +26,7 @@ from latens.format._container import (
     _Collector,
     _next_chunk,
     unpack_index,
+    unpack_tile,
 )
 from latens.format._geometry import max_stream_size
 from latens.format._header import MAX_HEADER_SIZE, Limits, unpack_header
@@ -165,7 +167,7 @@ class RandomReader:
             TruncatedError, ChecksumError, FormatError: it is cut, damaged, or something else.
         """
         chunk = self._chunk(*self._tiles[number], "a tile")
-        if chunk.kind != TILE:
+        if chunk.kind not in (TILE, DRAWN):
             raise FormatError(
                 f"{chunk.name} at byte {self._tiles[number][0]}, where tile {number} was expected"
             )
@@ -175,8 +177,7 @@ class RandomReader:
             raise FormatError(
                 f"tile {found} at byte {self._tiles[number][0]}, where tile {number} was expected"
             )
-        checksum = reader.uint(4, f"tile {number}")
-        return Tile(checksum, bytes(chunk.payload[reader.pos :]))
+        return unpack_tile(chunk.kind, reader, chunk.payload, number, self._rects[number], self.header)
 
     def with_alpha(self) -> Container:
         """:attr:`container` with alpha, if the file has any.
@@ -229,7 +230,7 @@ class RandomReader:
         """Take what stands before the first tile; gives the place of that."""
         while True:
             kind, size = self._frame(position)
-            if kind in (TILE, END):
+            if kind in (TILE, DRAWN, END):
                 return position
             if kind == ALPHA:
                 if self.header.lossless:
@@ -268,7 +269,7 @@ class RandomReader:
         if offset != first or len(data) != size:
             return False
         for length, rect in zip(sizes, self._rects, strict=True):
-            if length > max_stream_size(rect.width, rect.height) + 32 or offset + length > place:
+            if length > 2 * (max_stream_size(rect.width, rect.height) + 32) or offset + length > place:
                 return False
             self._tiles.append((offset, length))
             offset += length
@@ -283,12 +284,12 @@ class RandomReader:
         unknown = 0
         while True:
             kind, size = self._frame(position)
-            if kind == TILE:
+            if kind in (TILE, DRAWN):
                 number = len(self._tiles)
                 if number == len(self._rects):
                     raise FormatError(f"tile {number} does not exist: the image has {number}")
                 rect = self._rects[number]
-                if size > max_stream_size(rect.width, rect.height) + 32:
+                if size > 2 * (max_stream_size(rect.width, rect.height) + 32):
                     raise LimitError(f"tile {number}: a chunk of {size} bytes is above the limit")
                 self._tiles.append((position, size))
             elif kind == ALPHA:

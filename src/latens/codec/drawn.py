@@ -1,0 +1,222 @@
+"""Which blocks of a picture are drawn, what a model sees in their place, and the picture that both make."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from latens import format as ltn
+from latens.entropy_coding.lossless import BLOCK, Blocks, block_grid, decode_part, encode_tiles, spread
+from latens.errors import ChecksumError, VersionError
+from latens.runtime.coding import Anatomy, Prices
+
+__all__ = ["Layer", "Look", "checksum", "compose", "costs", "decode_layer", "drawn_tiles", "fill", "look"]
+
+Samples = npt.NDArray[Any]  # uint8 or uint16
+Array = npt.NDArray[Any]
+
+# Of the pixels of a block, in a picture that has drawn blocks: as many repeat a neighbour in what is drawn, with and
+# without doubt. Grain and lenses leave photographs far below, but for what is over-exposed.
+_DOUBT, _SURE = 0.35, 0.7
+_STEP, _EDGES = 1 / 4, 8  # of the range, between neighbours: a block with text or lines has so many
+_PAGE, _CLEAR = (
+    1 / 4,
+    0.85,
+)  # with fewer blocks of text it is no page, and more must repeat where there is no doubt
+
+
+class Look(NamedTuple):
+    """What blocks look like: drawn without a doubt, and what real bits must decide."""
+
+    sure: Blocks
+    doubt: Blocks
+
+
+def look(pixels: Samples) -> Look:
+    """Looks at the blocks of a picture ``(H, W, C)``.
+
+    Counts, in each block, the pixels that have exactly the colour of one of four neighbours. Flat blocks are drawn
+    only in a picture in which text or lines are found, for a model codes an even sky as well; and without a doubt only
+    in one that mostly consists of such.
+    """
+    height, width = pixels.shape[:2]
+    grid = block_grid(height, width)
+    packed = _packed(pixels)
+    same = np.zeros((height, width), bool)
+    same[:, 1:] = packed[:, 1:] == packed[:, :-1]
+    same[1:] |= packed[1:] == packed[:-1]
+    same[1:, 1:] |= packed[1:, 1:] == packed[:-1, :-1]
+    same[1:, :-1] |= packed[1:, :-1] == packed[:-1, 1:]
+    rows, columns = np.arange(0, height, BLOCK), np.arange(0, width, BLOCK)
+    counts = np.add.reduceat(np.add.reduceat(same, rows, 0, np.int32), columns, 1)
+    sizes = np.multiply.outer(np.diff([*rows, height]), np.diff([*columns, width]))
+    share = counts / sizes
+    if not (share >= _SURE).any():
+        return Look(np.zeros(grid, bool), np.zeros(grid, bool))
+    # Lenses and grain leave no photograph with steps like those at the edge of a letter where all else repeats.
+    green = pixels[..., pixels.shape[2] // 2].astype(np.int32)
+    steps = np.zeros((height, width), bool)
+    steps[:, 1:] = np.abs(np.diff(green, axis=1)) >= _STEP * np.iinfo(pixels.dtype).max
+    edges = np.add.reduceat(np.add.reduceat(steps, rows, 0, np.int32), columns, 1) >= _EDGES
+    sharp = (share >= _SURE) & edges
+    if not sharp.any():
+        return Look(np.zeros(grid, bool), np.zeros(grid, bool))
+    doubt = (share >= _DOUBT) & (share < _SURE)
+    if sharp.mean() < _PAGE:
+        return Look(sharp & (share >= _CLEAR), (share >= _DOUBT) & ~(sharp & (share >= _CLEAR)))
+    return Look(share >= _SURE, doubt)
+
+
+def _packed(pixels: Samples) -> Array:
+    """One number for each pixel."""
+    bits = 8 * pixels.dtype.itemsize
+    kind = np.dtype(np.uint32 if bits == 8 else np.uint64)
+    packed: Array = pixels[..., 0].astype(kind)
+    for channel in range(1, pixels.shape[2]):
+        packed = packed << kind.type(bits) | pixels[..., channel]
+    return packed
+
+
+def fill(pixels: Samples, drawn: Blocks) -> Samples:
+    """The picture with drawn blocks replaced by a smooth continuation of the others.
+
+    Means of ever larger squares of what is known are laid below it, from coarse to fine (push-pull, Gortler et al.
+    1996): no edge appears at the border of a block, where a model's synthesis would see it, and nothing that costs
+    bits.
+    """
+    height, width = pixels.shape[:2]
+    inside = spread(drawn, height, width)
+    if inside.all():
+        return np.full_like(pixels, np.iinfo(pixels.dtype).max // 2 + 1)
+    weight = (~inside).astype(np.float32)
+    levels = [(pixels * weight[..., None], weight)]
+    while min(levels[-1][1].shape) > 1 and not levels[-1][1].all():
+        levels.append((_halve(levels[-1][0]), _halve(levels[-1][1][..., None])[..., 0]))
+    values, weight = levels[-1]
+    total = values.sum((0, 1)) / weight.sum()
+    picture = np.where(weight[..., None] > 0, values / np.maximum(weight, 1e-9)[..., None], total)
+    for values, weight in reversed(levels[:-1]):
+        picture = _double(picture)[: values.shape[0], : values.shape[1]]
+        known = weight[..., None]
+        picture = np.where(known > 0, values / np.maximum(known, 1e-9), picture)
+    rounded = np.clip(np.round(picture), 0, np.iinfo(pixels.dtype).max).astype(pixels.dtype)
+    return np.where(inside[..., None], rounded, pixels)
+
+
+def _halve(values: Array) -> Array:
+    """Sums over squares of 2x2, the last ones narrower."""
+    height, width = values.shape[:2]
+    padded = np.pad(values, ((0, height % 2), (0, width % 2), (0, 0)))
+    total: Array = padded[::2, ::2] + padded[1::2, ::2] + padded[::2, 1::2] + padded[1::2, 1::2]
+    return total
+
+
+def _double(values: Array) -> Array:
+    """Twice as large, linearly."""
+    for axis in (0, 1):
+        padded = np.concatenate([values.take([0], axis), values, values.take([-1], axis)], axis)
+        before = np.take(padded, range(values.shape[axis]), axis)
+        after = np.take(padded, range(2, values.shape[axis] + 2), axis)
+        pair = np.stack([0.75 * values + 0.25 * before, 0.75 * values + 0.25 * after], axis + 1)
+        shape = list(values.shape)
+        shape[axis] *= 2
+        values = pair.reshape(shape)
+    return values
+
+
+class Layer(NamedTuple):
+    """The drawn blocks of a rectangle of a picture: its samples, and for each block whether it is drawn."""
+
+    rect: ltn.Rect
+    samples: Samples
+    drawn: Blocks
+
+
+def drawn_tiles(pixels: Samples, header: ltn.Header, drawn: Blocks) -> list[tuple[bytes, Layer | None]]:
+    """For each tile of a file its drawn blocks, coded, and as a decoder will have them."""
+    streams = encode_tiles(pixels, header.tile_size, part=drawn)
+    return [
+        (stream, _layer(stream, rect, header) if stream else None)
+        for rect, stream in zip(header.tiles(), streams, strict=True)
+    ]
+
+
+def _layer(stream: bytes, rect: ltn.Rect, header: ltn.Header) -> Layer:
+    dtype = np.uint8 if header.sample_bytes == 1 else np.uint16
+    return Layer(rect, *decode_part(stream, (rect.height, rect.width, header.channels), dtype))
+
+
+def checksum(layer: Layer) -> int:
+    """CRC-32 of its samples."""
+    samples = layer.samples
+    return zlib.crc32(np.ascontiguousarray(samples, samples.dtype.newbyteorder("<")).data)
+
+
+def decode_layer(tile: ltn.Tile, rect: ltn.Rect, header: ltn.Header) -> Layer | None:
+    """The drawn blocks of a tile, None if it has none.
+
+    Raises:
+        CoderError, ChecksumError: they are damaged.
+        VersionError: they are coded in a way that is newer than this release.
+    """
+    if not tile.drawn:
+        return None
+    if tile.drawn[0] > 2:
+        raise VersionError("drawn blocks of a kind that is newer than this release of Latens; update it")
+    layer = _layer(tile.drawn, rect, header)
+    found = checksum(layer)
+    if found != tile.drawn_checksum:
+        raise ChecksumError(
+            f"its drawn blocks have checksum {found:08x}, {tile.drawn_checksum:08x} was stored"
+        )
+    return layer
+
+
+def compose(rows: Samples, top: int, layers: list[Layer], left: int = 0, block: int = BLOCK) -> None:
+    """Lay drawn blocks over rows ``(n, W, C)`` of a picture; drops layers that are done with.
+
+    Args:
+        rows: changed in place.
+        top, left: the place of their first pixel.
+        layers: of the picture, or of a small copy of it.
+        block: side of a block in it.
+    """
+    bottom, right = top + len(rows), left + rows.shape[1]
+    for layer in list(layers):
+        rect = layer.rect
+        first, last = max(top, rect.y), min(bottom, rect.y + rect.height)
+        begin, end = max(left, rect.x), min(right, rect.x + rect.width)
+        if first < last and begin < end:
+            part = np.s_[first - rect.y : last - rect.y, begin - rect.x : end - rect.x]
+            inside = spread(layer.drawn, rect.height, rect.width, block)[part]
+            window = rows[first - top : last - top, begin - left : end - left]
+            np.copyto(window, layer.samples[part], where=inside[..., None])
+        if bottom >= rect.y + rect.height:
+            layers.remove(layer)
+
+
+def costs(parts: Anatomy, prices: Prices | None, skip: int) -> npt.NDArray[np.float32]:
+    """About the bits of y that blocks of 64x64 pixels of a tile take, ``(H / 4, W / 4)`` for y ``(C, H, W)``.
+
+    For a model without side information there is nothing to tell: they are infinitely many.
+    """
+    height, width = parts.z.shape[1:]
+    if prices is None or not parts.y.size:
+        return np.full((height, width), np.inf, np.float32)
+    width_of = max(map(len, prices.rows))
+    tables = np.ones((len(prices.rows), width_of), np.float32)
+    for row, table in zip(tables, prices.rows, strict=True):
+        row[: len(table)] = np.maximum(table, 1)
+    tables = 16 - np.log2(tables)
+    last = np.array([len(table) - 1 for table in prices.rows])
+    at = parts.y - prices.offsets[parts.indexes]
+    spent = tables[parts.indexes, np.clip(at, 0, last[parts.indexes])]
+    spent = np.where(parts.indexes < skip, 0, spent).sum(0)
+    height, width = spent.shape
+    blocks: npt.NDArray[np.float32] = (
+        spent.reshape(height // 4, 4, width // 4, 4).sum((1, 3)).astype(np.float32)
+    )
+    return blocks
