@@ -270,7 +270,7 @@ def encode(
 
     def strips_of(job: files.Job, before: int | None) -> batch.Done | None:
         """A large image from top to bottom; None for one that has to be read whole, or may be."""
-        if files.STANDARD in (job.source, job.target) or not by_strips or not Path(job.source).is_file():
+        if files.STANDARD in (job.source, job.target) or not by_strips or not files.is_plain(job.source):
             return None
         with files.named(job.source), Path(job.source).open("rb") as source:
             strips = open_strips(source, max_pixels)
@@ -441,12 +441,16 @@ def decode(
 
     def parts_of(job: files.Job) -> batch.Done | None:
         """A part, a small copy, or a large picture, from top to bottom; None for one that is decoded whole."""
-        if salvage or job.source == files.STANDARD or not Path(job.source).is_file():
+        if salvage or job.source == files.STANDARD or not files.is_plain(job.source):
             if wanted:
                 raise ImageError("--region and --scale need a file that can be sought; name one")
             return None
         with files.named(job.source), Path(job.source).open("rb") as file:
-            header = ltn.read_header(file.read(ltn.MAX_HEADER_SIZE), limits)
+            head = file.read(ltn.MAX_HEADER_SIZE)
+            try:
+                header = ltn.read_header(head, limits)
+            except FormatError as error:
+                raise files.not_ltn(head, error) from error
             if not wanted and header.width * header.height < _LARGE:
                 return None
             picture = Picture(ltn.FileSource(file), cast(Any, codec_for), limits, other_weights=other_weights)

@@ -434,6 +434,13 @@ def not_ltn(head: bytes, error: FormatError, name: str = "") -> FormatError:
     return FormatError(f"{name and name + ': '}{kind}, not a .ltn file; '{command}' makes one of it")
 
 
+def is_plain(path: str) -> bool:
+    """Whether it is a file that can be sought; not if its name is none that there can be."""
+    with suppress(OSError, ValueError):
+        return Path(path).is_file()
+    return False
+
+
 def _head(path: str) -> bytes:
     with suppress(OSError, ValueError), Path(path).open("rb") as file:
         return file.read(16)
