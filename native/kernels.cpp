@@ -87,6 +87,15 @@ const Kernels* portable_kernels() {
     return &kernels;
 }
 
+void in_tiles(const ProductCall& c, std::size_t output, const Tile* of) {
+    for (std::size_t p = 0, left = c.positions; left > 0;) {
+        const std::size_t count = (left + largest_tile - 1) / largest_tile, some = (left + count - 1) / count;
+        of[some - 1](c, p, output);
+        p += some;
+        left -= some;
+    }
+}
+
 Status choose_kernels(const Kernels*& result) {
     using Set = const Kernels* (*)();
     struct Named {

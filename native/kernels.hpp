@@ -51,6 +51,13 @@ struct ProductCall {
     std::size_t pitch;
 };
 
+// A product at as many positions and outputs as registers hold, from these on.
+using Tile = void (*)(const ProductCall&, std::size_t position, std::size_t output);
+inline constexpr std::size_t largest_tile = 6;
+
+// All positions, with the tiles of 1 to `largest_tile` of them, in tiles of sizes as equal as can be.
+void in_tiles(const ProductCall&, std::size_t output, const Tile* of);
+
 // A depthwise convolution in one row, from column `first` to before `end`. `out` is that of `first`.
 struct DepthwiseCall {
     const Packed& weights;

@@ -98,12 +98,12 @@ inline void finish_unit(const ProductCall& c, std::size_t position, std::size_t 
 
 // Positions times 32 outputs a unit, in registers.
 template <Finish finish, std::size_t positions, std::size_t units>
-void tile(const ProductCall& c, std::size_t position, std::size_t unit) {
+void tile(const ProductCall& c, std::size_t position, std::size_t output) {
     const Packed& product = c.product;
     const std::size_t inputs = product.inputs, pitch = c.in_pitch;
     const std::int16_t* in = c.in + position * pitch;
-    const std::int16_t* w = product.weight.data() + unit * lanes * inputs;
-    const std::int32_t* start = product.start.data() + unit * lanes;
+    const std::int16_t* w = product.weight.data() + output * inputs;
+    const std::int32_t* start = product.start.data() + output;
     __m512i sums[positions][2 * units];
     unrolled<2 * units>([&](auto v) LATENS_INLINE {
         const __m512i s = _mm512_loadu_si512(start + 16 * v);
@@ -121,43 +121,25 @@ void tile(const ProductCall& c, std::size_t position, std::size_t unit) {
     }
     unrolled<positions>([&](auto p) LATENS_INLINE {
         unrolled<units>([&](auto u) LATENS_INLINE {
-            finish_unit<finish>(c, position + p, (unit + u) * lanes, sums[p][2 * u], sums[p][2 * u + 1]);
+            finish_unit<finish>(c, position + p, output + u * lanes, sums[p][2 * u], sums[p][2 * u + 1]);
         });
     });
 }
 
 template <Finish finish, std::size_t units>
-void tiles(const ProductCall& c, std::size_t unit) {
-    using Tile = void (*)(const ProductCall&, std::size_t, std::size_t);
-    static constexpr Tile of[] = {tile<finish, 1, units>, tile<finish, 2, units>, tile<finish, 3, units>,
-                                  tile<finish, 4, units>, tile<finish, 5, units>, tile<finish, 6, units>};
-    for (std::size_t p = 0, left = c.positions; left > 0;) {
-        const std::size_t count = (left + 5) / 6, some = (left + count - 1) / count;
-        of[some - 1](c, p, unit);
-        p += some;
-        left -= some;
-    }
-}
+constexpr Tile tiles[] = {tile<finish, 1, units>, tile<finish, 2, units>, tile<finish, 3, units>,
+                          tile<finish, 4, units>, tile<finish, 5, units>, tile<finish, 6, units>};
 
-template <Finish finish>
-void product_with(const ProductCall& c) {
-    const std::size_t units = c.product.units();
-    std::size_t u = 0;
-    for (; u + 2 <= units; u += 2) tiles<finish, 2>(c, u);
-    if (u < units) tiles<finish, 1>(c, u);
-}
+template <std::size_t units>
+constexpr const Tile* by_finish[] = {tiles<Finish::limit, units>, tiles<Finish::gate, units>,
+                                     tiles<Finish::add, units>, tiles<Finish::sums, units>};
 
 void product(const ProductCall& c) {
-    switch (c.product.finish) {
-        case Finish::limit:
-            return product_with<Finish::limit>(c);
-        case Finish::gate:
-            return product_with<Finish::gate>(c);
-        case Finish::add:
-            return product_with<Finish::add>(c);
-        case Finish::sums:
-            return product_with<Finish::sums>(c);
-    }
+    const auto finish = static_cast<std::size_t>(c.product.finish);
+    const std::size_t end = padded(c.product.outputs);
+    std::size_t o = 0;
+    for (; o + 2 * lanes <= end; o += 2 * lanes) in_tiles(c, o, by_finish<2>[finish]);
+    if (o < end) in_tiles(c, o, by_finish<1>[finish]);
 }
 
 // One column of three rows, as pairs: the first two rows, the third and nothing.

@@ -95,30 +95,14 @@ void tile(const ProductCall& c, std::size_t position, std::size_t output) {
 }
 
 template <Finish finish>
-void product_with(const ProductCall& c) {
-    using Tile = void (*)(const ProductCall&, std::size_t, std::size_t);
-    static constexpr Tile of[] = {tile<finish, 1>, tile<finish, 2>, tile<finish, 3>,
-                                  tile<finish, 4>, tile<finish, 5>, tile<finish, 6>};
-    for (std::size_t o = 0; o < padded(c.product.outputs); o += outputs_at_once)
-        for (std::size_t p = 0, left = c.positions; left > 0;) {
-            const std::size_t count = (left + 5) / 6, some = (left + count - 1) / count;
-            of[some - 1](c, p, o);
-            p += some;
-            left -= some;
-        }
-}
+constexpr Tile tiles[] = {tile<finish, 1>, tile<finish, 2>, tile<finish, 3>,
+                          tile<finish, 4>, tile<finish, 5>, tile<finish, 6>};
 
 void product(const ProductCall& c) {
-    switch (c.product.finish) {
-        case Finish::limit:
-            return product_with<Finish::limit>(c);
-        case Finish::gate:
-            return product_with<Finish::gate>(c);
-        case Finish::add:
-            return product_with<Finish::add>(c);
-        case Finish::sums:
-            return product_with<Finish::sums>(c);
-    }
+    static constexpr const Tile* by_finish[] = {tiles<Finish::limit>, tiles<Finish::gate>, tiles<Finish::add>,
+                                                tiles<Finish::sums>};
+    for (std::size_t o = 0; o < padded(c.product.outputs); o += outputs_at_once)
+        in_tiles(c, o, by_finish[static_cast<std::size_t>(c.product.finish)]);
 }
 
 void depthwise(const DepthwiseCall& c) {

@@ -77,8 +77,7 @@ inline __m128i gate_of(__m128i v, unsigned unit) {
 
 // Positions times 8 outputs, in registers.
 template <Finish finish, std::size_t positions>
-void tile(const ProductCall& c, std::size_t position, std::size_t output, const Drop& first_drop,
-          const Drop& second_drop) {
+void tile(const ProductCall& c, std::size_t position, std::size_t output) {
     const Packed& product = c.product;
     const std::size_t inputs = product.inputs, pitch = c.in_pitch;
     const std::int16_t* in = c.in + position * pitch;
@@ -97,6 +96,7 @@ void tile(const ProductCall& c, std::size_t position, std::size_t output, const 
             sums[p][1] = _mm_add_epi32(sums[p][1], _mm_madd_epi16(second, x));
         });
     }
+    const Drop first_drop(product.shift.data() + output), second_drop(product.shift.data() + output + 4);
     unrolled<positions>([&](auto p) LATENS_INLINE {
         const std::size_t at = (position + p) * c.pitch + output;
         if constexpr (finish == Finish::sums) {
@@ -121,32 +121,14 @@ void tile(const ProductCall& c, std::size_t position, std::size_t output, const 
 }
 
 template <Finish finish>
-void product_with(const ProductCall& c) {
-    using Tile = void (*)(const ProductCall&, std::size_t, std::size_t, const Drop&, const Drop&);
-    static constexpr Tile of[] = {tile<finish, 1>, tile<finish, 2>, tile<finish, 3>,
-                                  tile<finish, 4>, tile<finish, 5>, tile<finish, 6>};
-    for (std::size_t o = 0; o < padded(c.product.outputs); o += outputs_at_once) {
-        const Drop first(c.product.shift.data() + o), second(c.product.shift.data() + o + 4);
-        for (std::size_t p = 0, left = c.positions; left > 0;) {
-            const std::size_t count = (left + 5) / 6, some = (left + count - 1) / count;
-            of[some - 1](c, p, o, first, second);
-            p += some;
-            left -= some;
-        }
-    }
-}
+constexpr Tile tiles[] = {tile<finish, 1>, tile<finish, 2>, tile<finish, 3>,
+                          tile<finish, 4>, tile<finish, 5>, tile<finish, 6>};
 
 void product(const ProductCall& c) {
-    switch (c.product.finish) {
-        case Finish::limit:
-            return product_with<Finish::limit>(c);
-        case Finish::gate:
-            return product_with<Finish::gate>(c);
-        case Finish::add:
-            return product_with<Finish::add>(c);
-        case Finish::sums:
-            return product_with<Finish::sums>(c);
-    }
+    static constexpr const Tile* by_finish[] = {tiles<Finish::limit>, tiles<Finish::gate>, tiles<Finish::add>,
+                                                tiles<Finish::sums>};
+    for (std::size_t o = 0; o < padded(c.product.outputs); o += outputs_at_once)
+        in_tiles(c, o, by_finish[static_cast<std::size_t>(c.product.finish)]);
 }
 
 void depthwise(const DepthwiseCall& c) {

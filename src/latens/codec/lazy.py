@@ -69,7 +69,9 @@ class LtnImageFile(ImageFile.ImageFile):
             if not ImageFile.LOAD_TRUNCATED_IMAGES:
                 raise as_os_error(error) from error
             self._damaged = self._salvaged()
-            metadata = _metadata(self._damaged)
+            damaged = self._damaged
+            alpha = damaged.header.alpha or damaged.alpha is not None or damaged.alpha_tiles is not None
+            metadata = Metadata.of(damaged, alpha)
         self._size = header.width, header.height
         # Of one pixel, for what goes with it.
         one = np.zeros((1, 1, metadata.channels), np.uint8 if metadata.bit_depth == 8 else np.uint16)
@@ -334,19 +336,3 @@ _BOTH: dict[type[LatensError], type[LatensError]] = {}
 def _both(kind: type[LatensError]) -> type[LatensError]:
     names = {"__module__": kind.__module__, "__doc__": kind.__doc__}
     return _BOTH.setdefault(kind, type(kind.__name__, (kind, OSError), names))
-
-
-def _metadata(container: ltn.Container) -> Metadata:
-    header = container.header
-    return Metadata(
-        container.icc,
-        container.exif,
-        container.xmp,
-        header.colour,
-        container.density,
-        header.bit_depth,
-        header.channels,
-        header.alpha or container.alpha is not None or container.alpha_tiles is not None,
-        "" if header.lossless else header.model,
-        header.quality,
-    )

@@ -62,6 +62,23 @@ class Metadata:
     model: str
     quality: int
 
+    @classmethod
+    def of(cls, container: ltn.Container, alpha: bool) -> Metadata:
+        """What a container's header and chunks say."""
+        header = container.header
+        return cls(
+            container.icc,
+            container.exif,
+            container.xmp,
+            header.colour,
+            container.density,
+            header.bit_depth,
+            header.channels,
+            alpha,
+            "" if header.lossless else header.model,
+            header.quality,
+        )
+
 
 class Picture:
     """A ``.ltn`` file that is open. Several threads may use it at the same time.
@@ -96,19 +113,7 @@ class Picture:
     @property
     def metadata(self) -> Metadata:
         """What the file says of the picture."""
-        container, header = self._reader.container, self.header
-        return Metadata(
-            container.icc,
-            container.exif,
-            container.xmp,
-            header.colour,
-            container.density,
-            header.bit_depth,
-            header.channels,
-            self._reader.has_alpha,
-            "" if header.lossless else header.model,
-            header.quality,
-        )
+        return Metadata.of(self._reader.container, self._reader.has_alpha)
 
     def check(self) -> None:
         """Read all of the file, and check what can be checked without decoding.
