@@ -66,7 +66,6 @@ void compensate(const std::uint16_t* const* references, const FieldView& field, 
 struct SearchOptions {
     std::uint32_t price;  // of a bit, in 1/128 of a sum of absolute transformed differences of 8 bits
     int visible_height, visible_width;  // what lies beyond is of no account
-    int effort = 1;                     // 0 to 2
 };
 
 // Finds a field that makes references look like a picture, all `(height, width, 3)`.

@@ -22,10 +22,8 @@ Array = npt.NDArray[Any]
 # without doubt. Grain and lenses leave photographs far below, but for what is over-exposed.
 _DOUBT, _SURE = 0.35, 0.7
 _STEP, _EDGES = 1 / 4, 8  # of the range, between neighbours: a block with text or lines has so many
-_PAGE, _CLEAR = (
-    1 / 4,
-    0.85,
-)  # with fewer blocks of text it is no page, and more must repeat where there is no doubt
+_PAGE = 1 / 4  # of the blocks: with less text it is no page
+_CLEAR = 0.85  # and so many pixels must repeat where there is no doubt
 
 
 class Look(NamedTuple):
