@@ -358,8 +358,11 @@ def evaluate(
 def bench(
     clips: Annotated[list[str], typer.Argument(help="Video files.")],
     codecs: Annotated[
-        str, typer.Option("--codecs", help="Of x264, x265, svt-av1 and vvenc, with commas between.")
-    ] = "x264,x265,svt-av1,vvenc",
+        str,
+        typer.Option(
+            "--codecs", help="Of x264, x264-slow, x265, x265-slow, svt-av1 and vvenc, commas between."
+        ),
+    ] = "x264,x264-slow,x265,x265-slow,svt-av1,vvenc",
     model: Model = None,
     quality: Quality = None,
     gop: Gop = 12,
@@ -414,16 +417,17 @@ def _evaluate(
         if not found and not as_json:
             files.show(
                 f"{'clip':<24} {'codec':<16} {'q':>3} {'frames':>6} {'bytes':>11} {'bpp':>8} {'kbit/s':>9} {'Y dB':>6} "
-                f"{'YUV dB':>6} {'MS-SSIM':>8} {'enc/s':>7} {'dec/s':>7}"
+                f"{'YUV dB':>6} {'MS-SSIM':>8} {'VMAF':>6} {'XPSNR':>6} {'enc/s':>7} {'dec/s':>7}"
             )
         found.append({"clip": clip, "gop": structure.gop, **result.as_dict()})
         if not as_json:
             structural = "-" if result.ms_ssim is None else f"{result.ms_ssim:.5f}"
+            seen = " ".join(f"{'-':>6}" if x is None else f"{x:>6.2f}" for x in (result.vmaf, result.xpsnr))
             setting = "-" if result.quality is None else f"{result.quality:g}"
             files.show(
                 f"{printable(Path(clip).name)[:24]:<24} {result.codec[:16]:<16} {setting:>3} {result.frames:>6} "
                 f"{result.bytes:>11,} {result.bits_per_pixel:>8.4f} {result.kbit_per_second:>9.1f} "
-                f"{result.psnr_y:>6.2f} {result.psnr_yuv:>6.2f} {structural:>8} {result.encode_fps:>7.1f} "
+                f"{result.psnr_y:>6.2f} {result.psnr_yuv:>6.2f} {structural:>8} {seen} {result.encode_fps:>7.1f} "
                 f"{result.decode_fps:>7.1f}"
             )
 
@@ -448,8 +452,33 @@ def _evaluate(
                 evaluate_ffmpeg(names, clip, gop=structure.gop, frames=frames, raw=layout) if names else ()
             ):
                 report(clip, result)
+            if not as_json:
+                _show_differences([row for row in found if row["clip"] == clip])
     if as_json:
         files.show(json.dumps(found, indent=1))
+
+
+def _show_differences(rows: list[dict[str, Any]]) -> None:
+    """The rate of the first codec at equal quality, against that of each other one."""
+    from latens.errors import CurveError
+    from latens.metrics import bd_rate
+
+    measures = {"psnr_y": "Y dB", "psnr_yuv": "YUV dB", "vmaf": "VMAF", "xpsnr": "XPSNR"}
+    names = list(dict.fromkeys(row["codec"] for row in rows))
+    curves = {name: [row for row in rows if row["codec"] == name] for name in names}
+    for other in names[1:]:
+        cells = []
+        for measure, label in measures.items():
+            values = [[row[measure] for row in curves[name]] for name in (other, names[0])]
+            if any(value is None for both in values for value in both):
+                cells.append(f"{label} - (FFmpeg at hand does not measure it)")
+                continue
+            rates = [[row["bytes"] for row in curves[name]] for name in (other, names[0])]
+            try:
+                cells.append(f"{label} {bd_rate(rates[0], values[0], rates[1], values[1]):+.1f} %")
+            except CurveError as error:
+                cells.append(f"{label} - ({error})")
+        files.show(f"Rate of {names[0]} at the quality of {other}: {', '.join(cells)}")
 
 
 @app.command()

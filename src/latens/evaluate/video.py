@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import json
 import math
+import re
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,21 +30,37 @@ __all__ = ["CODECS", "VideoResult", "evaluate_ffmpeg", "evaluate_model", "requir
 
 _SMALLEST_FOR_MS_SSIM = 161
 
-# Encoder, its arguments for a quality and a group of pictures, and the format of the bare stream.
+
+def _x264(preset: str, q: int, gop: int) -> list[str]:
+    closed = [
+        "-g",
+        str(gop),
+        "-keyint_min",
+        str(gop),
+        "-sc_threshold",
+        "0",
+        "-bsf:v",
+        "filter_units=remove_types=6",
+    ]
+    return ["-c:v", "libx264", "-preset", preset, "-crf", str(q), *closed]
+
+
+def _x265(preset: str, q: int, gop: int) -> list[str]:
+    params = f"keyint={gop}:min-keyint={gop}:scenecut=0:open-gop=0:info=0:log-level=none"
+    return ["-c:v", "libx265", "-preset", preset, "-crf", str(q), "-x265-params", params]
+
+
+# Encoder, its arguments for a quality and a group of pictures, and the format of the bare stream. None spends bytes on
+# telling its options: x265 is asked not to, of x264 the message is taken out.
 _FFMPEG: dict[str, tuple[Callable[[int, int], list[str]], str, tuple[int, ...]]] = {
-    "x264": (
-        lambda q, gop: ["-c:v", "libx264", "-preset", "medium", "-crf", str(q), *_closed(gop)],
-        "h264",
-        (22, 27, 32, 37),
-    ),
-    "x265": (
-        lambda q, gop: [
-            *["-c:v", "libx265", "-preset", "medium", "-crf", str(q)],
-            *["-x265-params", f"keyint={gop}:min-keyint={gop}:scenecut=0:open-gop=0:log-level=none"],
-        ],
-        "hevc",
-        (22, 27, 32, 37),
-    ),
+    **{
+        name: (partial(_x264, preset), "h264", (22, 27, 32, 37))
+        for name, preset in (("x264", "medium"), ("x264-slow", "slow"))
+    },
+    **{
+        name: (partial(_x265, preset), "hevc", (22, 27, 32, 37))
+        for name, preset in (("x265", "medium"), ("x265-slow", "slow"))
+    },
     "svt-av1": (
         lambda q, gop: ["-c:v", "libsvtav1", "-preset", "6", "-crf", str(q), "-g", str(gop)],
         "ivf",
@@ -55,10 +74,6 @@ _FFMPEG: dict[str, tuple[Callable[[int, int], list[str]], str, tuple[int, ...]]]
 }
 CODECS = tuple(_FFMPEG)
 """Codecs to compare with; they come with the package imageio-ffmpeg."""
-
-
-def _closed(gop: int) -> list[str]:
-    return ["-g", str(gop), "-keyint_min", str(gop), "-sc_threshold", "0"]
 
 
 @dataclass(frozen=True)
@@ -75,6 +90,7 @@ class VideoResult:
         psnr_y: dB, mean over frames.
         psnr_yuv: the same with luma six times as heavy as each plane of chroma.
         ms_ssim: of luma, mean over frames; None for frames that are too small.
+        vmaf, xpsnr: by FFmpeg's filters, XPSNR of luma; None where there is no FFmpeg that has them.
         encode_fps: frames per second of encoding; of other codecs, of the whole process.
         decode_fps: the same of decoding.
     """
@@ -90,6 +106,8 @@ class VideoResult:
     ms_ssim: float | None
     encode_fps: float
     decode_fps: float
+    vmaf: float | None = None
+    xpsnr: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -165,27 +183,76 @@ def evaluate_model(
         VideoError: the clip cannot be read.
         ModelError: the model cannot be used.
     """
-    with tempfile.TemporaryFile() as file:
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as file:
+        first, second = (str(Path(folder) / name) for name in ("original.y4m", "decoded.y4m"))
         with VideoSource(path, raw) as source:
             info = source.info
             start = time.perf_counter()
-            given = islice(source.frames(), frames)
-            for _ in codec.encode(info, given, file, structure=structure, quality=setting):
+            wanted = islice(source.frames(), frames)
+            for _ in codec.encode(info, wanted, file, structure=structure, quality=setting):
                 progress()
             encoding = time.perf_counter() - start
         size = file.tell()
         file.seek(0)
         quality = _Quality(info)
         decoding = 0.0
-        with VideoSource(path, raw) as source:
+        with (
+            VideoSource(path, raw) as source,
+            VideoSink(first, info) as given,
+            VideoSink(second, info) as sink,
+        ):
             decoded = codec.decode(ltn.VideoReader(file))
             for original in islice(source.frames(), frames):
                 start = time.perf_counter()
                 found = next(decoded)
                 decoding += time.perf_counter() - start
                 quality.add(original, found.frame)
+                given.add(original)
+                sink.add(found.frame)
                 progress()
-    return quality.result(info, codec.model.id, setting, size, (encoding, decoding))
+        result = quality.result(info, codec.model.id, setting, size, (encoding, decoding))
+        return _seen(result, first, second)
+
+
+def _seen(result: VideoResult, original: str, decoded: str) -> VideoResult:
+    """With VMAF and XPSNR of two files of frames, as far as there is an FFmpeg that measures them."""
+    try:
+        import imageio_ffmpeg
+    except ImportError:
+        return result
+    executable = imageio_ffmpeg.get_ffmpeg_exe()
+
+    def measured(filters: str) -> str:
+        # By number: timestamps of streams without a container are not always the same.
+        graph = f"[0:v]setpts=N[a];[1:v]setpts=N[b];[a][b]{filters}"
+        done = subprocess.run(
+            [
+                executable,
+                "-hide_banner",
+                "-nostdin",
+                "-i",
+                decoded,
+                "-i",
+                original,
+                "-lavfi",
+                graph,
+                "-f",
+                "null",
+                "-",
+            ],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
+        return "" if done.returncode else done.stderr.decode(errors="replace")
+
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "vmaf.json"
+        escaped = str(log).replace("\\", "/").replace(":", "\\\\:")
+        measured(f"libvmaf=log_fmt=json:log_path={escaped}")
+        vmaf = json.loads(log.read_text())["pooled_metrics"]["vmaf"]["mean"] if log.exists() else None
+    xpsnr = re.search(r"XPSNR +y: *([0-9.]+)", measured("xpsnr"))
+    return replace(result, vmaf=vmaf, xpsnr=float(xpsnr[1]) if xpsnr else None)
 
 
 def require_codecs(names: Sequence[str]) -> None:
@@ -229,34 +296,20 @@ def evaluate_ffmpeg(
                 start = time.perf_counter()
                 _run([executable, "-y", "-i", clip, *arguments(quality, gop), "-f", kind, str(coded)], name)
                 middle = time.perf_counter()
-                bare = Path(folder) / "decoded.yuv"
+                bare = Path(folder) / "decoded.y4m"
                 pixels = f"yuv{info.chroma.replace(':', '')}p" + (
                     "" if info.bit_depth == 8 else f"{info.bit_depth}le"
                 )
-                _run(
-                    [
-                        executable,
-                        "-y",
-                        "-i",
-                        str(coded),
-                        "-pix_fmt",
-                        pixels,
-                        "-fps_mode",
-                        "passthrough",
-                        "-f",
-                        "rawvideo",
-                        str(bare),
-                    ],
-                    name,
-                )
+                options = ["-pix_fmt", pixels, "-fps_mode", "passthrough", "-strict", "-1"]
+                _run([executable, "-y", "-i", str(coded), *options, str(bare)], name)
                 end = time.perf_counter()
-                layout = RawVideo(info.width, info.height, info.frame_rate, info.chroma, info.bit_depth)
-                result = _Quality(info)
-                with VideoSource(clip) as original, VideoSource(str(bare), layout) as found:
+                measures = _Quality(info)
+                with VideoSource(clip) as original, VideoSource(str(bare)) as found:
                     for a, b in zip(original.frames(), found.frames(), strict=True):
-                        result.add(a, b)
+                        measures.add(a, b)
                 size = coded.stat().st_size
-                yield result.result(info, name, quality, size, (middle - start, end - middle))
+                result = measures.result(info, name, quality, size, (middle - start, end - middle))
+                yield _seen(result, clip, str(bare))
 
 
 def _run(command: list[str], name: str) -> None:
