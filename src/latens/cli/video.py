@@ -67,6 +67,10 @@ BFrames = Annotated[
         help="The most B frames between two others: 0, 1, 3 or 7; as the preset says.",
     ),
 ]
+SceneCuts = Annotated[
+    bool,
+    typer.Option("--scene-cuts/--no-scene-cuts", help="Whether a new scene begins with a frame coded alone."),
+]
 Preset = Annotated[str, typer.Option("--preset", help="How long to search: fast, medium or slow.")]
 Frames = Annotated[int | None, typer.Option("--frames", min=1, help="Only so many, from the start.")]
 RawSize = Annotated[
@@ -102,6 +106,7 @@ def encode(
     gop: Gop = 12,
     bframes: BFrames = None,
     preset: Preset = "medium",
+    scene_cuts: SceneCuts = True,
     frames: Frames = None,
     raw: RawSize = None,
     raw_fps: RawRate = "25",
@@ -129,7 +134,7 @@ def encode(
     """
     with_sound = _with_sound(audio)
     layout = _layout(raw, raw_fps, raw_format)
-    structure = _structure(gop, bframes, preset)
+    structure = _structure(gop, bframes, preset, scene_cuts)
     target = _target(clip, output, ".ltn", force)
     codec = _codec(model, quality, flow_unit, threads)
     from latens.io import VideoSource
@@ -349,7 +354,7 @@ def evaluate(
     """
     layout = _layout(raw, raw_fps, raw_format)
     codec = _codec(model, quality, flow_unit, threads)
-    structure = _structure(gop, bframes, preset)
+    structure = _structure(gop, bframes, preset, False)
     qualities = [quality] if codec.qualities else [None]
     _evaluate(clips, codec, qualities, (), structure, frames, layout, as_json, quiet)
 
@@ -394,7 +399,7 @@ def bench(
     qualities: tuple[float | None, ...] = (None,)
     if codec.qualities:
         qualities = _BENCH_QUALITIES if quality is None else (quality,)
-    structure = _structure(gop, bframes, preset)
+    structure = _structure(gop, bframes, preset, False)
     _evaluate(clips, codec, qualities, names, structure, frames, layout, as_json, quiet)
 
 
@@ -516,13 +521,13 @@ def _shown(target: str) -> str:
     return "standard output" if target == files.STANDARD else printable(target)
 
 
-def _structure(gop: int, bframes: int | None, preset: str) -> Structure:
+def _structure(gop: int, bframes: int | None, preset: str, scene_cuts: bool) -> Structure:
     """Which frames are coded alone, and which between others."""
     from latens.codec.structure import PRESETS, Structure
 
     if preset not in PRESETS:
         raise VideoError(f"--preset {printable(preset)[:40]}: expected {', '.join(PRESETS)}")
-    return Structure(gop, PRESETS[preset] if bframes is None else bframes)
+    return Structure(gop, PRESETS[preset] if bframes is None else bframes, scene_cuts)
 
 
 def _with_sound(audio: str | None) -> bool:

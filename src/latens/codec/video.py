@@ -109,8 +109,8 @@ class VideoCodec:
             What became of each frame.
 
         Raises:
-            VideoError: no frame, frames that do not fit ``info``, or a quality that there is not.
-            FormatError: timestamps that do not rise.
+            VideoError: no frame, frames that do not fit ``info``, timestamps that do not rise, or a quality that
+                there is not.
             LimitError: too large for a file.
             ModelError: the weights give values that are not finite.
         """
@@ -136,7 +136,7 @@ class VideoCodec:
         shown = info.height, info.width
         pictures: dict[int, Samples] = {}
         last: VideoFrame | None = None
-        for planned in plan(frames, structure):
+        for planned in plan(frames, structure, info.bit_depth):
             frame, number = planned.frame, planned.number
             references = [pictures[other] for other in planned.references]
             own = self._own_level(level, planned.bonus, not references)
