@@ -74,6 +74,16 @@ def test_scenes_begin_with_key_frames(bframes: int, levels: int) -> None:
     assert keys(list(plan(scenes(9, 6), Structure(100, bframes, scene_cuts=False)))) == [0]
 
 
+def test_longer_groups_where_nothing_moves() -> None:
+    (frame,) = scenes(1)
+    still = (VideoFrame(frame.planes, t) for t in range(17))
+    for frames, distance in ((still, 8), (scenes(17), 4)):
+        found = list(plan(frames, Structure(17, 7)))
+        assert [planned.number for planned in found if len(planned.references) == 1] == list(
+            range(distance, 17, distance)
+        )
+
+
 def test_noise_is_not_a_scene_for_each_frame() -> None:
     random = np.random.default_rng(0)
     grey = np.full((36, 48), 128, np.uint8)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from latens.errors import VideoError
 from latens.io import VideoFrame
-from latens.runtime.motion import SQUARE, compensate, search
+from latens.runtime.motion import SQUARE, UNIT, compensate, search
 
 __all__ = ["DEFAULT_STRUCTURE", "PRESETS", "Planned", "Structure", "plan"]
 
@@ -78,7 +78,8 @@ _B = (-4, -8, -8)
 _CUT, _CUT_RISE = 0.6, 1.5
 _CUT_LEAST = 0.5  # levels of 255
 _CUTS_IN_A_ROW = 2
-_CALM = 0.08
+_CALM = 0.97  # share of blocks that stay where they are
+_LEAST = 32  # pixels of the shorter side of a picture in which motion can be told from a cut
 _SMALL = 60  # pixels of the shorter side of what is looked at
 _MOST_SMALLER = 16
 
@@ -103,7 +104,7 @@ def plan(frames: Iterable[VideoFrame], structure: Structure, bit_depth: int = 8)
             number, since = number + 1, 1 % structure.gop
             continue
         most = min(len(window), structure.gop - since)
-        if most > _FAR and any(looked.surprise > _CALM for looked in window[:most]):
+        if most > _FAR and not all(looked.calm for looked in window[:most]):
             most = _FAR
         distance = next((i for i in range(1, most) if window[i].cut), most)
         group, window = [looked.frame for looked in window[:distance]], window[distance:]
@@ -128,11 +129,11 @@ def _pyramid(group: list[VideoFrame], number: int) -> Iterator[Planned]:
 
 
 class _Looked(NamedTuple):
-    """A frame, whether a scene begins with it, and how much of it the frame before did not let expect."""
+    """A frame, whether a scene begins with it, and whether nearly all of it stays where it was."""
 
     frame: VideoFrame
     cut: bool
-    surprise: float
+    calm: bool
 
 
 def _with_cuts(frames: Iterable[VideoFrame], bit_depth: int | None) -> Iterator[_Looked]:
@@ -147,22 +148,23 @@ def _with_cuts(frames: Iterable[VideoFrame], bit_depth: int | None) -> Iterator[
         if frame.timestamp <= time:
             raise VideoError(f"frame {number}: its timestamp, {frame.timestamp}, is not after {time}")
         time = frame.timestamp
-        if bit_depth is None:
-            yield _Looked(frame, False, 1.0)
+        if bit_depth is None or min(frame.planes[0].shape) < _LEAST:
+            yield _Looked(frame, False, False)
             continue
-        small = _small(frame.planes[0], 65_535 / ((1 << bit_depth) - 1))
-        surprise, cut = 1.0, False
+        small, visible = _small(frame.planes[0], 65_535 / ((1 << bit_depth) - 1))
+        cut = calm = False
         if before is not None and before.shape == small.shape:
-            surprise = _surprise(small, before)
+            surprise, still = _compared(small, before, visible)
+            calm = still >= _CALM
             cut = surprise > max(_CUT, _CUT_RISE * usual) and row < _CUTS_IN_A_ROW
             row = row + 1 if cut else 0
             usual = usual if cut else surprise
         before = small
-        yield _Looked(frame, cut, surprise)
+        yield _Looked(frame, cut, calm)
 
 
-def _small(luma: npt.NDArray[Any], scale: float) -> npt.NDArray[np.uint16]:
-    """A picture ``(H, W, 3)`` of 16 bits for a search, some hundred pixels wide."""
+def _small(luma: npt.NDArray[Any], scale: float) -> tuple[npt.NDArray[np.uint16], tuple[int, int]]:
+    """A picture ``(H, W, 3)`` of 16 bits for a search, some hundred pixels wide, and the part that is not padding."""
     factor = 1
     while factor < _MOST_SMALLER and min(luma.shape) // (2 * factor) >= _SMALL:
         factor *= 2
@@ -171,14 +173,19 @@ def _small(luma: npt.NDArray[Any], scale: float) -> npt.NDArray[np.uint16]:
     mean = whole.mean((1, 3), dtype=np.float32)
     grey = np.rint(mean * scale).astype(np.uint16)
     padded = np.pad(grey, ((0, -height % SQUARE), (0, -width % SQUARE)), mode="edge")
-    return np.ascontiguousarray(np.repeat(padded[..., None], 3, 2))
+    return np.ascontiguousarray(np.repeat(padded[..., None], 3, 2)), (height, width)
 
 
-def _surprise(picture: npt.NDArray[np.uint16], before: npt.NDArray[np.uint16]) -> float:
-    """The error of a prediction from the frame before, as a share of that of means of 8x8 pixels."""
-    predicted = compensate([before], search(picture, [before], 1.0))
-    luma = picture[..., 0].astype(np.float32)
-    blocks = luma.reshape(luma.shape[0] // 8, 8, -1, 8)
+def _compared(
+    picture: npt.NDArray[np.uint16], before: npt.NDArray[np.uint16], visible: tuple[int, int]
+) -> tuple[float, float]:
+    """The error of a prediction from the frame before, relative to means of 8x8 pixels; the share that stands still."""
+    field = search(picture, [before], 1.0, visible)
+    predicted = compensate([before], field)
+    height, width = (side // 8 * 8 for side in visible)
+    luma = picture[:height, :width, 0].astype(np.float32)
+    blocks = luma.reshape(height // 8, 8, -1, 8)
     flat = float(np.abs(blocks - blocks.mean((1, 3), keepdims=True)).mean())
-    error = float(np.abs(luma - predicted[..., 0]).mean())
-    return error / (flat + 257 * _CUT_LEAST)
+    error = float(np.abs(luma - predicted[:height, :width, 0]).mean())
+    vectors = field[: height // UNIT, : width // UNIT, 2:4]
+    return error / (flat + 257 * _CUT_LEAST), float((np.abs(vectors) <= 1).all(2).mean())
