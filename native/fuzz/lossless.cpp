@@ -10,13 +10,25 @@ namespace {
 // An input: width, height, channels and depth (4 bytes), the stream.
 struct Case {
     latens::TileShape shape;
+    bool parts;  // blocks may be left out
 
     explicit Case(const std::uint8_t* data)
-        : shape{1 + data[0] % 80u, 1 + data[1] % 80u, 0, 1 + data[2] % 4u, data[3] % 2 > 0} {
+        : shape{1 + data[0] % 80u, 1 + data[1] % 80u, 0, 1 + data[2] % 4u, data[3] % 2 > 0},
+          parts(data[3] / 2 % 2 > 0) {
         shape.pitch = shape.width * shape.channels;
     }
     std::size_t bytes() const { return shape.pitch * shape.height * (shape.deep ? 2 : 1); }
 };
+
+// Samples of blocks that are left out become 0.
+void leave_out(const Case& given, const std::vector<std::uint8_t>& part, std::vector<std::uint8_t>& samples) {
+    const std::size_t pixel = given.shape.channels * (given.shape.deep ? 2 : 1);
+    const std::size_t columns = (given.shape.width + latens::part_block - 1) / latens::part_block;
+    for (std::size_t i = 0; i < samples.size(); ++i) {
+        const std::size_t x = i / pixel % given.shape.width, y = i / pixel / given.shape.width;
+        if (!part[y / latens::part_block * columns + x / latens::part_block]) samples[i] = 0;
+    }
+}
 
 std::vector<std::uint8_t> aligned(std::size_t size) {
     return std::vector<std::uint8_t>(size);
@@ -28,19 +40,31 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     if (size < header) return 0;
     const Case given(data);
     std::vector<std::uint8_t> samples = aligned(given.bytes());
+    std::vector<std::uint8_t> part(latens::part_blocks(given.shape));
+    std::uint8_t* const map = given.parts ? part.data() : nullptr;
     const latens::Status status =
-        latens::decode_tile(data + header, size - header, given.shape, samples.data());
+        latens::decode_tile(data + header, size - header, given.shape, samples.data(), map);
     if (!status.ok()) {
         require(!latens::describe(status).empty(), "an error without a message");
         return 0;
     }
     latens::LosslessOptions options;
     options.content = static_cast<latens::Content>(data[0] % 3);
+    if (given.parts) {
+        std::vector<std::uint8_t> masked = samples;
+        leave_out(given, part, masked);
+        require(masked == samples, "samples where there is no block");
+        options.part = part.data();
+    }
     std::vector<std::uint8_t> stream, again = aligned(given.bytes());
     require(latens::encode_tile(samples.data(), given.shape, options, stream).ok(), "a tile was refused");
-    require(stream.size() <= given.bytes() + 1, "a stream is longer than its samples");
-    require(latens::decode_tile(stream.data(), stream.size(), given.shape, again.data()).ok(),
+    require(given.parts || stream.size() <= given.bytes() + 1, "a stream is longer than its samples");
+    std::vector<std::uint8_t> found(part.size());
+    require(latens::decode_tile(stream.data(), stream.size(), given.shape, again.data(),
+                                given.parts ? found.data() : nullptr)
+                .ok(),
             "an encoder's stream was refused");
+    require(!given.parts || found == part, "blocks differ");
     require(again == samples, "samples differ");
     return 0;
 }
@@ -65,6 +89,13 @@ Input valid_input(Random& random) {
     options.near = below(random, 4) > 0 ? 0 : below(random, 256);
     options.effort = 1 + below(random, 2);
     options.content = static_cast<latens::Content>(below(random, 3));
+    std::vector<std::uint8_t> part(latens::part_blocks(given.shape));
+    for (std::uint8_t& block : part) block = below(random, 2) > 0;
+    part[below(random, static_cast<std::uint32_t>(part.size()))] = 1;
+    if (given.parts) {
+        options.part = part.data();
+        leave_out(given, part, samples);
+    }
     require(latens::encode_tile(samples.data(), given.shape, options, input).ok(), "a tile was refused");
     return input;
 }

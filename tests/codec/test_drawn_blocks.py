@@ -5,9 +5,12 @@ import zlib
 
 import numpy as np
 import pytest
+from PIL import Image as PilImage
+from typer.testing import CliRunner
 
 import latens
 from latens import format as ltn
+from latens.cli.app import app
 from latens.codec import ImageCodec, LosslessCodec, Target
 from latens.codec import image as codec_module
 from latens.codec.drawn import fill, look
@@ -156,6 +159,25 @@ def test_parts_and_small_copies_have_drawn_blocks(codec, monkeypatch, tmp_path, 
         area = pixels[: 64 // scale * scale, : 64 // scale * scale].astype(int)
         means = area.reshape(64 // scale, scale, 64 // scale, scale, 3).mean((1, 3))
         assert np.abs(small[: 64 // scale, : 64 // scale] - means).max() <= 0.5
+
+
+def test_info_tells_the_blocks_and_paints_them(file, tmp_path):
+    (tmp_path / "page.ltn").write_bytes(file)
+    run = CliRunner().invoke(app, ["info", str(tmp_path / "page.ltn"), "--map", str(tmp_path / "map.png")])
+    assert run.exit_code == 0, run.output
+    assert "Drawn blocks       14 of 20" in run.output
+    painted = np.asarray(PilImage.open(tmp_path / "map.png"))
+    assert np.array_equal(painted[:64], page()[:64])
+    assert (painted[PHOTO] == 128).all()
+
+
+def test_alpha_is_coded_without_loss_by_the_lossless_coder(codec):
+    alpha = text(256, 320)[..., 0]
+    data = codec.encode(Image(page(), alpha), 60, content="auto")
+    container = ltn.read(data)
+    assert container.alpha is None
+    assert np.array_equal(codec.decode(data)[0].alpha, alpha)
+    assert sum(map(len, container.alpha_tiles)) < len(zlib.compress(alpha.tobytes(), 9))
 
 
 # ---- damage

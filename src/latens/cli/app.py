@@ -613,22 +613,44 @@ def _read(name: str, limits: ltn.Limits) -> bytes:
 @app.command()
 def info(
     file: Annotated[str, typer.Argument(help="A .ltn file; '-' is standard input.")],
+    drawn_map: Annotated[
+        str | None,
+        typer.Option(
+            "--map", metavar="PNG", help="Write a picture of the drawn blocks; grey is what the model makes."
+        ),
+    ] = None,
     as_json: Json = False,
     max_pixels: MaxPixels = _PIXELS,
+    force: Force = False,
 ) -> None:
     """Describe a .ltn file.
 
     Shows its header, its chunks and where the bytes go. Every byte of the container is checked.
 
-    Example:
+    Examples:
 
       latens info photo.ltn
+
+      latens info page.ltn --map blocks.png
     """
+    from latens.codec.drawn import survey
+    from latens.io import atomic_write, check_output, write_image
+
     limits = ltn.Limits(max_pixels=max_pixels)
     with files.named(file):
         data = _read(file, limits)
         about = ltn.describe(data, limits)
         header = ltn.read_header(data, limits)
+        drawn = survey(ltn.read(data, limits))
+    if drawn_map is not None:
+        if header.lossless:
+            raise ImageError(
+                f"{files.shown(file)}: --map is for files of a model; of a lossless one, all is drawn"
+            )
+        check_output(drawn_map, force=force, inputs=[file])
+        buffer = io.BytesIO()
+        write_image(drawn.picture(), buffer, "png")
+        atomic_write(drawn_map, buffer.getvalue(), force=force)
     quality = "100" if header.lossless else _as_given(header.quality, header.model)
     pixels = header.width * header.height
     # What the samples take, each in whole bytes as image files have them.
@@ -644,6 +666,9 @@ def info(
             "streams": about.streams,
             "extras": about.extras,
             "overhead": about.overhead,
+            "blocks": drawn.blocks,
+            "drawn_blocks": drawn.count,
+            "drawn_bytes": drawn.bytes,
         }
         files.show(json.dumps({"fields": dict(about.fields), "chunks": chunks, **sizes}, indent=1))
         return
@@ -651,6 +676,8 @@ def info(
     if not header.lossless:
         lines.append(f"{'Quality':<18} {quality}")
     lines.append(f"{'Ratio':<18} {ratio:,.1f} : 1 of the samples alone, {bpp:.3f} bits per pixel")
+    if not header.lossless:
+        lines.append(f"{'Drawn blocks':<18} {drawn.count} of {drawn.blocks}, {drawn.bytes:,} bytes")
     lines.append(
         f"{'Size':<18} {about.size:,} bytes: {about.streams:,} coded, {about.extras:,} metadata and alpha, "
         f"{about.overhead} container"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,9 +12,21 @@ import numpy.typing as npt
 from latens import format as ltn
 from latens.entropy_coding.lossless import BLOCK, Blocks, block_grid, decode_part, encode_tiles, spread
 from latens.errors import ChecksumError, VersionError
+from latens.io import Image
 from latens.runtime.coding import Anatomy, Prices
 
-__all__ = ["Layer", "Look", "checksum", "compose", "costs", "decode_layer", "drawn_tiles", "fill", "look"]
+__all__ = [
+    "Layer",
+    "Look",
+    "checksum",
+    "compose",
+    "costs",
+    "decode_layer",
+    "drawn_tiles",
+    "fill",
+    "look",
+    "survey",
+]
 
 Samples = npt.NDArray[Any]  # uint8 or uint16
 Array = npt.NDArray[Any]
@@ -218,3 +231,46 @@ def costs(parts: Anatomy, prices: Prices | None, skip: int) -> npt.NDArray[np.fl
         spent.reshape(height // 4, 4, width // 4, 4).sum((1, 3)).astype(np.float32)
     )
     return blocks
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What of a file is drawn.
+
+    Attributes:
+        header: of the file.
+        layers: the drawn blocks of each tile that has some.
+        count, blocks: how many blocks are drawn, and how many there are.
+        bytes: what the drawn ones take.
+    """
+
+    header: ltn.Header
+    layers: list[Layer]
+    count: int
+    blocks: int
+    bytes: int
+
+    def picture(self) -> Image:
+        """The drawn blocks of a model's file, on grey."""
+        header = self.header
+        dtype = np.uint8 if header.sample_bytes == 1 else np.uint16
+        size = header.height, header.width, header.channels
+        picture = np.full(size, np.iinfo(dtype).max // 2 + 1, dtype)
+        compose(picture, 0, list(self.layers))
+        return Image(picture, bit_depth=header.bit_depth)
+
+
+def survey(container: ltn.Container) -> Survey:
+    """Counts the drawn blocks of a file; those of a lossless one are all drawn.
+
+    Raises:
+        CoderError, ChecksumError, VersionError: see :func:`decode_layer`.
+    """
+    header = container.header
+    rows, columns = block_grid(header.height, header.width)
+    tiles = [(tile, rect) for tile, rect in zip(container.tiles, header.tiles(), strict=True) if tile]
+    if header.lossless:
+        return Survey(header, [], rows * columns, rows * columns, sum(len(tile.stream) for tile, _ in tiles))
+    layers = [layer for tile, rect in tiles if (layer := decode_layer(tile, rect, header)) is not None]
+    count = sum(int(layer.drawn.sum()) for layer in layers)
+    return Survey(header, layers, count, rows * columns, sum(len(tile.drawn) for tile, _ in tiles))

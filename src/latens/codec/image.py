@@ -16,7 +16,7 @@ import numpy.typing as npt
 from latens import _native
 from latens import format as ltn
 from latens.codec import drawn as screens
-from latens.codec.lossless import Content, LosslessCodec, alpha_of, check_content, smaller
+from latens.codec.lossless import Content, LosslessCodec, alpha_of, check_content, encode_alpha, smaller
 from latens.codec.target import Target, search
 from latens.entropy_coding.lossless import Blocks, measure
 from latens.errors import (
@@ -348,15 +348,10 @@ class ImageCodec:
         if picture is not None:
             for _ in picture.finish():
                 pass
-        # In the byte order of the file.
-        alpha = (
-            None
-            if image.alpha is None
-            else image.alpha.astype(f"<u{header.sample_bytes}", copy=False).tobytes()
-        )
+        alpha = None if image.alpha is None else encode_alpha(image.alpha, header.tile_size)
         metadata = (image.icc or None, image.exif or None, image.xmp or None, image.density)
         crc = None if picture is None else picture.crc
-        return ltn.write(ltn.Container(header, tiles, alpha, *metadata, pixels=crc))
+        return ltn.write(ltn.Container(header, tiles, None, *metadata, pixels=crc, alpha_tiles=alpha))
 
     def _encode_tile(
         self, pixels: Samples, header: ltn.Header, steps: int, given: tuple[ltn.Rect, Array]
