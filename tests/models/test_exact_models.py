@@ -140,7 +140,7 @@ def test_integers_follow_the_float_networks(name: str) -> None:
 
 
 def test_no_architecture_is_left_out() -> None:
-    """Every one of the zoo is compared with its float networks above, but those that are refused, which has its tests."""
+    """Every one of the zoo is compared with its float networks above, but those that are refused."""
     images = {known.architecture for known in entries() if known.media == "image"}
     assert images - set(CASES) == {"Cheng2020GMM", *(entry(name).architecture for name in published.SIZES)}
 
