@@ -32,7 +32,7 @@ def main(photo: Path) -> None:
 
     with Image.open(photo) as image:
         pixels = np.asarray(image.convert("RGB"))
-    data = latens.encode(pixels, quality=50)
+    data = latens.encode(pixels)
     decoded = np.asarray(latens.decode(data))
     mse = np.mean((decoded.astype(float) - pixels) ** 2)
     assert mse < 65.025, f"decoded at {10 * np.log10(255**2 / mse):.1f} dB"  # 30 dB
