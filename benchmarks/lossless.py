@@ -519,16 +519,11 @@ def measure(name: str, image: Image.Image, effort: int, jxl: bool) -> tuple[floa
     end = time.perf_counter()
     if to_pil(decoded).tobytes() != to_pil(picture).tobytes():
         raise SystemExit(f"{name}: pixels differ")
-    webp = size(
-        image if image.mode != "1" else image.convert("L"),
-        "WEBP",
-        lossless=True,
-        method=6,
-        exact=True,
-        quality=100,
-    )
+    # The others have neither palettes nor single bits as such.
+    plain = image.convert("L" if image.mode == "1" else "RGB") if image.mode in ("1", "P") else image
+    webp = size(plain, "WEBP", lossless=True, method=6, exact=True, quality=100)
     png = size(image, "PNG", optimize=True)
-    other = size(image, "JXL", lossless=True, effort=7) if jxl else 0
+    other = size(plain, "JXL", lossless=True, effort=7) if jxl else 0
     print(
         f"{name:<14} {image.width:>5} x {image.height:<5} ours {len(data):>9,}  "
         f"WebP {webp:>9,} ({len(data) / webp:.3f})  "
