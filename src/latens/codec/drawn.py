@@ -235,23 +235,23 @@ def costs(parts: Anatomy, prices: Prices | None, skip: int) -> npt.NDArray[np.fl
 
 @dataclass(frozen=True)
 class Survey:
-    """What of a file is drawn.
+    """What of a model's file is drawn.
 
     Attributes:
         header: of the file.
         layers: the drawn blocks of each tile that has some.
-        count, blocks: how many blocks are drawn, and how many there are.
-        bytes: what the drawn ones take.
     """
 
     header: ltn.Header
     layers: list[Layer]
-    count: int
-    blocks: int
-    bytes: int
+
+    @property
+    def count(self) -> int:
+        """How many blocks are drawn."""
+        return sum(int(layer.drawn.sum()) for layer in self.layers)
 
     def picture(self) -> Image:
-        """The drawn blocks of a model's file, on grey."""
+        """The drawn blocks, on grey."""
         header = self.header
         dtype = np.uint8 if header.sample_bytes == 1 else np.uint16
         size = header.height, header.width, header.channels
@@ -261,16 +261,12 @@ class Survey:
 
 
 def survey(container: ltn.Container) -> Survey:
-    """Counts the drawn blocks of a file; those of a lossless one are all drawn.
+    """The drawn blocks of a model's file, whose rest need not be decoded.
 
     Raises:
         CoderError, ChecksumError, VersionError: see :func:`decode_layer`.
     """
     header = container.header
-    rows, columns = block_grid(header.height, header.width)
-    tiles = [(tile, rect) for tile, rect in zip(container.tiles, header.tiles(), strict=True) if tile]
-    if header.lossless:
-        return Survey(header, [], rows * columns, rows * columns, sum(len(tile.stream) for tile, _ in tiles))
-    layers = [layer for tile, rect in tiles if (layer := decode_layer(tile, rect, header)) is not None]
-    count = sum(int(layer.drawn.sum()) for layer in layers)
-    return Survey(header, layers, count, rows * columns, sum(len(tile.drawn) for tile, _ in tiles))
+    tiles = zip(container.tiles, header.tiles(), strict=True)
+    layers = [layer for tile, rect in tiles if tile and (layer := decode_layer(tile, rect, header))]
+    return Survey(header, layers)
