@@ -1,4 +1,4 @@
-"""Latens: learned image and video compression on PyTorch.
+"""Latens: learned image and video compression.
 
 >>> import latens
 >>> latens.save("photo.png", "photo.ltn", quality=50)  # doctest: +SKIP

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import stat
 import sys
 from collections.abc import Iterable
@@ -106,7 +105,7 @@ class TemporaryOutput:
         self._file: BinaryIO | None = None
 
     def _name(self) -> None:
-        self._temporary = self._path.with_name(f".latens-{secrets.token_hex(8)}.tmp")
+        self._temporary = self._path.with_name(f".latens-{os.urandom(8).hex()}.tmp")
 
     def open(self) -> BinaryIO:
         """The file, to be written to, and to be read back. Raises OutputError.

@@ -62,13 +62,12 @@ def obtain(model: str, media: str, weights_dir: str | os.PathLike[str] | None = 
 
 def to_be_fetched(model: str, weights_dir: str | os.PathLike[str] | None = None) -> bool:
     """Whether :func:`obtain` will ask the network for a set."""
+    if _local(model, weights_dir) is not None:
+        return False
     from latens.zoo.download import cache_folder
 
     try:
-        return (
-            _local(model, weights_dir) is None
-            and not (cache_folder() / "models" / _file(address(model))).is_file()
-        )
+        return not (cache_folder() / "models" / _file(address(model))).is_file()
     except ModelError:
         return False
 

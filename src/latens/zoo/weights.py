@@ -17,7 +17,7 @@ from latens.io import atomic_write, check_output, printable
 from latens.runtime.arrays import read_arrays, write_arrays
 from latens.runtime.coding import FileModel, VideoFileModel
 from latens.zoo import released as _released  # noqa: F401  (registers the cards)
-from latens.zoo.cards import DEFAULT_MODEL, DEFAULT_VIDEO_MODEL, cards
+from latens.zoo.cards import DEFAULT_MODEL, DEFAULT_VIDEO_MODEL, cards, digest
 from latens.zoo.obtain import obtain
 
 __all__ = [
@@ -164,7 +164,7 @@ def load_video(
 @lru_cache(maxsize=2)
 def load_released_video(model: str, weights_dir: str | None = None) -> VideoFileModel:
     """As :func:`load_released`, for models of video."""
-    loaded: VideoFileModel = parse(released_bytes(model, "video", weights_dir), model, "video")
+    loaded: VideoFileModel = parse(released_bytes(model, "video", weights_dir), model, "video", digest(model))
     if loaded.id != model:
         raise WrongWeightsError(f"the weights of {model} call themselves {loaded.id}; install Latens again")
     return loaded
@@ -190,7 +190,7 @@ def load_released(model: str, weights_dir: str | None = None) -> FileModel:
         WrongWeightsError: its file is not the one that was released.
         DownloadError: it cannot be fetched.
     """
-    loaded: FileModel = parse(released_bytes(model, "image", weights_dir), model)
+    loaded: FileModel = parse(released_bytes(model, "image", weights_dir), model, "image", digest(model))
     if loaded.id != model:
         raise WrongWeightsError(f"the weights of {model} call themselves {loaded.id}; install Latens again")
     return loaded
@@ -240,8 +240,14 @@ def _known(media: str = "image") -> str:
     return f"released models: {', '.join(c.id for c in cards(media))}"
 
 
-def parse(data: bytes, shown: str, media: str = "image") -> Any:
-    """The model of a weights file, everything checked; ``shown`` is its name for messages.
+def parse(data: bytes, shown: str, media: str = "image", sha256: str | None = None) -> Any:
+    """The model of a weights file, everything checked.
+
+    Args:
+        data: the file.
+        shown: its name for messages.
+        media: ``"image"`` or ``"video"``.
+        sha256: of the file, if it is known.
 
     Raises:
         ModelError: it is damaged, of another release or kind, or needs what is not installed.
@@ -258,7 +264,8 @@ def parse(data: bytes, shown: str, media: str = "image") -> Any:
         if known.media != media:
             raise ModelError(f"a model of {known.media}, not of {media}")
         others = _image_model(arrays, metadata) if media == "video" else ()
-        return known.find("load")(name, hashlib.sha256(data).hexdigest(), arrays, metadata, *others)
+        weights_id = sha256 or hashlib.sha256(data).hexdigest()
+        return known.find("load")(name, weights_id, arrays, metadata, *others)
     except (ModelError, TableError) as error:
         raise type(error)(f"{shown}: {error}") from error
 
