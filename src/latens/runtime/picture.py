@@ -232,8 +232,12 @@ class PictureModel:
         half = 1 << LATENT_BITS - 1
 
         def quantise(means: Int32) -> Int16:
-            distance = (y - means + half) >> LATENT_BITS
-            found: Int16 = (np.clip(distance, -_SYMBOL_MAX, _SYMBOL_MAX) * coded).astype(np.int16)
+            distance = y - means
+            distance += half
+            distance >>= LATENT_BITS
+            np.clip(distance, -_SYMBOL_MAX, _SYMBOL_MAX, out=distance)
+            found: Int16 = distance.astype(np.int16)
+            found *= coded
             return found
 
         symbols, y_hat = self._values(z, quality, quantise)
@@ -249,7 +253,10 @@ class PictureModel:
 
     def unrounded_z(self, y: Int32, quality: int) -> Int32:
         """z ``(h, w, hyper)`` in units of 2^-6; an encoder is free in what it does here."""
-        tamed = np.rint(np.arcsinh(y * np.float32(2.0**-LATENT_BITS)) * np.float32(_ASINH_UNIT))
+        tamed = y * np.float32(2.0**-LATENT_BITS)
+        np.arcsinh(tamed, out=tamed)
+        tamed *= np.float32(_ASINH_UNIT)
+        np.rint(tamed, out=tamed)
         found = self.networks["h_a"].run(tamed.astype(np.int16)).astype(np.int32)
         return found + self.offset_at(self.z_offset, quality)
 
