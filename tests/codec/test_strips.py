@@ -37,7 +37,7 @@ def test_commands_go_from_top_to_bottom(
     model = ["-m", str(tiny_weights)]
     assert app.run(["encode", "a.png", "-o", "whole.ltn", *model]) == 0
     assert app.run(["decode", "whole.ltn", *model]) == 0
-    monkeypatch.setattr("latens.cli.app._LARGE", 1000)
+    monkeypatch.setattr("latens.cli.work.LARGE", 1000)
     assert app.run(["encode", "a.png", "-o", "strips.ltn", *model]) == 0
     assert (tmp_path / "strips.ltn").read_bytes() == (tmp_path / "whole.ltn").read_bytes()
     whole = read_image("whole.png").pixels

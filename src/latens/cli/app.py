@@ -12,39 +12,39 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Collection
+from contextlib import ExitStack, closing, suppress
 from copy import copy
 from functools import cache
 from math import prod
-from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from latens import format as ltn
-from latens.cli import batch, files
+from latens.cli import batch, files, work
 from latens.cli.batch import EXIT_ERROR, EXIT_INTERRUPTED, interruption
 from latens.cli.messages import reason, say
 from latens.cli.options import (
+    FilesFrom,
     Force,
     Jobs,
     Json,
     Lines,
+    ManifestFile,
     OtherWeights,
     Quiet,
+    Ray,
     Recursive,
     SkipExisting,
     Threads,
     WeightsDir,
 )
-from latens.cli.weights import announce
-from latens.errors import FormatError, ImageError, LatensError, ModelError, OutputError, TargetError
+from latens.errors import ImageError, LatensError, ModelError, OutputError, TargetError
 from latens.io import printable
 
 if TYPE_CHECKING:
-    from latens.codec import ImageCodec, LosslessCodec
     from latens.zoo import Row
 
 EXIT_TERMINATED = 143
@@ -57,6 +57,14 @@ app = typer.Typer(
 )
 
 Inputs = Annotated[list[str], typer.Argument(help="Files, with -r folders too; '-' is standard input.")]
+Sources = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[INPUTS]...",
+        help="Files, with -r folders and .zip and .tar archives too; '-' is standard input. Addresses such as "
+        "s3://bucket/folder are names, too.",
+    ),
+]
 Output = Annotated[
     str | None,
     typer.Option(
@@ -67,7 +75,6 @@ MaxPixels = Annotated[
     int, typer.Option("--max-pixels", min=1, help="Refuse images with more pixels than this.")
 ]
 _PIXELS = 1 << 28
-_LARGE = 1 << 23  # pixels, from which on images go from top to bottom, where they can
 
 
 def _version(wanted: bool) -> None:
@@ -102,15 +109,6 @@ def _root(
     """
 
 
-def _threads(threads: int | None) -> None:
-    if threads is not None:
-        from latens.runtime import set_threads
-
-        set_threads(threads)
-        # PyTorch reads it when it is imported, which only models of published architectures make it.
-        os.environ["OMP_NUM_THREADS"] = str(threads)
-
-
 _SIZE = re.compile(r"(\d+\.?\d*|\.\d+) ?(?:([kmg])(i?))?b?", re.IGNORECASE | re.ASCII)
 
 
@@ -128,7 +126,7 @@ def _bytes(text: str) -> float:
 
 @app.command()
 def encode(
-    inputs: Inputs,
+    inputs: Sources = None,
     output: Output = None,
     quality: Annotated[
         float | None,
@@ -196,6 +194,9 @@ def encode(
     ] = None,
     recursive: Recursive = False,
     skip_existing: SkipExisting = False,
+    files_from: FilesFrom = None,
+    manifest: ManifestFile = None,
+    ray: Ray = None,
     jobs: Jobs = None,
     force: Force = False,
     threads: Threads = None,
@@ -225,6 +226,8 @@ def encode(
       latens encode --lossless screenshot.png
 
       latens encode -r photos/ -o small/ --skip-existing
+
+      latens encode -r s3://bucket/photos -o s3://bucket/small --manifest small.jsonl --ray
     """
     targets = (target_size, target_bpp, target_psnr, target_ssimulacra2)
     if sum(option is not None for option in (quality, *targets)) > 1:
@@ -239,97 +242,81 @@ def encode(
             "a lossless file has no quality, no target and no model; leave those out, or --lossless, "
             "--near-lossless and --content drawn"
         )
-    _check_suffix(inputs, output)
-    plan = files.plan(
-        inputs, output, ".ltn", force,
-        recursive=recursive, suffixes=_IMAGE_SUFFIXES if recursive else (), watched=_OTHER_PICTURES,
-        skip_existing=skip_existing,
-    )  # fmt: skip
-    at_once, threads = batch.share(len(plan.jobs), jobs, threads)
-    _threads(threads)
-    from latens.codec import ImageCodec, LosslessCodec, Target
-    from latens.codec.lossless import CONTENTS, Content
-    from latens.io import open_strips, read_image
-    from latens.zoo.cards import DEFAULT_MODEL, tuned
-
+    if content is not None and content not in ("auto", "photo", "drawn"):
+        raise ImageError(f"--content {printable(content)}: expected one of auto, photo, drawn")
     # What is looked for in a picture is looked for in all of it: large ones are photographs unless somebody says auto.
     by_strips = not exact and effort == 1 and frame is None and content in (None, "photo")
-    by_strips = by_strips and all(target is None for target in targets)
-    content = content or ("photo" if model is not None else "auto")
-    if content not in CONTENTS:
-        raise ImageError(f"--content {printable(content)}: expected one of {', '.join(CONTENTS)}")
-
-    # Made for the first image that can be read: a mistake is told without waiting for weights.
-    codec: ImageCodec | None = None
-    lock = threading.Lock()
-
-    def made() -> ImageCodec:
-        nonlocal codec
-        with lock:
-            if codec is None:
-                codec = ImageCodec(tuned(tune) if tune is not None else model or DEFAULT_MODEL)
-            return codec
-
-    def strips_of(job: files.Job, before: int | None) -> batch.Done | None:
-        """A large image from top to bottom; None for one that has to be read whole, or may be."""
-        if files.STANDARD in (job.source, job.target) or not by_strips or not files.is_plain(job.source):
-            return None
-        with files.named(job.source), Path(job.source).open("rb") as source:
-            strips = open_strips(source, max_pixels)
-            if strips is None or strips.shape[0] * strips.shape[1] < _LARGE:
-                return None
-            coder = made()
-            with (
-                batch.progress("Encoding", not quiet and len(plan.jobs) == 1) as progress,
-                files.writing(job, force, plan.inputs) as file,
-            ):
-                size = coder.encode_strips(strips, file, quality, progress=progress)
-        bpp = 8 * size / (strips.shape[0] * strips.shape[1])
-        text = f"{before or 0:,} -> {size:,} bytes, {bpp:.3f} bits per pixel"
-        return batch.Done(text, before, size, bpp, strips.about.notes)
-
-    def work(job: files.Job) -> batch.Done:
-        before = files.size_of(job.source)
-        if (done := strips_of(job, before)) is not None:
-            return done
-        try:
-            image = read_image(files.open_source(job.source), frame=frame, max_pixels=max_pixels)
-        except ImageError as error:
-            raise files.not_image(job.source, error) from error
-        height, width = image.pixels.shape[:2]
-        size, pixels = target_size, None
-        if target_bpp is not None:
-            size, pixels = target_bpp * width * height / 8, width * height
-        coder = None if exact else made()
-        with files.named(job.source):
-            if coder is None:
-                data = LosslessCodec().encode(
-                    image,
-                    near=near_lossless,
-                    effort=effort,
-                    content="drawn" if content == "drawn" else "auto",
-                )
-            elif all(target is None for target in targets):
-                data = coder.encode(image, quality, effort=effort, content=cast(Content, content))
-            else:
-                data = coder.encode_to(
-                    image,
-                    Target(size, target_psnr, pixels, target_ssimulacra2),
-                    effort=effort,
-                    content=cast(Content, content),
-                )
-        files.write(job, data, force, plan.inputs)
-        bpp = 8 * len(data) / (width * height)
-        text = f"{len(data):,} bytes, {bpp:.3f} bits per pixel"
-        if before is not None:
-            text = f"{before:,} -> {len(data):,} bytes ({batch.percent(len(data), before)}), {bpp:.3f} bits per pixel"
-        return batch.Done(text, before, len(data), bpp, image.notes)
-
-    # A model that cannot be used is the same for all images.
-    code = batch.run(
-        plan, work, verb="Encoding", coded="encoded",
-        at_once=at_once, quiet=quiet, as_json=as_json, debug=_debug, fatal=ModelError,
+    encoder = work.Encode(
+        quality, target_size, target_bpp, target_psnr, target_ssimulacra2, model, tune, effort, exact, near_lossless,
+        content or ("photo" if model is not None else "auto"),
+        by_strips and all(target is None for target in targets),
+        frame, max_pixels, force, files.Inputs(()), False,
     )  # fmt: skip
+    _batch(
+        encoder, inputs, output, ".ltn", "encode",
+        recursive=recursive, suffixes=_IMAGE_SUFFIXES, watched=_OTHER_PICTURES, skip_existing=skip_existing,
+        files_from=files_from, manifest=manifest, ray=ray, jobs=jobs, threads=threads,
+        as_json=as_json, quiet=quiet, fatal=ModelError,
+    )  # fmt: skip
+
+
+def _batch(
+    worker: work.Encode | work.Decode,
+    inputs: list[str] | None,
+    output: str | None,
+    suffix: str,
+    command: str,
+    *,
+    recursive: bool,
+    suffixes: Collection[str],
+    watched: Collection[str],
+    skip_existing: bool,
+    files_from: str | None,
+    manifest: str | None,
+    ray: str | None,
+    jobs: int | None,
+    threads: int | None,
+    as_json: bool,
+    quiet: bool,
+    fatal: type[LatensError] | tuple[()] = (),
+) -> None:
+    """Plan a batch and do it, here or on other machines. Raises typer.Exit if anything failed."""
+    listed = [] if files_from is None else files.listed(files_from)
+    if not inputs and files_from is None:
+        raise ImageError(f"name at least one file ('latens {command} --help' shows how)")
+    if ray is not None and jobs is not None:
+        raise ImageError("give --jobs or --ray, not both: a cluster says how many go at a time")
+    if ray is not None and files.STANDARD in (*(inputs or ()), output):
+        raise ImageError("standard input and output are of this machine only; name files with --ray")
+    if command == "encode":
+        _check_suffix(inputs or [], output)
+    with ExitStack() as stack:
+        record = None
+        if manifest is not None:
+            from latens.cli.manifest import Manifest
+
+            record = stack.enter_context(closing(Manifest(manifest, command, worker.options())))
+        plan = files.plan(
+            inputs or [], output, suffix, worker.force,
+            recursive=recursive, suffixes=suffixes if recursive else (), watched=watched, skip_existing=skip_existing,
+            listed=listed, done=record.done if record else (), begun=record.begun if record else (),
+        )  # fmt: skip
+        worker.inputs, worker.lone = plan.inputs, not quiet and len(plan.jobs) == 1
+        if isinstance(worker, work.Decode):
+            for job in plan.jobs:
+                worker.kind_of(job)  # refuses suffixes that it does not know, before any work
+        if ray is None:
+            at_once, threads = batch.share(len(plan.jobs), jobs, threads)
+            work.set_threads(threads)
+            do = batch.here(worker, at_once)
+        else:
+            from latens.cli.cluster import on_ray
+
+            do = on_ray(worker, ray, threads or 1)
+        code = batch.run(
+            plan, do, verb=f"{command[:-1].capitalize()}ing", coded=f"{command}d",
+            quiet=quiet, as_json=as_json, debug=_debug, fatal=fatal, manifest=record,
+        )  # fmt: skip
     if code:
         raise typer.Exit(code)
 
@@ -363,7 +350,7 @@ _IMAGE_SUFFIXES = frozenset(
 
 @app.command()
 def decode(
-    inputs: Inputs,
+    inputs: Sources = None,
     output: Output = None,
     format: Annotated[
         str | None, typer.Option("--format", help="png (default), ppm, tiff, bmp, webp, jpeg, avif.")
@@ -386,6 +373,9 @@ def decode(
     other_weights: OtherWeights = False,
     recursive: Recursive = False,
     skip_existing: SkipExisting = False,
+    files_from: FilesFrom = None,
+    manifest: ManifestFile = None,
+    ray: Ray = None,
     jobs: Jobs = None,
     force: Force = False,
     threads: Threads = None,
@@ -411,101 +401,25 @@ def decode(
 
       latens decode photo.ltn --scale 1/8 -o small.png
     """
-    from latens.codec import Picture
-    from latens.codec.picture import check_box, divisor
-    from latens.io import STRIP_FORMATS, WRITE_FORMATS, write_format, write_image, write_strips
+    from latens.codec.picture import divisor
+    from latens.io import WRITE_FORMATS
 
     step = divisor(scale)
     part = None if region is None else _region(region)
-    wanted = part is not None or step > 1
-    if salvage and wanted:
+    if salvage and (part is not None or step > 1):
         raise ImageError("--salvage is for whole pictures; leave --region and --scale out")
-
     if format is not None and format not in WRITE_FORMATS:
         raise OutputError(f"--format {printable(format)}: expected one of {', '.join(WRITE_FORMATS)}")
-    plan = files.plan(
-        inputs, output, f".{format or 'png'}", force,
-        recursive=recursive, suffixes=(".ltn",), skip_existing=skip_existing,
+    decoder = work.Decode(
+        format, part, scale, step, model, weights_dir, other_weights, salvage,
+        max_pixels, force, quiet or as_json, files.Inputs(()), False,
     )  # fmt: skip
-
-    def kind_of(job: files.Job) -> str:
-        if format is not None or job.found or job.target == files.STANDARD or files.is_null(job.target):
-            return format or "png"
-        return write_format(job.target)
-
-    for job in plan.jobs:
-        kind_of(job)  # refuses suffixes that it does not know, before any work
-    at_once, threads = batch.share(len(plan.jobs), jobs, threads)
-    _threads(threads)
-
-    limits = ltn.Limits(max_pixels=max_pixels)
-    codec_for = _codecs(model, weights_dir, quiet or as_json)
-
-    def parts_of(job: files.Job) -> batch.Done | None:
-        """A part, a small copy, or a large picture, from top to bottom; None for one that is decoded whole."""
-        if salvage or job.source == files.STANDARD or not files.is_plain(job.source):
-            if wanted:
-                raise ImageError("--region and --scale need a file that can be sought; name one")
-            return None
-        with files.named(job.source), Path(job.source).open("rb") as file:
-            head = file.read(ltn.MAX_HEADER_SIZE)
-            try:
-                header = ltn.read_header(head, limits)
-            except FormatError as error:
-                raise files.not_ltn(head, error) from error
-            if not wanted and header.width * header.height < _LARGE:
-                return None
-            picture = Picture(ltn.FileSource(file), cast(Any, codec_for), limits, other_weights=other_weights)
-            box = check_box(part, picture.size)
-            width, height = (-(-box[side + 2] // step) - box[side] // step for side in (0, 1))
-            kind = kind_of(job)
-            if kind in STRIP_FORMATS and job.target != files.STANDARD and width * height >= _LARGE:
-                with (
-                    batch.progress("Decoding", not quiet and len(plan.jobs) == 1) as progress,
-                    files.writing(job, force, plan.inputs) as out,
-                ):
-                    rows = batch.counted(picture.rows(box, scale), height, progress)
-                    notes = write_strips(out, kind, (width, height), picture.about(step), rows)
-                    size = out.tell()
-            elif wanted:
-                buffer = io.BytesIO()
-                notes = write_image(picture.image(box, scale), buffer, kind)
-                size = len(buffer.getvalue())
-                files.write(job, buffer.getvalue(), force, plan.inputs)
-            else:
-                return None
-        before = files.size_of(job.source) or 0
-        bpp = 8 * before / (header.width * header.height)
-        return batch.Done(f"{width} x {height}", before, size, bpp, notes)
-
-    def work(job: files.Job) -> batch.Done:
-        if (done := parts_of(job)) is not None:
-            return done
-        buffer = io.BytesIO()
-        with files.named(job.source):
-            data = _read(job.source, limits)
-            container = ltn.read(data, limits, on_error="conceal" if salvage else "raise")
-            image, problems = codec_for(container.header).decode(
-                container, on_error="conceal" if salvage else "raise", other_weights=other_weights
-            )
-            notes = write_image(image, buffer, kind_of(job))
-        files.write(job, buffer.getvalue(), force, plan.inputs)
-        header = container.header
-        return batch.Done(
-            f"{header.width} x {header.height}",
-            len(data),
-            len(buffer.getvalue()),
-            8 * len(data) / (header.width * header.height),
-            (*notes, *problems),
-            bool(problems),
-        )
-
-    code = batch.run(
-        plan, work, verb="Decoding", coded="decoded",
-        at_once=at_once, quiet=quiet, as_json=as_json, debug=_debug,
+    _batch(
+        decoder, inputs, output, f".{format or 'png'}", "decode",
+        recursive=recursive, suffixes=(".ltn",), watched=(), skip_existing=skip_existing,
+        files_from=files_from, manifest=manifest, ray=ray, jobs=jobs, threads=threads,
+        as_json=as_json, quiet=quiet,
     )  # fmt: skip
-    if code:
-        raise typer.Exit(code)
 
 
 def _region(text: str) -> tuple[int, int, int, int]:
@@ -517,30 +431,6 @@ def _region(text: str) -> tuple[int, int, int, int]:
     if width < 1 or height < 1:
         raise ImageError(f"--region {printable(text)}: a width and a height of at least 1 are expected")
     return left, top, left + width, top + height
-
-
-def _codecs(
-    model: str | None, weights_dir: str | None, quiet: bool
-) -> Callable[[ltn.Header], ImageCodec | LosslessCodec]:
-    """The codec for a file by its header, made once for each model."""
-    codecs: dict[str, ImageCodec] = {}
-    lock = threading.Lock()
-
-    def codec_for(header: ltn.Header) -> ImageCodec | LosslessCodec:
-        from latens.codec import ImageCodec, LosslessCodec
-
-        if header.lossless:
-            return LosslessCodec()
-        name = model or header.model
-        with lock:
-            if name not in codecs and model:
-                codecs[name] = ImageCodec(model)
-            elif name not in codecs:
-                announce(name, weights_dir, quiet)
-                codecs[name] = ImageCodec.for_file(header, weights_dir=weights_dir)
-            return codecs[name]
-
-    return codec_for
 
 
 @app.command()
@@ -571,13 +461,13 @@ def verify(
     """
     plan = files.plan(inputs, os.devnull, ".png", False, recursive=recursive, suffixes=(".ltn",))
     at_once, threads = batch.share(len(plan.jobs), jobs, threads)
-    _threads(threads)
+    work.set_threads(threads)
     limits = ltn.Limits(max_pixels=max_pixels)
-    codec_for = _codecs(model, weights_dir, quiet or as_json)
+    codec_for = work.Codecs(model, weights_dir, quiet or as_json)
 
-    def work(job: files.Job) -> batch.Done:
-        with files.named(job.source):
-            data = _read(job.source, limits)
+    def check(job: files.Job) -> batch.Done:
+        with files.named(job.source), files.opened_ltn(job, limits, in_parts=False) as file:
+            data = files.load(file, limits)
             container = ltn.read(data, limits)
             codec_for(container.header).decode(container)
         header = container.header
@@ -590,26 +480,11 @@ def verify(
         return batch.Done(f"{header.width} x {header.height}, {known}", len(data), len(data), bpp)
 
     code = batch.run(
-        plan, work, verb="Verifying", coded="verified",
-        at_once=at_once, quiet=quiet, as_json=as_json, debug=_debug,
+        plan, batch.here(check, at_once), verb="Verifying", coded="verified",
+        quiet=quiet, as_json=as_json, debug=_debug,
     )  # fmt: skip
     if code:
         raise typer.Exit(code)
-
-
-def _read(name: str, limits: ltn.Limits) -> bytes:
-    source = files.open_source(name)
-    try:
-        if not isinstance(source, str):
-            return ltn.load(source, limits)
-        with Path(source).open("rb") as file:
-            try:
-                return ltn.load(file, limits)
-            except FormatError as error:
-                file.seek(0)
-                raise files.not_ltn(file.read(16), error) from error
-    except OSError as error:
-        raise ImageError(f"cannot be read ({error.strerror})") from error
 
 
 @app.command()
@@ -637,7 +512,7 @@ def info(
     """
     limits = ltn.Limits(max_pixels=max_pixels)
     with files.named(file):
-        data = _read(file, limits)
+        data = files.read_ltn(file, limits)
         about = ltn.describe(data, limits)
         container = ltn.read(data, limits)
         header = container.header
@@ -890,7 +765,7 @@ def run(arguments: list[str]) -> int:
     global _debug
     end = arguments.index("--") if "--" in arguments else len(arguments)
     _debug = "--debug" in arguments[:end] or os.environ.get("LATENS_DEBUG") == "1"
-    arguments = [a for a in arguments[:end] if a != "--debug"] + arguments[end:]
+    arguments = _addressed([a for a in arguments[:end] if a != "--debug"]) + arguments[end:]
     try:
         command = _command(arguments[0] if arguments else None)
         with command.make_context("latens", arguments or ["--help"]) as context:
@@ -908,6 +783,19 @@ def run(arguments: list[str]) -> int:
         _complain(error)
         return EXIT_ERROR
     return 0
+
+
+_ADDRESS = re.compile(r"auto|local|ray://.*|(?:[A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\]):\d{1,5}")
+
+
+def _addressed(arguments: list[str]) -> list[str]:
+    """The same with an address after each ``--ray``, which may be left out."""
+    found = []
+    for number, argument in enumerate(arguments):
+        found.append(argument)
+        if argument == "--ray" and not any(map(_ADDRESS.fullmatch, arguments[number + 1 : number + 2])):
+            found.append("auto")
+    return found
 
 
 @cache

@@ -9,17 +9,20 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from latens.cli import files
 from latens.cli.messages import on_terminal, reason, say
 from latens.errors import LatensError, OutputError
-from latens.io import NOT_KEPT, remove_leftovers
+from latens.io import NOT_KEPT, remote, remove_leftovers
 
-__all__ = ["EXIT_ERROR", "Done", "Interruption", "interruption", "run", "share"]
+if TYPE_CHECKING:
+    from latens.cli.manifest import Manifest
+
+__all__ = ["EXIT_ERROR", "Do", "Done", "Interruption", "Result", "here", "interruption", "run", "share"]
 
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -89,15 +92,15 @@ def _processors() -> int:
 
 def run(
     plan: files.Plan,
-    work: Callable[[files.Job], Done],
+    do: Do,
     *,
     verb: str,
     coded: str,
-    at_once: int = 1,
     quiet: bool = False,
     as_json: bool = False,
     debug: bool = False,
     fatal: type[LatensError] | tuple[()] = (),
+    manifest: Manifest | None = None,
 ) -> int:
     """Do all jobs of a plan, and say what came of them.
 
@@ -106,14 +109,14 @@ def run(
 
     Args:
         plan: what to do.
-        work: does a job; called by several threads if ``at_once`` is more than 1.
+        do: does jobs: :func:`here`, or on other machines.
         verb: for the progress bar.
         coded: what jobs that are done are called in the closing line.
-        at_once: jobs at a time.
         quiet: say nothing but errors.
         as_json: one line of JSON a job and one for all, to standard output.
         debug: show where errors come from.
         fatal: errors that concern all jobs.
+        manifest: where it is written down.
 
     Returns:
         Exit code: 2 if anything failed, else 3 if anything was only salvaged, else 0.
@@ -121,7 +124,7 @@ def run(
     many = len(plan.jobs) != 1 or plan.recursive
     if as_json and any(job.target == files.STANDARD for job in plan.jobs):
         raise OutputError("--json and the result cannot both go to standard output; name a file with -o")
-    report = _Report(plan, coded, many, quiet, as_json, debug)
+    report = _Report(plan, coded, many, quiet, as_json, debug, manifest)
     for problem in plan.problems:
         report.trouble(problem)
     waiting = []
@@ -133,19 +136,19 @@ def run(
         else:
             waiting.append(job)
     if many:
-        targets = (job.target for job in waiting if job.target != files.STANDARD)
+        targets = (j.target for j in waiting if j.target != files.STANDARD and not remote.is_remote(j.target))
         for folder in {os.path.dirname(target) or "." for target in targets}:  # noqa: PTH120
             remove_leftovers(folder)
     started = time.perf_counter()
     with (
         _progress(verb, len(waiting), many and not quiet) as advance,
-        _finished(work, waiting, at_once) as results,
+        do(waiting, report.begun) as results,
     ):
         for job, seconds, result in results:
             if isinstance(result, Done):
                 report.done(job, result, seconds)
             else:
-                full = _no_place(result)
+                full = _no_place(result) or _no_entry(job, result)
                 ends = full or not many or not isinstance(result, Exception) or isinstance(result, fatal)
                 report.failed(job, result, seconds, aloud=not ends)
                 if full and many:
@@ -168,22 +171,46 @@ def _no_place(error: BaseException) -> bool:
     return isinstance(error, OutputError) and isinstance(cause, OSError) and cause.errno in _NO_PLACE
 
 
-_Result = tuple[files.Job, float, Done | BaseException]
+def _no_entry(job: files.Job, error: BaseException) -> bool:
+    """Whether a store takes nothing from us: it would be the same for all."""
+    return (
+        isinstance(error, OutputError)
+        and isinstance(error.__cause__, PermissionError)
+        and remote.is_remote(job.target)
+    )
+
+
+Result = tuple[files.Job, float, Done | BaseException]
+"""A job, seconds, and what came of it."""
+Begun = Callable[[files.Job], None]
+Do = Callable[[list[files.Job], Begun], AbstractContextManager[Iterator[Result]]]
+"""Gives jobs as they get done, of which each is told when it begins. When the block is left early, none goes on."""
+
+
+def here(work: Callable[[files.Job], Done], at_once: int = 1) -> Do:
+    """Do jobs on this machine.
+
+    Args:
+        work: does a job; called by several threads if ``at_once`` is more than 1.
+        at_once: jobs at a time.
+    """
+    return lambda jobs, begun: _finished(work, jobs, begun, at_once)
 
 
 @contextmanager
 def _finished(
-    work: Callable[[files.Job], Done], jobs: list[files.Job], at_once: int
-) -> Iterator[Iterator[_Result]]:
-    """Jobs as they get done, with seconds and results. When the block is left early, those that run are waited for."""
+    work: Callable[[files.Job], Done], jobs: list[files.Job], begun: Begun, at_once: int
+) -> Iterator[Iterator[Result]]:
+    """See :data:`Do`; those that run are waited for."""
     stopped = False
 
-    def attempt(job: files.Job) -> _Result:
+    def attempt(job: files.Job) -> Result:
         started = time.perf_counter()
         result: Done | BaseException
         try:
             if stopped:
                 raise KeyboardInterrupt
+            begun(job)
             result = work(job)
         except BaseException as error:
             if at_once == 1 and not isinstance(error, Exception):
@@ -197,10 +224,10 @@ def _finished(
 
     from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-    def results() -> Iterator[_Result]:
+    def results() -> Iterator[Result]:
         # Submitted bit by bit: what waits takes memory.
         waiting = iter(jobs)
-        running: set[Future[_Result]] = {pool.submit(attempt, job) for job in islice(waiting, 2 * at_once)}
+        running: set[Future[Result]] = {pool.submit(attempt, job) for job in islice(waiting, 2 * at_once)}
         while running:
             done, running = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
@@ -222,8 +249,16 @@ class _Report:
     """Tells people, or programs, what happens, and adds up."""
 
     def __init__(
-        self, plan: files.Plan, coded: str, many: bool, quiet: bool, as_json: bool, debug: bool
+        self,
+        plan: files.Plan,
+        coded: str,
+        many: bool,
+        quiet: bool,
+        as_json: bool,
+        debug: bool,
+        manifest: Manifest | None,
     ) -> None:
+        self._manifest = manifest
         self._plan = plan
         self._word = coded
         self._many = many
@@ -263,6 +298,10 @@ class _Report:
             seconds=round(seconds, 6),
             notes=list(result.notes),
         )
+
+    def begun(self, job: files.Job) -> None:
+        if self._manifest is not None:
+            self._manifest.write("begun", job.source, job.target)
 
     def skipped(self, job: files.Job) -> None:
         self._skipped += 1
@@ -315,6 +354,8 @@ class _Report:
         say(text + (f"; {' and '.join(left)} left alone" if left else ""), self._quiet)
 
     def _line(self, job: files.Job, status: str, **more: Any) -> None:
+        if self._manifest is not None and status != "skipped":
+            self._manifest.write(status, job.source, job.target, **more)
         if self._as_json:
             self._print({"source": job.source, "target": job.target, "status": status, **more})
 

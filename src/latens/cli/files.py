@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import sys
+import tempfile
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
+from latens import format as ltn
 from latens.errors import FormatError, ImageError, LatensError, OutputError
-from latens.io import TemporaryOutput, atomic_write, check_output, printable
+from latens.io import TemporaryOutput, atomic_write, check_output, printable, remote
 
 STANDARD = "-"
 EXIT_SALVAGED = 3
+_LONGEST_LIST = 1 << 30
 _STANDARD_OUTPUT = ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
 
@@ -54,6 +58,8 @@ class Job:
         exists: whether there is a result already, which stays as it is.
         replaces: whether the target may be replaced whatever the command says: it is what a killed process left.
         problem: why it cannot be done; empty if it can.
+        size: bytes of the source, where they were told with its name.
+        span: where the source lies in the archive that its name ends with, if that is known.
     """
 
     source: str
@@ -63,6 +69,13 @@ class Job:
     exists: bool = False
     replaces: bool = False
     problem: str = ""
+    size: int | None = None
+    span: remote.Span | None = None
+
+    @property
+    def remote(self) -> bool:
+        """Whether the source is not in a folder of this machine."""
+        return remote.is_remote(self.source)
 
     @property
     def source_name(self) -> str:
@@ -109,6 +122,8 @@ def named(source: str) -> Iterator[None]:
     try:
         yield
     except LatensError as error:
+        if str(error).startswith(f"{shown(source)}: "):
+            raise
         raise type(error)(f"{shown(source)}: {error}") from error
 
 
@@ -132,6 +147,9 @@ def plan(
     suffixes: Collection[str] = (),
     watched: Collection[str] = (),
     skip_existing: bool = False,
+    listed: Sequence[str] = (),
+    done: Collection[tuple[str, str]] = (),
+    begun: Collection[tuple[str, str]] = (),
 ) -> Plan:
     """The jobs of a command, all of them checked; nothing is written.
 
@@ -149,29 +167,54 @@ def plan(
         suffixes: in lower case, of the files that are taken from folders.
         watched: suffixes of files that are left alone, and counted.
         skip_existing: jobs whose result is there are marked, and not refused.
+        listed: more files; what is below the folder that all of them are in goes to the same place below the output.
+        done: sources and targets of jobs that were done, whether their results are there or not.
+        begun: of those that may be done; what their targets hold is replaced.
 
     Raises:
         OutputError: two sources would write the same file, or an output must not be written.
         ImageError: an input without a name, or a folder without ``recursive``.
+        DownloadError: a remote folder cannot be looked through.
+        UnavailableError: what is needed for remote files is not installed.
     """
-    output = standard(output)
-    folders = [recursive and source != STANDARD and _is_folder(source) for source in sources]
+    output = standard(output) if output is None else remote.local(standard(output) or "")
+    sources = [remote.local(source) for source in sources]
+    folders = [
+        remote.is_pattern(source)
+        or (
+            recursive
+            and source != STANDARD
+            and (remote.is_remote(source) or _is_folder(source) or remote.archive(source) is not None)
+        )
+        for source in sources
+    ]
     is_folder = (
         output is not None
         and not is_null(output)
-        and (len(sources) > 1 or any(folders) or output.endswith(("/", os.sep)) or _is_folder(output))
+        and (
+            len(sources) > 1
+            or any(folders)
+            or bool(listed)
+            or output.endswith(("/", os.sep))
+            or _is_folder(output)
+        )
     )
     if is_folder and output == STANDARD:
         raise OutputError("several inputs cannot all go to standard output; give a folder with -o")
     walk = _Walk(suffixes, watched, output if is_folder else None)
-    jobs = []
+    jobs: list[Job] = []
     for source, through in zip(sources, folders, strict=True):
         if not source:
             raise ImageError("an input has an empty name")
+        if through and (remote.is_remote(source) or not _is_folder(source)):
+            apart = len(sources) > 1
+            jobs += _remote_jobs(
+                source, output, suffix, walk, recursive=recursive, is_folder=is_folder, apart=apart
+            )
+            continue
         if through:
             for path, below, problem in walk.files(source):
-                base = path if output is None else os.path.join(output, below)  # noqa: PTH118
-                target = os.devnull if output is not None and not is_folder else _suffixed(base, suffix)
+                target = _target(path, below, output, suffix, is_folder)
                 jobs.append(Job(path, target, is_folder, found=True, problem=problem))
             continue
         if source != STANDARD and _is_folder(source):
@@ -179,16 +222,99 @@ def plan(
         if output is not None and not is_folder:
             target = output
         elif source == STANDARD:
-            target = STANDARD if output is None else str(Path(output) / f"stdin{suffix}")
+            target = STANDARD if output is None else _below(output, f"stdin{suffix}")
+        elif remote.is_remote(source) or (output is not None and remote.is_remote(output)):
+            name = source.split("::")[0].rstrip("/").replace(os.sep, "/").rsplit("/", 1)[-1]
+            target = _target(source, name, output, suffix, is_folder)
         else:
             folder = Path(source).parent if output is None else Path(output)
             target = str(folder / (Path(source).stem + suffix))
             if output is None and os.path.abspath(target) == os.path.abspath(source):  # noqa: PTH100
                 _refuse_own_kind(source)
         jobs.append(Job(source, target, is_folder))
-    inputs = Inputs(job.source for job in jobs if job.source != STANDARD)
-    jobs = _check(jobs, inputs, suffix, force, skip_existing)
+    names = [remote.local(name) for name in listed]
+    top = len(_common_folder(names))
+    for name in names:
+        below = name[top:].lstrip("/")
+        target = _target(name, below, output, suffix, is_folder)
+        jobs.append(Job(name, target, is_folder, found=True, problem=_leads_out(below)))
+    inputs = Inputs(job.source for job in jobs if job.source != STANDARD and not job.remote)
+    jobs = _check(jobs, inputs, suffix, force, skip_existing, done, begun)
     return Plan(jobs, inputs, any(folders), walk.others, walk.unsupported, walk.links, walk.problems)
+
+
+def _target(source: str, below: str, output: str | None, suffix: str, is_folder: bool) -> str:
+    """Where the result of something that was found goes: beside it, or to the same place below the output."""
+    if output is None:
+        head, chained, rest = source.partition("::")
+        # Nothing can be put into an archive: it goes beside that, into a folder of its name.
+        path = remote.join(os.path.splitext(rest)[0], head.split("://")[1]) if chained else source  # noqa: PTH122
+        return _suffixed(path, suffix)
+    return _suffixed(_below(output, below), suffix) if is_folder else output
+
+
+def _below(output: str, below: str) -> str:
+    return remote.join(output, below) if remote.is_remote(output) else os.path.join(output, below)  # noqa: PTH118
+
+
+def _remote_jobs(
+    source: str,
+    output: str | None,
+    suffix: str,
+    walk: _Walk,
+    *,
+    recursive: bool,
+    is_folder: bool,
+    apart: bool,
+) -> Iterator[Job]:
+    """The jobs of what is in an archive or an object store, or matches a pattern."""
+    inside = None if output is None else output.rstrip("/") + "/"
+    for name, below, size, span in remote.find(source, through=recursive, apart=apart):
+        if inside is not None and name.startswith(inside):
+            continue
+        path = name.split("::")[0]
+        if not walk.takes(os.path.splitext(path)[1].lower()) and recursive:  # noqa: PTH122
+            continue
+        target = _target(name, below.lstrip("/"), output, suffix, is_folder)
+        new_folder = is_folder or (output is None and "::" in name)
+        yield Job(name, target, new_folder, found=True, problem=_leads_out(below), size=size, span=span)
+
+
+def _leads_out(below: str) -> str:
+    """What is wrong with a name that others have chosen; nothing, mostly."""
+    strange = os.sep != "/" and ("\\" in below or ":" in below)
+    return "its name leads out of its folder" if strange or ".." in below.split("/") or "\0" in below else ""
+
+
+def _common_folder(names: Sequence[str]) -> str:
+    """What the folders of all names begin with, in whole names."""
+    if not names:
+        return ""
+    first, last = (name.split("/")[:-1] for name in (min(names), max(names)))
+    shared = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), None)
+    return "/".join(first[: min(len(first), len(last)) if shared is None else shared])
+
+
+def listed(name: str) -> list[str]:
+    """The names in a file, one on a line; of a remote one, and ``-``, too.
+
+    Raises:
+        ImageError: it cannot be read, or is no text.
+        DownloadError, UnavailableError: the same of a remote one.
+    """
+    name = remote.local(name)
+    with named(name):
+        if remote.is_remote(name):
+            data = remote.fetch(name, None, _LONGEST_LIST)
+        else:
+            with _reported(), _open(name) as file:
+                data = file.read()
+        try:
+            text = data.decode()
+        except UnicodeDecodeError as error:
+            raise ImageError("is no list of files: expected UTF-8, one name on a line") from error
+    names = [line.rstrip("\r") for line in text.split("\n")]
+    return [line for line in names if line]
 
 
 def _suffixed(path: str, suffix: str) -> str:
@@ -242,10 +368,17 @@ class _Walk:
                 elif entry.is_symlink() and _is_folder(path):
                     self.links += 1
                 else:
-                    self.others += 1
-                    if suffix in self._watched:
-                        self.unsupported[suffix] += 1
+                    self.takes(suffix)
             waiting += reversed(folders)
+
+    def takes(self, suffix: str) -> bool:
+        """Whether files with this suffix are taken; one that is not is counted."""
+        if suffix in self._suffixes:
+            return True
+        self.others += 1
+        if suffix in self._watched:
+            self.unsupported[suffix] += 1
+        return False
 
     def _problem(self, entry: os.DirEntry[str]) -> str | None:
         """Empty for a file that can be read; None for a link to a folder."""
@@ -275,6 +408,8 @@ class _Targets:
         self._folders: dict[str, str] = {}
 
     def key(self, target: str) -> str:
+        if remote.is_remote(target):
+            return target
         folder, name = os.path.split(target)
         if os.path.islink(target):  # noqa: PTH114
             folder, name = os.path.split(os.path.realpath(target))
@@ -283,7 +418,15 @@ class _Targets:
         return os.path.join(self._folders[folder], os.path.normcase(name)).casefold()  # noqa: PTH118
 
 
-def _check(jobs: list[Job], inputs: Inputs, suffix: str, force: bool, skip_existing: bool) -> list[Job]:
+def _check(
+    jobs: list[Job],
+    inputs: Inputs,
+    suffix: str,
+    force: bool,
+    skip_existing: bool,
+    done: Collection[tuple[str, str]],
+    begun: Collection[tuple[str, str]],
+) -> list[Job]:
     if sum(job.source == STANDARD for job in jobs) > 1:
         raise OutputError("standard input can be read only once")
     if any(job.target == STANDARD for job in jobs) and (sys.stdout is None or sys.stdout.isatty()):
@@ -292,18 +435,30 @@ def _check(jobs: list[Job], inputs: Inputs, suffix: str, force: bool, skip_exist
     existing = []
     folders: set[str] = set()
     for job in jobs:
-        if job.target == STANDARD or is_null(job.target) or job.problem:
+        job.exists = (job.source, job.target) in done
+        job.replaces = (job.source, job.target) in begun
+    stores = [
+        job.target for job in jobs if remote.is_remote(job.target) and not job.exists and not job.replaces
+    ]
+    there = remote.sizes(stores) if stores and not force else {}
+    sources = {job.source for job in jobs if job.remote}
+    for job in jobs:
+        if job.target == STANDARD or is_null(job.target) or job.problem or job.exists:
             continue
-        size = _size(job.target)
+        is_store = remote.is_remote(job.target)
+        size = there.get(job.target) if is_store else _size(job.target)
         if skip_existing and size is not None:
             # What is empty is no result: a process was killed between making the name and giving it a content.
-            job.exists, job.replaces = size > 0, size == 0
+            job.exists, job.replaces = size > 0 and not job.replaces, size == 0 or job.replaces
         if job.exists:
             continue
         if job.found and size is not None and not force and not job.replaces:
             existing.append(job)
             continue
         try:
+            if is_store:
+                _check_store(job, size, sources, force)
+                continue
             folder = os.path.dirname(job.target)  # noqa: PTH120
             if job.new_folder and folder not in folders and not _is_folder(folder or "."):
                 _check_folder(Path(folder))
@@ -321,6 +476,13 @@ def _check(jobs: list[Job], inputs: Inputs, suffix: str, force: bool, skip_exist
             "--force to replace them"
         )
     return jobs
+
+
+def _check_store(job: Job, size: int | None, sources: Collection[str], force: bool) -> None:
+    if job.target in sources:
+        raise OutputError(f"{job.target_name}: is also an input; choose another output")
+    if size is not None and not force and not job.replaces:
+        raise OutputError(f"{job.target_name}: exists already; use --force (force=True) to replace it")
 
 
 def _without_collisions(jobs: list[Job], suffix: str) -> list[Job]:
@@ -344,17 +506,22 @@ def _without_collisions(jobs: list[Job], suffix: str) -> list[Job]:
                 "nothing was written"
             )
         # As in "photos photos/2020": one file, found on two ways.
-        ways = {os.path.abspath(jobs[number].source): number for number in reversed(group)}  # noqa: PTH100
+        ways = {_whole(jobs[number].source): number for number in reversed(group)}
         twice.update(set(group) - set(ways.values()))
         for number in sorted(ways.values()) if len(ways) > 1 else ():
             job = jobs[number]
-            job.target = os.path.splitext(job.target)[0] + os.path.splitext(job.source)[1] + suffix  # noqa: PTH122
+            kind = os.path.splitext(job.source.split("::")[0])[1]  # noqa: PTH122
+            job.target = os.path.splitext(job.target)[0] + kind + suffix  # noqa: PTH122
             key = targets.key(job.target)
             other = taken[key][0] if key in taken else again.setdefault(key, number)
             if other != number:
                 other_name = jobs[other].source_name
                 job.problem = f"would be written to {job.target_name}, as {other_name} is; rename one of them"
     return [job for number, job in enumerate(jobs) if number not in twice]
+
+
+def _whole(source: str) -> str:
+    return source if remote.is_remote(source) else os.path.abspath(source)  # noqa: PTH100
 
 
 def _size(path: str) -> int | None:
@@ -375,6 +542,8 @@ def _check_folder(folder: Path) -> None:
 
 
 def _is_folder(path: str | Path) -> bool:
+    if isinstance(path, str) and remote.is_remote(path):
+        return not path.startswith(("http://", "https://")) and remote.is_folder(path)
     return os.path.isdir(path)  # noqa: PTH112  (Path.is_dir raises for names that are too long)
 
 
@@ -391,10 +560,122 @@ def open_source(source: str) -> BinaryIO | str:
     return sys.stdin.buffer
 
 
-def size_of(source: str) -> int | None:
+class _Fetched(io.BytesIO):
+    """The bytes of a remote file, which knows its name."""
+
+    def __init__(self, data: bytes, name: str) -> None:
+        super().__init__(data)
+        self.name = name
+
+
+@contextmanager
+def opened(job: Job, max_pixels: int) -> Iterator[BinaryIO | str]:
+    """What the image reader takes, of any source.
+
+    Raises:
+        ImageError: standard input is closed.
+        DownloadError: a remote file cannot be read.
+        LimitError: it has more bytes than an image of ``max_pixels`` can have.
+    """
+    if not job.remote:
+        yield open_source(job.source)
+        return
+    # 16 bytes per pixel are more than any format stores.
+    data = remote.fetch(job.source, job.span, 16 * max_pixels + (1 << 26))
+    job.size = len(data)
+    yield _Fetched(data, job.source)
+
+
+@contextmanager
+def sought(source: BinaryIO | str) -> Iterator[BinaryIO | None]:
+    """A source of an image as a file that can be sought; None if it is none."""
+    if not isinstance(source, str):
+        source.seek(0)
+        yield source
+    elif is_plain(source):
+        with Path(source).open("rb") as file:
+            yield file
+    else:
+        yield None
+
+
+@contextmanager
+def opened_ltn(job: Job, limits: ltn.Limits, *, in_parts: bool) -> Iterator[BinaryIO]:
+    """A ``.ltn`` file to be read; of a remote one, parts are fetched as they are asked for if that is wanted.
+
+    Raises:
+        ImageError: it cannot be opened.
+        DownloadError, LimitError: as :func:`opened`.
+    """
+    if job.remote:
+        if in_parts:
+            with remote.opened(job.source) as file:
+                yield file
+            return
+        data = remote.fetch(job.source, job.span, 16 * limits.max_pixels + (1 << 26))
+        job.size = len(data)
+        yield _Fetched(data, job.source)
+        return
+    with ExitStack() as stack:
+        with _reported():
+            file = stack.enter_context(_open(job.source))
+        yield file
+
+
+@contextmanager
+def _open(name: str) -> Iterator[BinaryIO]:
+    source = open_source(name)
+    if isinstance(source, str):
+        with Path(source).open("rb") as file:
+            yield file
+    else:
+        yield source
+
+
+@contextmanager
+def _reported() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        if isinstance(error, LatensError | BrokenPipeError):
+            raise
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise ImageError(f"cannot be read ({reason or error})") from error
+
+
+def read_ltn(name: str, limits: ltn.Limits) -> bytes:
+    """All of a ``.ltn`` file, or of standard input.
+
+    Raises:
+        ImageError: it cannot be read.
+        FormatError: it is something else.
+        LimitError: it is larger than the limits allow.
+    """
+    with ExitStack() as stack:
+        with _reported():
+            file = stack.enter_context(_open(name))
+        return load(file, limits)
+
+
+def load(file: BinaryIO, limits: ltn.Limits) -> bytes:
+    """The same of a file that is open; what can be sought is read from its beginning."""
+    with _reported():
+        if not file.seekable():
+            return ltn.load(file, limits)
+        file.seek(0)
+        try:
+            return ltn.load(file, limits)
+        except FormatError as error:
+            file.seek(0)
+            raise not_ltn(file.read(16), error) from error
+
+
+def size_of(job: Job) -> int | None:
     """Bytes of an input, if that can be known without reading it."""
+    if job.remote:
+        return job.size
     with suppress(OSError, ValueError, AttributeError):
-        status = os.fstat(sys.stdin.fileno()) if source == STANDARD else Path(source).stat()
+        status = os.fstat(sys.stdin.fileno()) if job.source == STANDARD else Path(job.source).stat()
         return status.st_size if stat.S_ISREG(status.st_mode) else None
     return None
 
@@ -456,9 +737,10 @@ def _refuse_own_kind(source: str) -> None:
         raise not_ltn(head, FormatError(), shown(source))
 
 
-def not_image(source: str, error: ImageError) -> ImageError:
+def not_image(job: Job, error: ImageError) -> ImageError:
     """The error for a file that is no image; of what Latens can read by another command, it says so."""
-    head = b"" if source == STANDARD else _head(source)
+    source = job.source
+    head = b"" if source == STANDARD or job.remote else _head(source)
     if head.startswith(b"LTN"):
         return ImageError(f"{shown(source)}: a .ltn file already; 'latens decode' takes it")
     if kind_of(head) == "a video":
@@ -476,6 +758,13 @@ def writing(job: Job, force: bool, inputs: Inputs) -> Iterator[BinaryIO]:
     if is_null(job.target):
         with Path(os.devnull).open("wb") as null:
             yield null
+        return
+    if remote.is_remote(job.target):
+        with tempfile.TemporaryFile() as kept:
+            yield cast(BinaryIO, kept)
+            kept.seek(0)
+            remote.store(job.target, cast(BinaryIO, kept))
+            kept.seek(0, os.SEEK_END)
         return
     if job.new_folder:
         _make(Path(job.target).parent)
@@ -510,6 +799,9 @@ def write(job: Job, data: bytes, force: bool, inputs: Inputs) -> None:
         return
     if job.target == STANDARD:
         to_standard_output(data)
+        return
+    if remote.is_remote(job.target):
+        remote.store(job.target, data)
         return
     if job.new_folder:
         _make(Path(job.target).parent)

@@ -5,12 +5,15 @@ from typing import Annotated
 import typer
 
 __all__ = [
+    "FilesFrom",
     "Force",
     "Jobs",
     "Json",
     "Lines",
+    "ManifestFile",
     "OtherWeights",
     "Quiet",
+    "Ray",
     "Recursive",
     "SkipExisting",
     "Threads",
@@ -39,5 +42,28 @@ Jobs = Annotated[
     int | None,
     typer.Option(
         "--jobs", "-j", min=1, max=256, help="Files at a time, which share the threads; chosen by default."
+    ),
+]
+FilesFrom = Annotated[
+    str | None,
+    typer.Option(
+        "--files-from", metavar="LIST", help="A file with more inputs, one on a line; '-' is standard input."
+    ),
+]
+ManifestFile = Annotated[
+    str | None,
+    typer.Option(
+        "--manifest",
+        metavar="FILE",
+        help="Write down what is done, as it is done; the same command again does the rest.",
+    ),
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="[ADDRESS]",
+        help="On the machines of a Ray cluster: HOST:PORT, or auto (that of RAY_ADDRESS, else this machine), which is "
+        "what it means without an address.",
     ),
 ]
