@@ -32,6 +32,7 @@ BD_RATES: dict[str, tuple[float, tuple[str, str]]] = {
     "elic2022-official": (-5.95, MLIC),
     "tcm": (-10.14, MLIC),
     "mlic++": (-13.39, MLIC),
+    "hpcm-large": (-19.19, ("VTM 22.0", "the README of github.com/lyq133/LIC-HPCM")),
     "lalic": (-15.26, ("VTM 9.1", "the paper's abstract")),
 }
 """By name: percent on Kodak by PSNR, against what, and who says so."""

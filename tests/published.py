@@ -23,6 +23,8 @@ from latens.models.utils import conv
 SIZES: dict[str, tuple[int, ...]] = {
     "cca": (8, 2, 8, 1),
     "dcae": (32, 16, 2, 1),
+    "hpcm": (8, 16),
+    "hpcm-large": (8, 16),
     "lalic": (8, 144),
     "mlic++": (8, 16, 2),
     "stf": (3, 4),
@@ -39,6 +41,8 @@ STEPWISE: dict[str, dict[str, Any]] = {
         "N": 32, "M": 12, "num_slices": 3, "max_support_slices": 2, "dict_head_num": 2, "dict_num": 5,
         "feature_dim": (8, 16, 32), "block_num": (1, 2, 1), "Z": 4,
     },
+    "hpcm": {"N": 8, "M": 16, "dims": (8, 8, 12), "depths": (1, 2, 1)},
+    "hpcm-large": {"N": 8, "M": 16, "dims": (8, 8, 12), "depths": (1, 1, 2)},
     "mlic++": {"N": 8, "M": 24, "slice_num": 3},
     "stf": {"embed_dim": 3, "num_slices": 4, "depths": (1, 2, 1, 1)},
     "tcm": {

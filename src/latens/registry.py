@@ -72,6 +72,8 @@ _BUILT_IN: dict[str, dict[str, str]] = {
         "dcae": "latens.models:DCAE",
         "elic2022-chandelier": "latens.models:Elic2022Chandelier",
         "elic2022-official": "latens.models:Elic2022Official",
+        "hpcm": "latens.models:HPCM",
+        "hpcm-large": "latens.models:HPCMLarge",
         "lalic": "latens.models:LALIC",
         "mbt2018": "latens.models:JointAutoregressiveHierarchicalPriors",
         "mbt2018-mean": "latens.models:MeanScaleHyperprior",

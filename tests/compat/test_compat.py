@@ -431,6 +431,42 @@ class TestThirdParty:
         assert registry.MODELS["context-slices"] is module.ContextSlices
         codes_what_it_promises(module.ContextSlices(), size=(64, 128))
 
+    @pytest.mark.parametrize("name", ["HPCM", "HPCMLarge"])
+    @torch.no_grad()
+    def test_from_coarse_to_fine(self, name):
+        """The model of that name has the same checkpoints, numbers and strings."""
+        kind = getattr(latens.models, name)
+        sizes = {"N": 8, "M": 16, "dims": (8, 8, 12), "depths": (1, 2, 1)}
+        torch.manual_seed(0)
+        large = name == "HPCMLarge"
+        theirs = (
+            third_party("hierarchical").Hierarchical(**sizes, prior=kind._PRIOR, gains=not large).double()
+        )
+        for parameter in theirs.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        for parameter in theirs.g_a.parameters():
+            parameter.mul_(1.3)
+        ours = kind(**sizes).double().eval()
+        ours.load_state_dict(theirs.state_dict())
+        tables = {
+            "scale_table",
+            *(f"{k}_{y}" for k in ("quantized_cdf", "cdf_length", "offset") for y in "yz"),
+        }
+        shapes = [{k: v.shape for k, v in m.state_dict().items() if k not in tables} for m in (ours, theirs)]
+        assert shapes[0] == shapes[1]
+        assert tables <= ours.state_dict().keys()
+        x = torch.rand(1, 3, 256, 256, dtype=torch.float64)
+        want, got = theirs(x), ours(x)
+        torch.testing.assert_close(got["x_hat"], want["x_hat"], rtol=1e-9, atol=1e-9)
+        for key, bits in want["bits"].items():
+            torch.testing.assert_close(-got["likelihoods"][key].log2().sum(), bits, rtol=1e-9, atol=1e-9)
+        theirs.update()
+        coded = theirs.compress(x)
+        assert len(coded["strings"][0][0]) > 1000
+        assert ours.compress(x)["strings"] == coded["strings"]
+        decoded = [model.decompress(**coded)["x_hat"] for model in (ours, theirs)]
+        torch.testing.assert_close(*decoded, rtol=1e-9, atol=1e-9)
+
     def test_position_by_position_in_lists(self):
         def latens_decodes(model, x):
             # In this model, the forward pass rounds other values than the coder.

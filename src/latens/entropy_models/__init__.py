@@ -6,6 +6,7 @@ from latens.entropy_models.bottleneck import EntropyBottleneck
 from latens.entropy_models.bottleneck_vbr import EntropyBottleneckVbr, EntropyModelVbr
 from latens.entropy_models.coders import available_entropy_coders, get_entropy_coder, set_entropy_coder
 from latens.entropy_models.gaussian import GaussianConditional
+from latens.entropy_models.generalized import GeneralizedBottleneck, GeneralizedGaussianConditional
 from latens.entropy_models.mixture import GaussianMixtureConditional
 
 __all__ = [
@@ -15,6 +16,8 @@ __all__ = [
     "EntropyModelVbr",
     "GaussianConditional",
     "GaussianMixtureConditional",
+    "GeneralizedBottleneck",
+    "GeneralizedGaussianConditional",
     "available_entropy_coders",
     "get_entropy_coder",
     "set_entropy_coder",

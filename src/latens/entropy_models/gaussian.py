@@ -186,7 +186,7 @@ class GaussianConditional(EntropyModel):
             found = self._lookup()(scales.contiguous().numpy())
             if found is not None:
                 return torch.from_numpy(found)
-        scales = self.lower_bound_scale(scales)
+        scales = torch.maximum(scales, self._index_bound().to(scales))
         # The extremes of anything with NaN are NaN.
         if scales.numel() > 0 and torch.isnan(torch.aminmax(scales).max):
             raise CoderError("the scales of the latents contain NaN; look for it in weights and input")
@@ -195,10 +195,15 @@ class GaussianConditional(EntropyModel):
         boundaries = self.scale_table[:-1].to(dtype)
         return torch.bucketize(scales.to(dtype).contiguous(), boundaries, out_int32=True)
 
+    def _index_bound(self) -> Tensor:
+        """What smaller scales are raised to before a table is chosen, ``(1,)``."""
+        return self.lower_bound_scale.bound
+
     def _lookup(self) -> _IndexLookup:
         sources = (self.scale_table, self.lower_bound_scale.bound)
         if self._known_lookup is None or not self._known_lookup[0](*sources):
-            self._known_lookup = Unchanged(*sources), _IndexLookup(*(source.detach() for source in sources))
+            lookup = _IndexLookup(self.scale_table.detach(), self._index_bound().detach())
+            self._known_lookup = Unchanged(*sources), lookup
         return self._known_lookup[1]
 
     # -- saving and loading ---------------------------------------------------------------------------------

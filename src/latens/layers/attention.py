@@ -47,10 +47,10 @@ def _regions(size: int, window: int, shift: int) -> Tensor:
 
 def attend_in_windows(
     x: Tensor,
-    embed: Callable[[Tensor], Tensor],
+    embed: Callable[[Tensor], Tensor] | None,
     heads: int,
     window: int,
-    bias: Tensor,
+    bias: Tensor | None,
     shift: int = 0,
     scale: float | None = None,
 ) -> Tensor:
@@ -59,11 +59,11 @@ def attend_in_windows(
     Sides that are no multiple of the window get zeros at their ends, which take part.
 
     Args:
-        x: ``(B, H, W, C)``.
+        x: ``(B, H, W, C)``; without ``embed``, queries, keys and values side by side, ``(B, H, W, 3 C)``.
         embed: from ``(..., C)`` to queries, keys and values side by side, ``(..., 3 C)``.
         heads: shares of the channels that attend for themselves.
         window: side of a window.
-        bias: ``(heads, window^2, window^2)``, added to the attention weights before the softmax.
+        bias: ``(heads, window^2, window^2)``, added to the attention weights before the softmax; None for nothing.
         shift: how far windows are moved; what is brought together from opposite sides does not see each other.
         scale: of products of queries and keys; one over the square root of the channels of a head if None.
 
@@ -86,11 +86,14 @@ def attend_in_windows(
         masks = regions[:, None, :] != regions[:, :, None]
 
     def attend(part: Tensor, mask: Tensor | None) -> Tensor:
-        q, k, v = embed(part).view(len(part), cells, 3, heads, -1).permute(2, 0, 3, 1, 4)
-        weights = bias[None]
+        embedded = part if embed is None else embed(part)
+        q, k, v = embedded.view(len(part), cells, 3, heads, -1).permute(2, 0, 3, 1, 4)
+        weights = None if bias is None else bias[None]
         if mask is not None:
-            weights = weights.masked_fill(mask[:, None].to(x.device), float("-inf"))
-        weights = weights.to(q.dtype).expand(len(part), -1, -1, -1)
+            blank = x.new_zeros(1, 1, 1, 1) if weights is None else weights
+            weights = blank.masked_fill(mask[:, None].to(x.device), float("-inf"))
+        if weights is not None:
+            weights = weights.to(q.dtype).expand(len(part), -1, -1, -1)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=weights, scale=scale)
         return out.transpose(1, 2).reshape(len(part), cells, -1)
 
@@ -98,7 +101,7 @@ def attend_in_windows(
         out = attend(windows, None if masks is None else masks.repeat(batch, 1, 1))
     else:
         size = max(1, _CHUNK_BYTES // (heads * cells**2 * x.element_size()))
-        out = torch.empty_like(windows)
+        out = windows.new_empty(*windows.shape[:2], channels if embed else channels // 3)
         for start in range(0, len(windows), size):
             end = min(start + size, len(windows))
             mask = None

@@ -19,6 +19,7 @@ from latens.models.google import (
     MeanScaleHyperprior,
     ScaleHyperprior,
 )
+from latens.models.hpcm import HPCM, HPCMLarge
 from latens.models.lalic import LALIC
 from latens.models.mlic import MLICPlusPlus
 from latens.models.sensetime import Cheng2020AnchorCheckerboard, Elic2022Chandelier, Elic2022Official
@@ -35,6 +36,7 @@ from latens.models.waseda import Cheng2020Anchor, Cheng2020Attention, Cheng2020G
 __all__ = [
     "CCA",
     "DCAE",
+    "HPCM",
     "LALIC",
     "SCALES_LEVELS",
     "SCALES_MAX",
@@ -50,6 +52,7 @@ __all__ = [
     "Elic2022Official",
     "FactorizedPrior",
     "FactorizedPriorReLU",
+    "HPCMLarge",
     "JointAutoregressiveHierarchicalPriors",
     "JointAutoregressiveHierarchicalPriorsVbr",
     "MLICPlusPlus",

@@ -14,7 +14,7 @@ from latens.entropy_models import EntropyBottleneck, GaussianConditional
 from latens.latent_codecs.steps import Step
 from latens.layers import GDN, conv1x1, conv3x3, subpel_conv3x3
 from latens.layers.attention import FeedForward, relative_positions
-from latens.models.stepwise import StepwiseModel, context_network, count_in, equal_slices
+from latens.models.stepwise import Named, StepwiseModel, context_network, count_in, equal_slices
 
 __all__ = ["MLICPlusPlus"]
 
@@ -93,23 +93,10 @@ class _Up(nn.Module):
         return out
 
 
-class _Named(nn.Module):
-    """One network under a name of its own."""
-
-    def __init__(self, name: str, network: nn.Module) -> None:
-        super().__init__()
-        self._name = name
-        self.add_module(name, network)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = getattr(self, self._name)(x)
-        return out
-
-
 # -- contexts ----------------------------------------------------------------------------------------------------
 
 
-class _Correction(_Named):
+class _Correction(Named):
     """What rounding took away, as far as it can be told: at most half a step."""
 
     def __init__(self, in_ch: int, out_ch: int) -> None:
@@ -124,7 +111,7 @@ def _entropy_parameters(in_ch: int, out_ch: int) -> nn.Module:
     layers: list[nn.Module] = []
     for before, after in pairwise(widths):
         layers += [conv1x1(before, after), nn.GELU()]
-    return _Named("fusion", nn.Sequential(*layers[:-1]))
+    return Named("fusion", nn.Sequential(*layers[:-1]))
 
 
 class _Local(nn.Module):
@@ -290,7 +277,7 @@ class MLICPlusPlus(StepwiseModel):
         self.slice_ch = size
         self.entropy_bottleneck = EntropyBottleneck(N)
         stages: list[nn.Module] = [layer for n in (3, N, N) for layer in (_Down(n, N), _Residual(N, N))]
-        self.g_a = _Named("analysis_transform", nn.Sequential(*stages, conv3x3(N, M, stride=2)))
+        self.g_a = Named("analysis_transform", nn.Sequential(*stages, conv3x3(N, M, stride=2)))
         stages = [
             _Residual(M, M),
             _Up(M, N),
@@ -300,8 +287,8 @@ class MLICPlusPlus(StepwiseModel):
             _Up(N, N),
             _Residual(N, N),
         ]
-        self.g_s = _Named("synthesis_transform", nn.Sequential(*stages, subpel_conv3x3(N, 3, 2)))
-        self.h_a = _Named(
+        self.g_s = Named("synthesis_transform", nn.Sequential(*stages, subpel_conv3x3(N, 3, 2)))
+        self.h_a = Named(
             "reduction",
             nn.Sequential(
                 conv3x3(M, N),
@@ -316,7 +303,7 @@ class MLICPlusPlus(StepwiseModel):
             ),
         )
         wide = M * 3 // 2
-        self.h_s = _Named(
+        self.h_s = Named(
             "increase",
             nn.Sequential(
                 conv3x3(N, M),
@@ -336,7 +323,7 @@ class MLICPlusPlus(StepwiseModel):
         later: list[Any] = [None]
         self.local_context = nn.ModuleList(_Local(size) for _ in numbers)
         self.channel_context = nn.ModuleList(
-            later + [_Named("fushion", context_network((size * i, 192, 128, 4 * size))) for i in numbers[1:]]
+            later + [Named("fushion", context_network((size * i, 192, 128, 4 * size))) for i in numbers[1:]]
         )
         self.global_inter_context = nn.ModuleList(
             later + [_Between(size * i, 2 * size, max(size * i // _HEAD, 1)) for i in numbers[1:]]

@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from latens.entropy_models import EntropyBottleneck, GaussianConditional
+from latens.entropy_models import EntropyBottleneck, GaussianConditional, GeneralizedBottleneck
 from latens.errors import ModelError
 from latens.latent_codecs.steps import Decoding, Encoding, Step, Training
 from latens.layers import conv3x3
@@ -19,7 +19,7 @@ from latens.models.base import CompressionModel, check_code, coded_exactly, deco
 from latens.ops import quantize_ste
 from latens.ops.fast_convolutions import FastConvolutions
 
-__all__ = ["ChannelSlices", "StepwiseModel", "context_network"]
+__all__ = ["ChannelSlices", "Named", "StepwiseModel", "context_network"]
 
 
 def context_network(channels: Sequence[int]) -> nn.Sequential:
@@ -28,6 +28,19 @@ def context_network(channels: Sequence[int]) -> nn.Sequential:
     for before, after in pairwise(channels):
         layers += [conv3x3(before, after), nn.GELU()]
     return nn.Sequential(*layers[:-1])
+
+
+class Named(nn.Module):
+    """One network under a name of its own."""
+
+    def __init__(self, name: str, network: nn.Module) -> None:
+        super().__init__()
+        self._name = name
+        self.add_module(name, network)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = getattr(self, self._name)(x)
+        return out
 
 
 class StepwiseModel(CompressionModel):
@@ -62,9 +75,14 @@ class StepwiseModel(CompressionModel):
     # -- what subclasses are ----------------------------------------------------------------------------------
 
     @property
-    def _bottleneck(self) -> EntropyBottleneck:
+    def _bottleneck(self) -> EntropyBottleneck | GeneralizedBottleneck:
         """Of z."""
         return self.entropy_bottleneck
+
+    @property
+    def _gaussian(self) -> GaussianConditional:
+        """Of y."""
+        return self.gaussian_conditional
 
     @abstractmethod
     def _side(self, z_hat: Tensor) -> Any:
@@ -99,7 +117,7 @@ class StepwiseModel(CompressionModel):
             z = cast(nn.Module, self.h_a)(_by_position(y))
             z_likelihoods = self._bottleneck(z)[1]
             medians = self._bottleneck._get_medians().view(1, -1, 1, 1)
-            step = Training(self.gaussian_conditional, y)
+            step = Training(self._gaussian, y)
             y_hat = self._traverse(step, self._side(_by_position(quantize_ste(z - medians) + medians)))
         return {
             "x_hat": self._transform(cast(nn.Module, self.g_s), y_hat),
@@ -130,7 +148,7 @@ class StepwiseModel(CompressionModel):
         with self._networks(y):
             z = cast(nn.Module, self.h_a)(_by_position(y))
             z_strings = self._bottleneck.compress(z)
-            step = Encoding(self.gaussian_conditional, y)
+            step = Encoding(self._gaussian, y)
             self._traverse(step, self._side(_by_position(self._bottleneck.dequantized(z))))
         return {"strings": [step.finish(), z_strings], "shape": z.shape[-2:]}
 
@@ -153,7 +171,7 @@ class StepwiseModel(CompressionModel):
             return decoded_exactly(self, strings, shape)
         size = check_code(strings, shape, 2)
         values = self._latent_channels() * 16 * size[0] * size[1]
-        step = Decoding(self.gaussian_conditional, strings[0], values)
+        step = Decoding(self._gaussian, strings[0], values)
         z_hat = self._bottleneck.decompress(strings[1], size).to(next(self.parameters()).dtype)
         with self._networks(z_hat):
             y_hat = self._traverse(step, self._side(_by_position(z_hat)))

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 _IMAGE = (
     "bmshj2018_factorized", "bmshj2018_factorized_relu", "bmshj2018_hyperprior", "bmshj2018_hyperprior_vbr", "cca",
     "cheng2020_anchor", "cheng2020_anchor_checkerboard", "cheng2020_attn", "cheng2020_gmm", "dcae",
-    "elic2022_chandelier", "elic2022_official", "lalic", "mbt2018", "mbt2018_mean", "mbt2018_mean_vbr", "mbt2018_vbr",
-    "mlic_plus_plus", "stf", "tcm", "wacnn",
+    "elic2022_chandelier", "elic2022_official", "hpcm", "hpcm_large", "lalic", "mbt2018", "mbt2018_mean",
+    "mbt2018_mean_vbr", "mbt2018_vbr", "mlic_plus_plus", "stf", "tcm", "wacnn",
 )  # fmt: skip
 _HOMES = {
     **dict.fromkeys(_IMAGE, "image"),

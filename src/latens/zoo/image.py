@@ -30,6 +30,8 @@ __all__ = [
     "dcae",
     "elic2022_chandelier",
     "elic2022_official",
+    "hpcm",
+    "hpcm_large",
     "lalic",
     "mbt2018",
     "mbt2018_mean",
@@ -79,6 +81,8 @@ _JIANG = (
     "Jiang et al., MLIC++: Linear complexity multi-reference entropy modeling for learned image compression, ACM TOMM "
     "2025, arXiv:2307.15421"
 )
+
+_LI = "Li et al., Learned image compression with hierarchical progressive context modeling, ICCV 2025, arXiv:2507.19125"
 
 _FENG = "Feng et al., Linear attention modeling for learned image compression, CVPR 2025, arXiv:2502.05741"
 
@@ -345,6 +349,18 @@ def mlic_plus_plus() -> ModelEntry:
 def lalic() -> ModelEntry:
     """ELIC's groups of channels with linear attention (RWKV). Its authors have weights (RwkvCompress)."""
     return ModelEntry(id="lalic", architecture="LALIC", sizes={0: (128, 320)}, paper=_FENG)
+
+
+@register_entry
+def hpcm() -> ModelEntry:
+    """Latents from coarse to fine, contexts that go on. Its authors have weights (LIC-HPCM, ``HPCM_Base``)."""
+    return ModelEntry(id="hpcm", architecture="HPCM", sizes={0: (256, 320)}, paper=_LI)
+
+
+@register_entry
+def hpcm_large() -> ModelEntry:
+    """``hpcm`` with deeper networks. Its authors have weights (LIC-HPCM, ``HPCM_Large``)."""
+    return ModelEntry(id="hpcm-large", architecture="HPCMLarge", sizes={0: (256, 320)}, paper=_LI)
 
 
 def __getattr__(name: str) -> Any:
