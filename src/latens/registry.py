@@ -70,6 +70,8 @@ _BUILT_IN: dict[str, dict[str, str]] = {
         "cheng2020-attn": "latens.models:Cheng2020Attention",
         "cheng2020-gmm": "latens.models:Cheng2020GMM",
         "dcae": "latens.models:DCAE",
+        "dcvc-rt": "latens.models.video:DCVCRT",
+        "dcvc-rt-intra": "latens.models.video:DCVCRTIntra",
         "elic2022-chandelier": "latens.models:Elic2022Chandelier",
         "elic2022-official": "latens.models:Elic2022Official",
         "hpcm": "latens.models:HPCM",

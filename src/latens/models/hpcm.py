@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from latens.entropy_models import GeneralizedBottleneck, GeneralizedGaussianConditional
 from latens.entropy_models.gaussian import get_scale_table
 from latens.errors import ModelError
+from latens.latent_codecs.shares import HALVES, Offset, blank, every, fill, select
 from latens.latent_codecs.steps import Step
 from latens.layers import conv1x1
 from latens.layers.attention import attend_in_windows
@@ -19,22 +20,16 @@ from latens.models.stepwise import Named, StepwiseModel, count_in
 
 __all__ = ["HPCM", "HPCMLarge"]
 
-Offset = tuple[int, int]
-"""Row and column within a square that repeats."""
-
 _HEADS = 32
 
 # -- where things lie ---------------------------------------------------------------------------------------------
-
-_HALVES: tuple[Offset, ...] = ((0, 0), (0, 1), (1, 0), (1, 1))
-"""Of every 2x2 positions at half the resolution, the one that is at a quarter, for each quarter of the channels."""
 
 _WHOLES: tuple[Offset, ...] = ((0, 0), (1, 1), (0, 1), (1, 0)) * 2
 """Of every 2x2 positions at full resolution, the one that is at half of it, for each eighth of the channels."""
 
 
 def _quads(*order: int) -> list[list[Offset]]:
-    return [[_HALVES[k]] for k in order]
+    return [[HALVES[k]] for k in order]
 
 
 def _octets(*order: int) -> list[list[Offset]]:
@@ -62,51 +57,17 @@ _FINE = [
 """For each step and each share of the channels, the positions of it that are coded."""
 
 
-def _every(x: Tensor, group: int, groups: int, offset: Offset, period: int) -> Tensor:
-    """A view: a share of the channels at one of every ``period`` x ``period`` positions."""
-    size = x.shape[1] // groups
-    return x[:, group * size : (group + 1) * size, offset[0] :: period, offset[1] :: period]
-
-
 def thin(x: Tensor, offsets: Sequence[Offset]) -> Tensor:
     """Half the resolution, ``(B, C, H/2, W/2)``: one position of four for each share of the channels."""
-    parts = [_every(x, k, len(offsets), offset, 2) for k, offset in enumerate(offsets)]
+    parts = [every(x, k, len(offsets), offset, 2) for k, offset in enumerate(offsets)]
     return torch.cat(parts, dim=1)
 
 
 def put(x: Tensor, into: Tensor, offsets: Sequence[Offset]) -> Tensor:
     """Undo :func:`thin`: write ``x`` over one position of four; returns ``into``."""
     for k, (offset, part) in enumerate(zip(offsets, x.chunk(len(offsets), 1), strict=True)):
-        _every(into, k, len(offsets), offset, 2).copy_(part)
+        every(into, k, len(offsets), offset, 2).copy_(part)
     return into
-
-
-def _blank(x: Tensor, channels: int, factor: int = 1) -> Tensor:
-    """Zeros of another number of channels and size, in the same memory layout."""
-    by_position = x.is_contiguous(memory_format=torch.channels_last)
-    layout = torch.channels_last if by_position else torch.contiguous_format
-    size = (x.shape[0], channels, factor * x.shape[2], factor * x.shape[3])
-    return torch.zeros(size, dtype=x.dtype, device=x.device).contiguous(memory_format=layout)
-
-
-def select(x: Tensor, shares: list[list[Offset]]) -> Tensor:
-    """What a step codes, shares of channels on top of each other: ``(B, C, H, W)`` to ``(B, C / shares, H, W)``."""
-    count = len(shares)
-    period = 4 if count == 8 else 2
-    out = _blank(x, x.shape[1] // count)
-    for k, offsets in enumerate(shares):
-        for offset in offsets:
-            _every(out, 0, 1, offset, period).copy_(_every(x, k, count, offset, period))
-    return out
-
-
-def fill(part: Tensor, into: Tensor, shares: list[list[Offset]]) -> None:
-    """Undo :func:`select`: write what a step has decoded to where it belongs."""
-    count = len(shares)
-    period = 4 if count == 8 else 2
-    for k, offsets in enumerate(shares):
-        for offset in offsets:
-            _every(into, k, count, offset, period).copy_(_every(part, 0, 1, offset, period))
 
 
 def rest_of_side(side: Tensor) -> Tensor:
@@ -124,7 +85,7 @@ def rest_of_side(side: Tensor) -> Tensor:
         # What is left out of the source is in the first row of two, in an even or an odd column.
         first, second = source[:, :, 0::2, (1 if k < 4 else 0) :: 2], source[:, :, 1::2]
         values = torch.cat((first, second), dim=3)
-        row, column = _HALVES[k // 2]
+        row, column = HALVES[k // 2]
         width = first.shape[3]
         if row == 0:
             target[:, :, 0::2, 1 - column :: 2].copy_(values[..., :width])
@@ -385,11 +346,11 @@ class HPCM(StepwiseModel):
             return thin(x, _WHOLES)
 
         def coarsest(x: Tensor) -> Tensor:
-            return thin(coarser(x), _HALVES)
+            return thin(coarser(x), HALVES)
 
         # A quarter of the resolution. The first half is told by side parameters alone.
         context = torch.cat((coarsest(scales), coarsest(means)), dim=1)
-        y_hat = _blank(context, self.M)
+        y_hat = blank(context, self.M)
         self._code(step, context, y_hat, _COARSE[0], coarsest)
         context = self._steps(
             step,
@@ -401,9 +362,9 @@ class HPCM(StepwiseModel):
         )
         # Half the resolution.
         new = [rest_of_side(x) for x in (scales, means)]
-        halves = [put(x, into, _HALVES) for x, into in zip(context.chunk(2, 1), new, strict=True)]
+        halves = [put(x, into, HALVES) for x, into in zip(context.chunk(2, 1), new, strict=True)]
         context = self.context_net[0](torch.cat(halves, dim=1))
-        y_hat = put(y_hat, _blank(y_hat, self.M, 2), _HALVES)
+        y_hat = put(y_hat, blank(y_hat, self.M, 2), HALVES)
         context = self._steps(
             step,
             context,
@@ -418,7 +379,7 @@ class HPCM(StepwiseModel):
             for x, into in zip(context.chunk(2, 1), (scales, means), strict=True)
         ]
         context = self.context_net[1](torch.cat(halves, dim=1))
-        y_hat = put(y_hat, _blank(y_hat, self.M, 2), _WHOLES)
+        y_hat = put(y_hat, blank(y_hat, self.M, 2), _WHOLES)
         self._steps(
             step,
             context,
@@ -458,10 +419,10 @@ class HPCM(StepwiseModel):
 
     def _likelihoods(self, parts: list[Tensor]) -> Tensor:
         steps = iter(parts)
-        out = _blank(parts[0], self.M)
-        for offsets, schedule in (((), _COARSE), (_HALVES, _MIDDLE), (_WHOLES, _FINE)):
+        out = blank(parts[0], self.M)
+        for offsets, schedule in (((), _COARSE), (HALVES, _MIDDLE), (_WHOLES, _FINE)):
             if offsets:
-                out = put(out, _blank(out, self.M, 2), offsets)
+                out = put(out, blank(out, self.M, 2), offsets)
             for shares in schedule:
                 fill(next(steps), out, shares)
         return out
