@@ -5,6 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 from functools import cache
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,11 +14,14 @@ from recipe import image
 from torch import Tensor
 
 import latens.models
+import latens.zoo
 import published
+from latens.cli.training import update_model
 from latens.errors import CoderError, LatensError, LimitError, ModelError, ShapeError
 from latens.latent_codecs.steps import Decoding
 from latens.layers.attention import DropPath, attend_in_windows, relative_positions
 from latens.zoo import entry
+from latens.zoo.pretrained import read_checkpoint
 
 NAMES = list(published.STEPWISE)
 ALL = pytest.mark.parametrize("name", NAMES)
@@ -89,6 +93,33 @@ def test_from_state_dict_finds_all_sizes(name: str) -> None:
     }
     x = image(1, 64, 64)
     assert again.eval().compress(x)["strings"] == model.compress(x)["strings"]
+
+
+@ALL
+def test_checkpoints_become_files_of_networks(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As ``latens update-model`` makes them of what DataParallel has left."""
+    model, x = make(name), image(1, 64, 64)
+    theirs, ours = tmp_path / "theirs.pth.tar", tmp_path / "ours.safetensors"
+    torch.save({"epoch": 3, "state_dict": {f"module.{k}": v for k, v in model.state_dict().items()}}, theirs)
+    update_model(theirs, ours, "mine-1", name)
+    assert f"no .ltn files can be made with mine-1: {type(model).__name__} cannot" in capsys.readouterr().err
+    again = type(model).from_state_dict(read_checkpoint(ours)).eval()
+    assert again.compress(x)["strings"] == model.compress(x)["strings"]
+    with pytest.raises(
+        ModelError, match=f"ours.safetensors: the networks of {type(model).__name__}, which has no"
+    ):
+        latens.zoo.load(ours)
+    other = next(n for n in NAMES if entry(n).architecture[:4] != entry(name).architecture[:4])
+    with pytest.raises(ModelError, match="these weights"):
+        update_model(theirs, tmp_path / "x.safetensors", "mine-1", other)
+    broken = dict(model.state_dict())
+    key = next(k for k, v in broken.items() if v.dim() == 4)
+    torch.save({**broken, key: broken[key] * torch.nan}, theirs)
+    with pytest.raises(ModelError, match=f"{key}.*finite"):
+        update_model(theirs, tmp_path / "x.safetensors", "mine-1", name)
+    assert not (tmp_path / "x.safetensors").exists()
 
 
 @ALL

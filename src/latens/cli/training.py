@@ -308,7 +308,8 @@ def update_model(
     them once and for all. Encode and decode take it with --model.
 
     With --architecture it is a checkpoint from elsewhere, such as one of CompressAI, that becomes a weights file: with
-    quantiles and tables up to date, and for encode and decode.
+    quantiles and tables up to date, and for encode and decode. Where an architecture has no portable files (the message
+    says why), it holds the networks under today's names: for from_state_dict() and 'latens train --branch-from'.
 
     Examples:
 
@@ -322,11 +323,16 @@ def update_model(
 
         save_weights(checkpoint, output, name, notes, force=force)
     else:
-        from latens.zoo import entry, load_pretrained, save
+        from latens.zoo import entry, save
         from latens.zoo.pretrained import read_checkpoint
 
         model_class = entry(architecture).model_class()
-        model = model_class.from_state_dict(load_pretrained(read_checkpoint(checkpoint))).eval()
+        # Old names become new ones where a model lacks them: some have a "downsample" of their own.
+        model = model_class.from_state_dict(read_checkpoint(checkpoint)).eval()
         model.update(update_quantiles=True)
         save(model, output, name, notes, force=force)
+        if model.inexact:
+            say(
+                f"no .ltn files can be made with {name}: {type(model).__name__} cannot be made exact: {model.inexact}"
+            )
     say(f"{printable(output)}: {output.stat().st_size:,} bytes, {name}")

@@ -49,12 +49,16 @@ class CompressionModel(nn.Module):
             coded is decoded to the same latent either way; an encoder's latents and a decoder's pixels differ in
             their last bits. Networks that choose tables are never affected.
 
+        inexact: why there are no portable files of an architecture, whose weights files then hold its networks alone;
+            empty where there are.
+
     Args:
         entropy_bottleneck_channels: deprecated; make an ``entropy_bottleneck`` in the subclass.
         init_weights: deprecated, without effect.
     """
 
     fast: bool = False
+    inexact: str = ""
 
     def __init__(
         self, entropy_bottleneck_channels: int | None = None, init_weights: bool | None = None

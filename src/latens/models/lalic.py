@@ -201,6 +201,11 @@ class LALIC(SimpleVAECompressionModel):
 
     _step, _multiple = 16, 4
 
+    inexact = (
+        "its contexts have normalisation and exponentials that docs/entropy.md has no integers for; use its compress() "
+        "and decompress(), on one machine"
+    )
+
     def __init__(
         self,
         N: int = 128,

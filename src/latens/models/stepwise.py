@@ -68,7 +68,6 @@ class StepwiseModel(CompressionModel):
         "its contexts have activations (GELU, tanh) and corrections of decoded values that docs/entropy.md has no "
         "integers for; use its compress() and decompress(), on one machine"
     )
-    """Why there are no portable files."""
 
     gaussian_conditional: GaussianConditional
 

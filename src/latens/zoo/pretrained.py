@@ -71,8 +71,8 @@ def load_state_dict_from_url(url: str, progress: bool = True, **options: Any) ->
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Weights from a file of ``torch.save`` or safetensors. Code in the file is not run, but refused.
 
-    A training checkpoint, with the weights under ``state_dict`` or ``network``, is fine, too, and so is a weights
-    file of Latens, whose integers are left out.
+    A training checkpoint, with the weights under ``state_dict``, ``network``, ``model_state_dict`` or ``net``, is fine,
+    too, and so is a weights file of Latens, whose integers are left out.
 
     Raises:
         ModelError: it cannot be read, holds anything but tensors, or values that are not finite.
@@ -91,7 +91,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         raise LimitError(f"{shown}: {size:,} bytes, but weights may have at most {MAX_BYTES:,}")
     content = _safetensors(path) if _is_safetensors(path) else _pickled(path)
     if isinstance(content, dict):
-        for key in ("state_dict", "network", "model_state_dict"):
+        for key in ("state_dict", "network", "model_state_dict", "net"):
             content = content[key] if isinstance(content.get(key), dict) else content
         networks = {k: v for k, v in content.items() if isinstance(k, str) and k.startswith(_NETWORK)}
         if networks:

@@ -11,6 +11,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from latens.errors import ModelError, TableError, UnknownModelError, WrongWeightsError
 from latens.families import family, family_of_network
 from latens.io import atomic_write, check_output, printable
@@ -32,6 +34,7 @@ __all__ = [
 ]
 
 _FORMAT = "latens-weights-2"
+_NETWORK_FORMAT = "latens-network-1"
 _MAX_BYTES = 1 << 30
 _SUFFIX = ".safetensors"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -49,6 +52,9 @@ def save(
     force: bool = False,
 ) -> None:
     """Turn a trained model into what files are coded with, and write its weights file.
+
+    Of an architecture that has no portable files, its networks and tables as they are: for ``from_state_dict`` of its
+    class, which takes what :func:`latens.zoo.pretrained.read_checkpoint` reads, and to train from.
 
     Args:
         network: trained: the default model, or a published architecture.
@@ -81,11 +87,22 @@ def frozen(
     """The weights file of a trained model; ``more`` goes into its metadata, ``image`` is as for :func:`save`."""
     if not _NAME.fullmatch(name):
         raise ModelError(f"model name {name!r}: expected 1 to 64 characters a-z, 0-9, '.', '_' or '-'")
+    if getattr(network, "inexact", ""):
+        return _network_alone(network, {**(more or {}), "name": name, "notes": notes})
     known = family_of_network(network)
     others = () if image is None else (image,)
     arrays, metadata = known.find("convert")(network, name, *others)
     own = {"format": _FORMAT, "family": known.id, "name": name, "notes": notes}
     return write_arrays(arrays, {**metadata, **(more or {}), **own})
+
+
+def _network_alone(network: Any, metadata: Mapping[str, str]) -> bytes:
+    state = {key: value.detach().cpu().numpy() for key, value in network.state_dict().items()}
+    broken = [key for key, value in state.items() if value.dtype.kind == "f" and not np.isfinite(value).all()]
+    if broken:
+        raise ModelError(f"{broken[0]} has values that are not finite; these weights are damaged")
+    own = {"format": _NETWORK_FORMAT, "architecture": type(network).__name__}
+    return write_arrays({f"network.{key}": value for key, value in state.items()}, {**metadata, **own})
 
 
 def load(model: str | os.PathLike[str] = DEFAULT_MODEL) -> FileModel:
@@ -255,6 +272,11 @@ def parse(data: bytes, shown: str, media: str = "image", sha256: str | None = No
     """
     try:
         arrays, metadata = read_arrays(data)
+        if metadata.get("format") == _NETWORK_FORMAT:
+            raise ModelError(
+                f"the networks of {printable(metadata.get('architecture', ''))}, which has no portable files; code "
+                "strings with from_state_dict() of that class"
+            )
         if metadata.get("format") != _FORMAT:
             raise ModelError("not a weights file of this release ('latens update-model' makes one)")
         name = metadata.get("name", "")
