@@ -3,6 +3,7 @@
 # make check       style, types, layers
 # make docs        the documentation site, in build/site
 # make evidence    measure the default model on the Kodak set (KODAK=folder): table and plot of the README
+# make library     libltn for C programs, in build/library
 # make wheel-test  build sdist and wheel, install the wheel into a clean environment, code a photograph
 PYTHON ?= python3
 VENV := .venv
@@ -14,9 +15,9 @@ export PIP_CONSTRAINT := file://$(subst $(SPACE),%20,$(CURDIR))/constraints.txt
 export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
 export NO_MKDOCS_2_WARNING := 1
 NATIVE := $(wildcard native/*.cpp native/*.hpp bindings/*.cpp bindings/*.hpp) CMakeLists.txt
-CPP := $(wildcard native/*.cpp native/*.hpp native/fuzz/*.cpp tools/*.cpp native/tests/*.cpp native/tests/*.hpp bindings/*.cpp bindings/*.hpp)
+CPP := $(wildcard native/*.cpp native/*.hpp native/library/*.cpp native/library/*.hpp native/library/ltn.h examples/ltn.c native/fuzz/*.cpp tools/*.cpp native/tests/*.cpp native/tests/*.hpp bindings/*.cpp bindings/*.hpp)
 
-.PHONY: demo install test test-fast test-all check format docs evidence wheel-test clean
+.PHONY: demo install test test-fast test-all check format docs evidence library wheel-test clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
@@ -49,6 +50,10 @@ docs: $(VENV)/.installed-dev
 
 wheel-test: $(VENV)/.installed-dev
 	$(BIN)/python tools/wheel_test.py
+
+library:
+	cmake -S native/library -B build/library
+	cmake --build build/library --parallel
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # What the sdist holds: folders whole, as far as they are under version control, and single files.
 SOURCES = ("src/latens/", "native/", "bindings/")
 FILES = ("CMakeLists.txt", "LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml")
-NOT_BUILT = ("native/fuzz/", "native/tests/")
+NOT_BUILT = ("native/fuzz/", "native/library/", "native/tests/")
 
 
 def run(*command: object) -> None:

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Builds the core and its fuzz targets with AddressSanitizer and UBSan, and runs them.
-#   native/fuzz/run.sh [COUNT [SEED]]     COUNT inputs per target (default 10000)
+#   native/fuzz/run.sh [COUNT [SEED]]     COUNT inputs per target (default 10000); TARGETS="file lanes" for some
 # CXX chooses the compiler; CXXFLAGS="-U__SSE2__ -U__SIZEOF_INT128__ -DLATENS_PORTABLE" takes the portable paths.
 # With clang, -fsanitize=fuzzer in place of driver.cpp makes libFuzzer targets of the same sources.
 set -eu
@@ -9,9 +9,9 @@ build=$(mktemp -d)
 trap 'rm -rf "$build"' EXIT
 flags="-std=c++20 -O1 -g -Wall -Wextra -fno-sanitize-recover=all -fsanitize=address,undefined -pthread -I$here/.. ${CXXFLAGS:-}"
 compile() { ${CXX:-c++} $flags -c "$1" -o "$build/$2-$(basename "$1" .cpp).o"; }
-for source in "$here"/../*.cpp; do compile "$source" core; done
+for source in "$here"/../*.cpp "$here"/../library/*.cpp; do compile "$source" core; done
 for source in "$here"/*.cpp; do [ "$(basename "$source")" = threads.cpp ] || compile "$source" fuzz; done
-for target in stream lanes tables layers lossless motion network winograd; do
+for target in ${TARGETS:-stream lanes tables layers lossless motion network winograd file}; do
     ${CXX:-c++} $flags "$build"/core-*.o "$build/fuzz-$target.o" "$build/fuzz-driver.o" -o "$build/$target" -ldl
     printf '%s: ' "$target"
     "$build/$target" "$@"

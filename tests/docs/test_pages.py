@@ -119,11 +119,12 @@ def _prepare_training(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_block_says_what_it_is() -> None:
-    """Blocks without a language are formulas and layouts; anything else must be one that is run."""
+    """Blocks without a language are formulas and layouts; anything else must be one that is run, or compiled
+    (in tests/library)."""
     for page in PAGES:
         fences = re.findall(r"^```(.*)$", page.read_text(), re.M)
         assert len(fences) % 2 == 0, page
-        assert set(fences[::2]) <= {"python", "bash", "", "text", "json"}, page
+        assert set(fences[::2]) <= {"python", "bash", "", "text", "json", "c"}, page
 
 
 @pytest.mark.slow

@@ -1,0 +1,473 @@
+"""libltn against the Python side: each is the other's oracle."""
+
+import ctypes
+import os
+import random
+import re
+import shutil
+import subprocess
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import clib
+import numpy as np
+import pytest
+
+import latens.codec.image
+import latens.codec.lossless
+import tiny
+from latens import format as ltn
+from latens.codec import ImageCodec, LosslessCodec
+from latens.errors import LatensError
+from latens.io import Image
+from latens.runtime.released import ReleasedPictures
+from latens.zoo import load
+
+pytestmark = pytest.mark.skipif(
+    os.name != "posix" or shutil.which("c++") is None,
+    reason="needs a C++ compiler, and symbols as Unix has them",
+)
+
+VECTORS = Path(__file__).parents[1] / "vectors/ltn"
+EXIF = b"II*\0\x08\0\0\0\0\0\0\0\0\0"
+
+
+@pytest.fixture(scope="session")
+def folder() -> Path:
+    return clib.build(clib.ROOT / "build/library")
+
+
+@pytest.fixture(scope="session")
+def library(folder: Path) -> clib.Library:
+    return clib.Library(next(p for p in (folder / "libltn.so", folder / "libltn.dylib") if p.exists()))
+
+
+@pytest.fixture(scope="session")
+def model(library: clib.Library, tiny_weights: Path) -> Iterator[ctypes.c_void_p]:
+    loaded = library.load(tiny_weights.read_bytes())
+    yield loaded
+    library.c.ltn_model_free(loaded)
+
+
+def picture(
+    height: int, width: int, channels: int = 3, *, bits: int = 8, alpha: bool = False, drawn: bool = False
+) -> Image:
+    samples: Any = tiny.picture(height, width, channels)
+    if drawn:
+        samples[: height // 2, : width // 2] = np.where(samples[: height // 2, : width // 2] > 128, 255, 0)
+        samples[::3, : width // 2] = 255
+    plane = tiny.picture(height, width, 1, seed=5)[..., 0]
+    if bits > 8:
+        rng = np.random.default_rng(1)
+        samples = samples.astype(np.uint16) * 257 + rng.integers(-90, 90, samples.shape).astype(np.uint16)
+        plane = plane.astype(np.uint16) * 257
+    return Image(samples, plane if alpha else None, bit_depth=bits)
+
+
+def same(found: Image, expected: Image) -> None:
+    assert found.pixels.dtype == expected.pixels.dtype
+    assert np.array_equal(found.pixels, expected.pixels)
+    assert (found.alpha is None) == (expected.alpha is None)
+    assert expected.alpha is None or np.array_equal(found.alpha, expected.alpha)
+    for name in ("icc", "exif", "xmp", "colour", "density", "bit_depth"):
+        assert getattr(found, name) == getattr(expected, name), name
+
+
+def alike(data: bytes, other: bytes, codec: ImageCodec) -> None:
+    """Both decode, and where they differ, an encoder's floats were rounded another way: that costs nothing."""
+    assert ltn.read_header(data).quality == ltn.read_header(other).quality
+    assert abs(len(data) - len(other)) <= 8 + len(other) // 50
+    # Their checksums of the picture are proved here.
+    a, b = (codec.decode(each)[0].pixels.astype(np.int32) for each in (data, other))
+    assert np.abs(a - b).mean() < (1 if a.max() < 256 else 257)
+
+
+PICTURES = [
+    picture(1, 1),
+    picture(64, 64),
+    picture(65, 63),
+    picture(130, 97, 1),
+    picture(70, 200, alpha=True),
+    picture(100, 66, bits=16),
+    picture(66, 130, 1, bits=10, alpha=True),
+    picture(200, 200, drawn=True),
+]
+
+
+@pytest.mark.parametrize("image", PICTURES, ids=lambda i: "x".join(map(str, i.pixels.shape)))
+@pytest.mark.parametrize("tile", [1024, 64])
+def test_files_of_a_model(
+    library: clib.Library, model: ctypes.c_void_p, tiny_model: ReleasedPictures, image: Image, tile: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(latens.codec.image, "_TILE", tile)
+    codec = ImageCodec(tiny_model)
+    for quality in (0.0, 43.0, 100.0):
+        data = codec.encode(image, quality)
+        same(library.decode(model, data), codec.decode(data)[0])
+    about = library.info(data)
+    header = ltn.read_header(data)
+    assert (about.width, about.height, about.channels) == (header.width, header.height, header.channels)
+    assert (about.bit_depth, about.quality, about.tiles) == (
+        header.bit_depth,
+        header.quality,
+        header.tile_count,
+    )
+    assert (about.model.decode(), about.entropy_id.decode()) == (header.model, header.entropy_id)
+    assert (about.weights_id.decode(), about.tile_size) == (header.weights_id, tile)
+    assert (about.alpha, about.lossless) == (image.alpha is not None, 0)
+
+
+def test_drawn_blocks(
+    library: clib.Library,
+    model: ctypes.c_void_p,
+    tiny_model: ReleasedPictures,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    blocks = np.zeros((4, 4), bool)
+    blocks[0, 1] = blocks[2:, 2:] = True
+    monkeypatch.setattr(ImageCodec, "_drawn", lambda *_: blocks)
+    monkeypatch.setattr(latens.codec.image, "smaller", lambda image, data, *_, **__: data)
+    codec = ImageCodec(tiny_model)
+    for tile, bits in ((1024, 8), (64, 8), (128, 12)):
+        monkeypatch.setattr(latens.codec.image, "_TILE", tile)
+        image = picture(250, 200, bits=bits)
+        data = codec.encode(image, 50, content="auto")
+        container = ltn.read(data)
+        assert any(t is not None and t.drawn for t in container.tiles)
+        same(library.decode(model, data), codec.decode(container)[0])
+
+
+def test_the_frozen_file(library: clib.Library) -> None:
+    weights = (VECTORS / "default.safetensors").read_bytes()
+    data = (VECTORS / "default.ltn").read_bytes()
+    loaded = library.load(weights)
+    expected = load(VECTORS / "default.safetensors")
+    assert library.c.ltn_model_entropy_id(loaded).decode() == expected.entropy_id
+    assert library.c.ltn_model_weights_id(loaded).decode() == expected.weights_id
+    assert library.c.ltn_model_name(loaded).decode() == expected.id
+    same(library.decode(loaded, data), ImageCodec(expected).decode(data)[0])
+    library.c.ltn_model_free(loaded)
+
+
+@pytest.mark.parametrize("name", ["latens-eye-1", "latens-psnr-1"])
+def test_shipped_models(library: clib.Library, name: str) -> None:
+    weights = (Path(latens.__file__).parent / f"zoo/data/{name}.safetensors").read_bytes()
+    loaded = library.load(weights)
+    codec = ImageCodec(name)
+    image = picture(150, 203)
+    data = codec.encode(image, 62)
+    same(library.decode(loaded, data), codec.decode(data)[0])
+    alike(library.encode(loaded, image, 62), data, codec)
+    library.c.ltn_model_free(loaded)
+
+
+@pytest.mark.parametrize("image", PICTURES, ids=lambda i: "x".join(map(str, i.pixels.shape)))
+def test_lossless_files(library: clib.Library, image: Image, monkeypatch: pytest.MonkeyPatch) -> None:
+    codec = LosslessCodec()
+    for near, tile in ((0, None), (3, None), (0, 64)):
+        if tile:
+            monkeypatch.setattr(latens.codec.lossless, "_tile_size", lambda *_: 64)
+        data = codec.encode(image, near=near)
+        expected = codec.decode(ltn.read(data))[0]
+        same(library.decode(None, data), expected)
+        if not tile:
+            assert library.encode(None, image, near=near) == data
+    assert library.info(data).lossless
+
+
+def test_metadata(library: clib.Library, model: ctypes.c_void_p, tiny_model: ReleasedPictures) -> None:
+    rng = random.Random(3)
+    icc = bytes(rng.choices(range(4), k=5000)) + rng.randbytes(70_000)
+    image = replace(
+        picture(40, 50, alpha=True),
+        icc=icc,
+        exif=EXIF,
+        xmp="<x:xmpmeta>ü</x:xmpmeta>".encode() * 300,
+        density=((300, 1), (72, 5), "inch"),
+        colour=ltn.Cicp(9, 16, 0, 1),
+    )
+    codec = ImageCodec(tiny_model)
+    same(library.decode(model, codec.encode(image)), codec.decode(codec.encode(image))[0])
+    same(library.decode(None, LosslessCodec().encode(image)), image)
+    # What C writes, Python reads.
+    same(LosslessCodec().decode(ltn.read(library.encode(None, image, gap=7)))[0], image)
+    same(codec.decode(library.encode(model, image, gap=7))[0], codec.decode(codec.encode(image))[0])
+
+
+@pytest.mark.parametrize("level", [0, 1, 6, 9])
+@pytest.mark.parametrize("strategy", [zlib.Z_DEFAULT_STRATEGY, zlib.Z_FIXED, zlib.Z_HUFFMAN_ONLY, zlib.Z_RLE])
+def test_zlib_streams(
+    library: clib.Library, level: int, strategy: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compress(data: bytes, _: int) -> bytes:
+        made = zlib.compressobj(level, strategy=strategy)
+        return made.compress(data) + made.flush()
+
+    rng = random.Random(level)
+    texts = [
+        b"a",
+        b"ab" * 40_000,
+        rng.randbytes(300),
+        bytes(rng.choices(b"abcdefgh", [9, 5, 3, 2, 1, 1, 1, 1], k=99_999)),
+    ]
+    image = picture(3, 3)
+    for text in texts:
+        with monkeypatch.context() as patch:
+            patch.setattr("latens.format._container.zlib.compress", compress)
+            data = LosslessCodec().encode(replace(image, xmp=text))
+        assert library.decode(None, data).xmp == text
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_alpha_as_older_files_have_it(
+    library: clib.Library, model: ctypes.c_void_p, tiny_model: ReleasedPictures, channels: int
+) -> None:
+    codec = ImageCodec(tiny_model)
+    for bits in (8, 16):
+        image = picture(70, 45, channels, bits=bits, alpha=True)
+        container = ltn.read(codec.encode(image))
+        assert image.alpha is not None
+        ramp = np.cumsum(np.ones_like(image.alpha), axis=0, dtype=image.alpha.dtype)  # for the filter
+        for plane in (image.alpha, ramp):
+            old = replace(container, alpha_tiles=None, alpha=plane.tobytes())
+            data = ltn.write(old)
+            same(library.decode(model, data), codec.decode(data)[0])
+
+
+def test_files_that_it_encodes(
+    library: clib.Library,
+    model: ctypes.c_void_p,
+    tiny_model: ReleasedPictures,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    codec = ImageCodec(tiny_model)
+    for image in PICTURES:
+        for quality in (0.0, 55.5, 100.0):
+            data = library.encode(model, image, quality)
+            alike(data, codec.encode(image, quality), codec)
+            same(library.decode(model, data), codec.decode(data)[0])
+    # 1024 is the size of a tile: two rows and columns of them, features across their border.
+    large = picture(1100, 1090)
+    alike(library.encode(model, large, 40), codec.encode(large, 40), codec)
+
+
+# -- what is damaged ---------------------------------------------------------------------------------------
+
+
+def outcome(library: clib.Library, model: Any, data: bytes) -> int:
+    try:
+        library.decode(model, data)
+    except clib.LibraryError as error:
+        return error.code
+    return 0
+
+
+def test_damaged_files(
+    library: clib.Library,
+    model: ctypes.c_void_p,
+    tiny_model: ReleasedPictures,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(latens.codec.image, "_TILE", 64)
+    image = replace(picture(70, 140, alpha=True), exif=EXIF, density=((1, 1), (2, 1), ""))
+    codec = ImageCodec(tiny_model)
+    rng = random.Random(7)
+    for good in (codec.encode(image, 20), LosslessCodec().encode(image)):
+        cut = [good[:n] for n in range(min(len(good), 150))] + [
+            good[: rng.randrange(len(good))] for _ in range(100)
+        ]
+        flipped = []
+        for _ in range(300):
+            bit = rng.randrange(8 * min(len(good), 400 if rng.random() < 0.5 else len(good)))
+            flipped.append(good[: bit // 8] + bytes([good[bit // 8] ^ 1 << bit % 8]) + good[bit // 8 + 1 :])
+        for bad in (*cut, *flipped, good + b"\0"):
+            with pytest.raises(LatensError) as error:
+                codec.decode(bad)
+            expected = next(codes for kind, codes in clib.CODES.items() if isinstance(error.value, kind))
+            assert outcome(library, model, bad) in expected, error.value
+            with pytest.raises(clib.LibraryError):
+                library.info(bad)
+
+
+def recrc(container: ltn.Container, **changes: Any) -> bytes:
+    return ltn.write(replace(container, **changes))
+
+
+def test_damage_behind_sound_checksums(
+    library: clib.Library, model: ctypes.c_void_p, tiny_model: ReleasedPictures
+) -> None:
+    """Streams that are damaged where no CRC of a chunk tells, as an attacker makes them."""
+    codec = ImageCodec(tiny_model)
+    rng = random.Random(11)
+    container = ltn.read(codec.encode(picture(100, 100), 30))
+    lossless = ltn.read(LosslessCodec().encode(picture(50, 50)))
+    for given, loaded in ((container, model), (lossless, None)):
+        tile = given.tiles[0]
+        assert tile is not None
+        for _ in range(200):
+            stream = bytearray(tile.stream)
+            for _ in range(rng.randrange(1, 4)):
+                stream[rng.randrange(len(stream))] = rng.randrange(256)
+            if bytes(stream) == tile.stream:
+                continue
+            stream = stream[: rng.randrange(len(stream))] if rng.random() < 0.3 else stream
+            assert outcome(library, loaded, recrc(given, tiles=[tile._replace(stream=bytes(stream))])) in (
+                4,
+                5,
+                8,
+            )
+        wrong = tile._replace(checksum=tile.checksum ^ 1)
+        assert outcome(library, loaded, recrc(given, tiles=[wrong])) == 5
+    assert outcome(library, model, recrc(container, pixels=1)) == 5
+    bomb = zlib.compress(bytes(20_000_000))
+    assert len(bomb) < 30_000
+    at = ltn.write(replace(lossless, icc=b"x"))
+    start = at.index(b"i", ltn.describe(at).chunks[0].offset)
+    size = ltn.describe(at).chunks[0].size
+    length = len(bomb)
+    head = b"i" + bytes([length & 127 | 128, length >> 7 & 127 | (128 if length >> 14 else 0)])
+    head += bytes([length >> 14]) if length >> 14 else b""
+    chunk = head + bomb
+    chunk += zlib.crc32(chunk).to_bytes(4, "little")
+    assert outcome(library, None, at[:start] + chunk + at[start + size :]) == 6
+
+
+def test_what_is_refused(library: clib.Library, model: ctypes.c_void_p, tiny_model: ReleasedPictures) -> None:
+    data = ImageCodec(tiny_model).encode(picture(64, 64))
+    exact = LosslessCodec().encode(picture(64, 64))
+
+    def refused(code: int, work: Any) -> str:
+        with pytest.raises(clib.LibraryError) as error:
+            work()
+        assert error.value.code == code
+        return error.value.message
+
+    other = library.load((VECTORS / "default.safetensors").read_bytes())
+    assert "none was given" in refused(10, lambda: library.decode(None, data))
+    assert "entropy id" in refused(10, lambda: library.decode(other, data))
+    library.c.ltn_model_free(other)
+    few = clib.Limits(ctypes.sizeof(clib.Limits), 64 * 64 - 1, 0)
+    little = clib.Limits(ctypes.sizeof(clib.Limits), 0, 1 << 16)
+    for given, loaded in ((data, model), (exact, None)):
+        refused(6, lambda given=given, loaded=loaded: library.decode(loaded, given, few))
+        refused(6, lambda given=given: library.info(given, few))
+        refused(6, lambda given=given, loaded=loaded: library.decode(loaded, given, little))
+    unset = clib.Limits(0)
+    refused(1, lambda: library.decode(None, exact, unset))
+    refused(2, lambda: library.decode(None, b"GIF89a"))
+    refused(3, lambda: library.decode(None, b""))
+    refused(4, lambda: library.decode(None, b"LTN\2"))
+    assert "video" in refused(4, lambda: library.info((VECTORS / "video.ltn").read_bytes()))
+    image = picture(8, 8)
+    refused(1, lambda: library.encode(model, image, 101.0))
+    refused(1, lambda: library.encode(model, image, float("nan")))
+    refused(1, lambda: library.encode(None, image, near=256))
+    refused(1, lambda: library.encode(None, image, effort=0))
+    refused(1, lambda: library.encode(None, replace(image, colour=ltn.Cicp(1, 13, 1, 1))))
+    # An older program's header is filled as far as it goes.
+    short = clib.Header(16)
+    assert library.c.ltn_info(data, len(data), None, ctypes.byref(short), None) == 0
+    assert (short.width, short.height, short.channels) == (64, 64, 0)
+
+
+def test_weights_that_are_damaged(library: clib.Library, tiny_weights: Path) -> None:
+    good = tiny_weights.read_bytes()
+    length = int.from_bytes(good[:8], "little")
+    rng = random.Random(4)
+    bad = [good[: rng.randrange(len(good))] for _ in range(20)]
+    bad += [good + b"\0", b"", b"{}", b"\xff" * 64, good[:8] + b"[" * length + good[8 + length :]]
+    refused = 0
+    for _ in range(150):
+        at = rng.randrange(8 + length) if rng.random() < 0.9 else rng.randrange(len(good))
+        bad.append(good[:at] + bytes([good[at] ^ 1 << rng.randrange(8)]) + good[at + 1 :])
+    for data in bad:
+        code, loaded = library.try_load(data)
+        assert code in (0, 6, 9)
+        refused += code != 0
+        library.c.ltn_model_free(loaded)
+    assert refused > 100
+    renamed = good.replace(b'"family":"pictures"', b'"family":"pictured"')
+    assert renamed != good
+    with pytest.raises(clib.LibraryError, match="pictured"):
+        library.load(renamed)
+
+
+def test_threads(library: clib.Library, model: ctypes.c_void_p, tiny_model: ReleasedPictures) -> None:
+    codec = ImageCodec(tiny_model)
+    files = [codec.encode(picture(100 + i, 130), 10 * i) for i in range(6)]
+    expected = [codec.decode(data)[0] for data in files]
+    with ThreadPoolExecutor(4) as pool:
+        for found, image in zip(
+            pool.map(lambda d: library.decode(model, d), files * 3), expected * 3, strict=True
+        ):
+            same(found, image)
+
+
+# -- what is installed -------------------------------------------------------------------------------------
+
+
+def test_an_installed_library_and_the_example(
+    folder: Path, library: clib.Library, tiny_weights: Path, tiny_model: ReleasedPictures, tmp_path: Path
+) -> None:
+    subprocess.run(
+        ["cmake", "--install", folder, "--prefix", tmp_path / "here"], check=True, capture_output=True
+    )
+    found = next((tmp_path / "here").rglob("libltn.so"), None) or next(
+        (tmp_path / "here").rglob("libltn.dylib")
+    )
+    program = tmp_path / "example"
+    flags = ["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
+    where = [f"-I{tmp_path}/here/include", f"-L{found.parent}", "-lltn", f"-Wl,-rpath,{found.parent}"]
+    subprocess.run(["cc", *flags, clib.ROOT / "examples/ltn.c", *where, "-o", program], check=True)
+    image = picture(60, 41, bits=12, alpha=True)
+    codec = ImageCodec(tiny_model)
+    (tmp_path / "a.ltn").write_bytes(data := codec.encode(image, 40))
+    subprocess.run(
+        [program, tmp_path / "a.ltn", tmp_path / "a.pam", tiny_weights], check=True, capture_output=True
+    )
+    expected = codec.decode(data)[0]
+    assert expected.alpha is not None
+    samples = np.concatenate([expected.pixels, expected.alpha[..., None]], 2)
+    head, _, content = (tmp_path / "a.pam").read_bytes().partition(b"ENDHDR\n")
+    assert b"WIDTH 41\nHEIGHT 60\nDEPTH 4\nMAXVAL 65535\nTUPLTYPE RGB_ALPHA\n" in head
+    assert content == samples.astype(">u2").tobytes()
+    (tmp_path / "a.ltn").write_bytes(data[:-3])
+    failed = subprocess.run(
+        [program, tmp_path / "a.ltn", tmp_path / "b.pam", tiny_weights], capture_output=True
+    )
+    assert failed.returncode == 1
+    assert b"data end" in failed.stderr
+    assert not (tmp_path / "b.pam").exists()
+
+
+def test_the_page_compiles(tmp_path: Path) -> None:
+    page = (clib.ROOT / "docs/tutorial/library.md").read_text()
+    first, *others = re.findall(r"^```c\n(?:#include <ltn.h>\n)?(.*?)^```$", page, re.M | re.S)
+    assert others
+    given = "void* weights, size_t weights_size, void* file, size_t file_size, uint8_t* pixels, FILE* out"
+    body = first + "".join(f"{{{block}}}" for block in others)
+    (tmp_path / "page.c").write_text(f"#include <ltn.h>\n#include <stdio.h>\nvoid page({given}) {{{body}}}\n")
+    where = f"-I{clib.ROOT / 'native/library'}"
+    subprocess.run(
+        ["cc", "-fsyntax-only", "-Wall", "-Werror", "-Wno-unused", where, tmp_path / "page.c"], check=True
+    )
+
+
+@pytest.mark.skipif(shutil.which("nm") is None, reason="needs nm")
+def test_symbols(folder: Path, library: clib.Library) -> None:
+    shared = folder / "libltn.so"
+    if not shared.exists():
+        pytest.skip("symbols have versions in ELF")
+    listed = subprocess.run(
+        ["nm", "-D", "--defined-only", shared], check=True, capture_output=True, text=True
+    ).stdout
+    names = {line.split()[-1] for line in listed.splitlines()} - {"LTN_1"}
+    declared = (clib.ROOT / "native/library/ltn.h").read_text()
+    assert len(names) >= 15
+    assert {name.partition("@@")[2] for name in names} == {"LTN_1"}
+    assert all(f"{name.partition('@@')[0]}(" in declared for name in names)
