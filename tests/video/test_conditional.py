@@ -301,6 +301,31 @@ class TestFiles:
             run = subprocess.run(command, capture_output=True, check=True, env=environment, text=True)
             assert run.stdout.split() == [digest(found), "False"]
 
+    def test_what_does_not_pay_is_not_coded(self, codec: VideoCodec) -> None:
+        """Changes from faint to strong: nothing is coded until the squared error it takes away is worth its bytes."""
+        model, image, level = codec.model, codec.model.image, 40_000
+        before = pictures(64, 128)
+        other = pictures(64, 128, seed=1).astype(int)
+        coded_at = []
+        for share in (0.01, 0.05, 0.1, 0.2, 0.5, 1.0):
+            now = np.rint(before + share * (other - before)).astype(np.uint16)
+            found = model.encode(now, [before], level, 8)
+            data = found.streams[0].data
+            field = motion.search(now, [before], model._price(level))
+            T, y = (model._latent(p, level) for p in (motion.compensate([before], field), now))
+            z = model._z_of(y, T, level)
+            symbols = model._quantise(y - T, model._indexes(z)).astype(float)
+            steps = (y - T) / 256
+            worth = 20 * ((steps**2).sum() - ((steps - symbols) ** 2).sum())
+            if data:
+                assert worth > 8 * len(data)
+            else:
+                assert worth <= 8 * (2 + image.hyper * z[0].size)
+            coded_at.append(bool(data))
+        assert coded_at == sorted(coded_at)
+        assert not coded_at[0]
+        assert coded_at[-1]
+
     def test_frames_as_the_rules_say(self, codec: VideoCodec) -> None:
         """Each frame after the first, from its symbols, with the steps of docs/pixels.md one by one."""
         data, _ = coded(codec, 6, info(130, 66), structure=Structure(6, 3), quality=70)

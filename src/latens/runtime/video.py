@@ -138,17 +138,20 @@ class ReleasedVideo:
         z = self._z_of(y, expected, level)
         indexes = self._indexes(z)
         symbols = self._quantise(y - expected, indexes)
-        streams, coded, found_picture = [], [field], moved
-        if symbols.any():
+        latent, coded, found_picture = ltn.Stream(1, b""), [field], moved
+        worth = _worth(y - expected, symbols)
+        if worth > 0:
             encoder = LaneEncoder()
             encoder.push(z, _channels(*z.shape), self._z[image.knot(level)])
             encoder.push(symbols, indexes, self._y, self.skip)
             lanes = choose_lanes(len(encoder))
-            streams.append(ltn.Stream(lanes, encoder.finish(lanes)))
-            coded += [z, symbols.transpose(2, 0, 1)]
-            found_picture = self._changed(moved, expected, symbols, level)
-        else:
-            streams.append(ltn.Stream(1, b""))
+            data = encoder.finish(lanes)
+            # Each symbol pays for itself; all of them have to pay for z, too.
+            if worth > 8 * len(data):
+                latent = ltn.Stream(lanes, data)
+                coded += [z, symbols.transpose(2, 0, 1)]
+                found_picture = self._changed(moved, expected, symbols, level)
+        streams = [latent]
         if not still:
             streams.append(ltn.Stream(1, motion.encode(field, len(references))))
         return CodedPicture(tuple(streams), checksum(*coded), found_picture)
@@ -267,6 +270,14 @@ class ReleasedVideo:
         for name, network in self.networks.items():
             found |= network.arrays(f"network.{name}")
         return found
+
+
+def _worth(residual: Int32, symbols: Int16) -> float:
+    """By how much symbols bring a latent nearer, in bits; not for all quantisers more than nothing."""
+    places = np.flatnonzero(symbols)
+    values = symbols.ravel()[places].astype(np.float64)
+    steps = residual.ravel()[places] * 2.0**-LATENT_BITS
+    return float(_STEP_WORTH * (values * (2 * steps - values)).sum())
 
 
 def _channels(channels: int, height: int, width: int) -> Int16:
