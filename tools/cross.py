@@ -1,10 +1,11 @@
 """Do integer networks give the same on other processors? Compiles the core for them, runs it under QEMU.
 
-    python tools/cross.py [--cases N] [--processors aarch64 s390x riscv64]
+    python tools/cross.py [--cases N] [--processors aarch64 s390x riscv64] [--pictures FILE.ltn ...]
 
 Needs Debian's g++-aarch64-linux-gnu, g++-s390x-linux-gnu, g++-riscv64-linux-gnu and qemu-user-static. Random
 networks of all kinds of stages (those of tests/runtime/test_engine.py) must give the integers of plain int64
-arithmetic everywhere, on this processor's instruction sets, too.
+arithmetic everywhere, on this processor's instruction sets, too. Pictures are decoded by libltn, which compares them
+with the checksum in the file; they take some seconds each.
 """
 
 import argparse
@@ -24,7 +25,9 @@ sys.path.insert(0, str(ROOT / "tests" / "runtime"))
 
 from test_engine import Draw  # noqa: E402
 
+from latens import format as ltn  # noqa: E402
 from latens.runtime import reference  # noqa: E402
+from latens.zoo.cards import card  # noqa: E402
 
 SOURCES = (
     "status",
@@ -102,12 +105,55 @@ def _compile(compiler: str, folder: Path, name: str, *flags: str) -> Path:
     return program
 
 
+def _library(compiler: str, folder: Path) -> Path:
+    """examples/ltn.c with libltn in it; ``compiler`` is the beginning of the names of a processor's compilers."""
+    command = [
+        "cmake",
+        "-S",
+        str(ROOT / "native" / "library"),
+        "-B",
+        str(folder),
+        "-DBUILD_SHARED_LIBS=OFF",
+        f"-DCMAKE_C_COMPILER={compiler}gcc",
+        f"-DCMAKE_CXX_COMPILER={compiler}g++",
+    ]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(["cmake", "--build", str(folder), "--parallel"], check=True, stdout=subprocess.DEVNULL)
+    program = folder / "decode"
+    sources = [str(ROOT / "examples" / "ltn.c"), str(folder / "libltn.a")]
+    include = f"-I{ROOT / 'native' / 'library'}"
+    command = [f"{compiler}gcc", "-O2", include, *sources, "-lstdc++", "-lm", "-pthread", "-ldl"]
+    subprocess.run([*command, "-o", str(program)], check=True)
+    return program
+
+
+def _pictures(pictures: Iterable[Path], command: list[str], environment: Mapping[str, str]) -> int:
+    """How many pictures a decoder refuses, or finds to differ from what was coded."""
+    wrong = 0
+    for picture in pictures:
+        model = ltn.read_header(picture.read_bytes()).model
+        weights = [str(card(model).path)] if model else []
+        result = subprocess.run(
+            [*command, str(picture), os.devnull, *weights],
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+        )
+        if result.returncode:
+            wrong += 1
+            print(f"{picture.name}: {result.stderr.strip()}")
+    return wrong
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--cases", type=int, default=100, help="random networks")
     parser.add_argument("--processors", nargs="*", default=["aarch64", "s390x", "riscv64"])
+    parser.add_argument(
+        "--pictures", nargs="*", type=Path, default=[], metavar="FILE", help="files to decode"
+    )
     arguments = parser.parse_args()
     cases = [Draw(seed).network() for seed in range(arguments.cases)]
     expected: list[int] = []
@@ -119,17 +165,14 @@ def main() -> None:
         folder = Path(name)
         _write(folder / "in", [len(cases), *(number for case in cases for number in _case(case))])
         here = _compile("c++", folder, "here")
-        runs = [
-            ([str(here)], {}),
-            ([str(here)], {"LATENS_ISA": "avx2"}),
-            ([str(here)], {"LATENS_ISA": "sse4"}),
-            ([str(here)], {"LATENS_ISA": "portable"}),
-        ]
-        if os.uname().machine != "x86_64":
-            runs = [runs[0], runs[-1]]
+        sets = ("avx2", "sse4", "portable") if os.uname().machine == "x86_64" else ("portable",)
+        own: list[dict[str, str]] = [{}, *({"LATENS_ISA": name} for name in sets)]
+        runs: list[tuple[list[str], dict[str, str]]] = [([str(here)], environment) for environment in own]
+        emulators: dict[str, list[str]] = {}
         for processor in arguments.processors:
             program = _compile(f"{processor}-linux-gnu-g++", folder, processor)
-            command = [f"qemu-{processor}-static", "-L", f"/usr/{processor}-linux-gnu", str(program)]
+            emulators[processor] = [f"qemu-{processor}-static", "-L", f"/usr/{processor}-linux-gnu"]
+            command = [*emulators[processor], str(program)]
             runs += [(command, {}), (command, {"LATENS_ISA": "portable"})]
         for command, environment in runs:
             result = subprocess.run(
@@ -146,6 +189,17 @@ def main() -> None:
                 f"{Path(command[-1]).name:8} {result.stdout.strip():9} {len(expected)} integers, {wrong} differ",
                 flush=True,
             )
+        if arguments.pictures:
+            decoder = str(_library("", folder / "library"))
+            decoders = [("here", [decoder], environment) for environment in own]
+            for processor, emulator in emulators.items():
+                decoder = str(_library(f"{processor}-linux-gnu-", folder / f"library-{processor}"))
+                decoders.append((processor, [*emulator, decoder], {}))
+            for name, command, environment in decoders:
+                wrong = _pictures(arguments.pictures, command, environment)
+                different += wrong
+                isa = environment.get("LATENS_ISA", "")
+                print(f"{name:8} {isa:9} {len(arguments.pictures)} pictures, {wrong} differ", flush=True)
     sys.exit(1 if different else 0)
 
 
