@@ -53,7 +53,7 @@ wheel-test: $(VENV)/.installed-dev
 
 library:
 	cmake -S native/library -B build/library
-	cmake --build build/library --parallel
+	cmake --build build/library --parallel $$(getconf _NPROCESSORS_ONLN)
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -118,7 +118,11 @@ def _library(compiler: str, folder: Path) -> Path:
         f"-DCMAKE_CXX_COMPILER={compiler}g++",
     ]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    subprocess.run(["cmake", "--build", str(folder), "--parallel"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        ["cmake", "--build", str(folder), "--parallel", str(os.cpu_count() or 1)],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
     program = folder / "decode"
     sources = [str(ROOT / "examples" / "ltn.c"), str(folder / "libltn.a")]
     include = f"-I{ROOT / 'native' / 'library'}"
