@@ -74,6 +74,10 @@ class OutputError(LatensError, OSError):
     """The result cannot be written where it was asked for."""
 
 
+class WorkerError(LatensError, RuntimeError):
+    """A process, or a machine, that worked on a file has died."""
+
+
 class TrainingError(LatensError, RuntimeError):
     """Training cannot start or go on (no images, loss not finite, mismatching checkpoint)."""
 

@@ -24,7 +24,7 @@ from latens import __version__
 from latens.cli import app, batch, files
 from latens.cli import cluster as cluster_
 from latens.cli import work as work_
-from latens.errors import ImageError, OutputError
+from latens.errors import ImageError, OutputError, WorkerError
 
 Run = Callable[..., Any]
 Fails = Callable[..., str]
@@ -74,7 +74,9 @@ def test_what_a_process_of_the_cluster_does(work: Path, tiny_weights: Path, late
     encoder(files.Job("a.png", "once.ltn", False))  # what it has made by now does not go along
     sent = pickle.dumps(encoder)
     assert len(sent) < 2000
-    answers = [pickle.loads(part) for part in cluster_._unit(b"1", sent, jobs, str(work), __version__, 1)]
+    word, *parts = cluster_._unit(b"1", sent, jobs, str(work), __version__, 1)
+    assert word == b""
+    answers = [pickle.loads(part) for part in parts]
     assert (work / "out/a.png.ltn").read_bytes() == (work / "a.ltn").read_bytes()
     assert isinstance(answers[0][1], batch.Done)
     assert all(isinstance(result, ImageError) for _, result, _ in answers[1:])
@@ -87,6 +89,84 @@ def test_what_a_process_of_the_cluster_does(work: Path, tiny_weights: Path, late
     assert "RuntimeError: x" in str(pickle.loads(cluster_._answer(1.0, RuntimeError("x"), None))[1])
     locked = OSError(threading.Lock())
     assert pickle.loads(cluster_._answer(1.0, OutputError("x"), locked))[2] is None
+
+
+class _RayError(Exception):
+    pass
+
+
+class _Ray:
+    """As much of Ray as the driver needs, for tasks that are told how to end: ``crashes`` says after how many answers
+    each of them dies, None that it does not."""
+
+    class exceptions:  # noqa: N801
+        RayError = _RayError
+        RayTaskError = KeyError
+
+    def __init__(self, crashes: list[int | None]) -> None:
+        self.crashes = iter(crashes)
+        self.units: list[list[str]] = []
+
+    def put(self, data: object) -> object:
+        return data
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 2.0}
+
+    def remote(self, **options: Any) -> Callable[..., Any]:
+        assert options == {"num_cpus": 1, "max_retries": 0, "num_returns": "streaming"}
+
+        class Task:
+            @staticmethod
+            def remote(token: bytes, worker: bytes, jobs: list[files.Job], *rest: Any) -> Iterator[bytes]:
+                self.units.append([job.source for job in jobs])
+                return self._answers(jobs, next(self.crashes, None))
+
+        return lambda function: Task
+
+    def _answers(self, jobs: list[files.Job], until: int | None) -> Iterator[bytes]:
+        parts = [b"", *(cluster_._answer(1.0, batch.Done("", 5, 1, 1.0), None) for _ in jobs)]
+        yield from parts[:until]
+        if until is not None:
+            raise _RayError("it died\nand so on")
+
+    def wait(self, streams: list[Any], **options: Any) -> tuple[list[Any], list[Any]]:
+        return streams[:1], streams[1:]
+
+    def get(self, data: object) -> object:
+        return data
+
+
+def test_only_the_file_at_which_a_process_died_is_blamed() -> None:
+    def run(crashes: list[int | None], count: int = 40) -> tuple[list[str], list[str], dict[str, Any], _Ray]:
+        ray, begun = _Ray(crashes), []
+        jobs = [files.Job(f"s3://some/{n}", "x", True, size=1) for n in range(count)]
+        made = cluster_._Cluster(ray, None, lambda job: begun.append(job.source), 1)
+        told = [(job.source, result) for job, _, result in made.results(jobs)]
+        assert sorted(source for source, _ in told) == sorted(job.source for job in jobs)  # each once
+        failed = {source: result for source, result in told if not isinstance(result, batch.Done)}
+        return [source for source, _ in told], begun, failed, ray
+
+    _, begun, failed, _ = run([])
+    assert not failed
+    assert len(begun) == 40
+    # The first unit dies at its third file: two are done, that one goes alone, the others together.
+    order, begun, failed, ray = run([3])
+    assert order[:2] == ["s3://some/0", "s3://some/1"]
+    assert not failed
+    assert ["s3://some/2"] in ray.units
+    assert [f"s3://some/{n}" for n in range(3, len(ray.units[0]))] in ray.units
+    assert sorted(set(begun)) == sorted(order)
+    # Those that die before they begin blame nobody, unless all do.
+    assert not run([0] * 19)[2]
+    with pytest.raises(WorkerError, match=r"die before they begin, 20 of them by now \(it died\)"):
+        run([0] * 20)
+    # A file that kills whoever takes it is given up, and no other.
+    one = run([1, None, 1, None, 1], count=1)[2]
+    assert not one
+    one = run([1, 1, 1], count=1)[2]
+    assert list(one) == ["s3://some/0"]
+    assert "died 3 times, and it was given up" in str(one["s3://some/0"])
 
 
 def test_units_are_bounded() -> None:

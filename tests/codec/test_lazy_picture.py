@@ -226,6 +226,26 @@ def test_scales_that_are_refused(scale: object, tmp_path: Path) -> None:
         image.preview(scale)  # type: ignore[arg-type]
 
 
+class _Pipe(io.RawIOBase):
+    def readable(self) -> bool:
+        return True
+
+
+def test_open_takes_a_file_that_is_open(tmp_path: Path) -> None:
+    pixels = tiny.picture(40, 60)
+    path = tmp_path / "a.ltn"
+    latens.save(pixels, path, lossless=True)
+    with path.open("rb") as file:
+        image = latens.open(file)
+        assert np.array_equal(image.crop((7, 9, 50, 30)), pixels[9:30, 7:50])
+        image.close()
+        assert not file.closed
+    with pytest.raises(FormatError, match=r"^file: "):
+        latens.open(io.BytesIO(path.read_bytes()[:-1])).read()
+    with pytest.raises(FormatError, match="file: the file cannot be sought"):
+        latens.open(io.BufferedReader(_Pipe()))
+
+
 def test_open_gives_parts(tmp_path: Path) -> None:
     pixels = tiny.picture(90, 140)
     path = tmp_path / "a.ltn"

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import latens
 from latens.cli import batch, files, work
 from latens.cli.messages import reason
-from latens.errors import LatensError, UnavailableError
+from latens.errors import LatensError, UnavailableError, WorkerError
 
 __all__ = ["on_ray"]
 
@@ -24,10 +25,9 @@ _EXTRA = "pip install 'latens[cluster]'"
 _MOST_FILES = 32  # of a unit of work
 _MOST_BYTES = 1 << 26
 _MOST_DEATHS = 3  # of workers, at one file
+_MOST_FALSE_STARTS = 20  # one after the other
 _CONNECT = 10.0  # seconds
 _POLL = 5.0  # seconds, after which new machines are counted
-
-Answer = tuple[float, batch.Done | BaseException, BaseException | None]
 
 
 def on_ray(worker: work.Encode | work.Decode, address: str, threads: int) -> batch.Do:
@@ -95,6 +95,19 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
+@dataclass
+class _Running:
+    """A unit of work on its way.
+
+    Attributes:
+        left: what has not been told of; the first one is at work, if any.
+        ready: whether its process has begun.
+    """
+
+    left: deque[files.Job]
+    ready: bool = False
+
+
 class _Cluster:
     """Work units on their way.
 
@@ -111,14 +124,14 @@ class _Cluster:
         self._token = os.urandom(16)
         self._unit = ray.remote(num_cpus=threads, max_retries=0, num_returns="streaming")(_unit)
         self._deaths: dict[str, int] = {}
-        self._slots, self._counted = 1, 0.0
+        self._slots, self._counted, self._false_starts = 1, 0.0, 0
 
     def results(self, jobs: list[files.Job]) -> Iterator[batch.Result]:
         """What comes of each job, as it comes."""
         ray = self._ray
         waiting = deque(jobs)
         again: deque[list[files.Job]] = deque()
-        running: dict[Any, deque[files.Job]] = {}
+        running: dict[Any, _Running] = {}
         while waiting or again or running:
             self._count()
             # A few more than are at work, so that nobody waits for the next one.
@@ -126,25 +139,28 @@ class _Cluster:
                 unit = again.popleft() if again else self._next(waiting)
                 for job in unit:
                     self._begun(job)
-                running[self._start(unit)] = deque(unit)
+                running[self._start(unit)] = _Running(deque(unit))
             ready, _ = ray.wait(list(running), num_returns=1, timeout=_POLL, fetch_local=False)
             for stream in ready:
-                left = running[stream]
+                run = running[stream]
                 try:
-                    answer: Answer = pickle.loads(ray.get(next(stream)))
+                    data = ray.get(next(stream))
                 except StopIteration:
                     del running[stream]
-                    again.extend([[job] for job in left])  # none, unless Ray has lost something
+                    again.extend([job] for job in run.left)  # none, unless Ray has lost something
                     continue
                 except ray.exceptions.RayError as error:
                     del running[stream]
-                    yield from self._lost(error, left, again)
+                    yield from self._lost(error, run, again)
                     continue
-                seconds, result, cause = answer
+                if not data:
+                    run.ready, self._false_starts = True, 0
+                    continue
+                seconds, result, cause = pickle.loads(data)
                 if isinstance(result, BaseException):
                     result.__cause__ = cause
-                job = left.popleft()
-                if isinstance(result, batch.Done) and result.before is not None:
+                job = run.left.popleft()
+                if isinstance(result, batch.Done):
                     job.size = result.before
                 yield job, seconds, result
 
@@ -171,7 +187,7 @@ class _Cluster:
             self._slots = max(int(self._ray.cluster_resources().get("CPU", 1)) // self._threads, 1)
 
     def _lost(
-        self, error: Exception, left: deque[files.Job], again: deque[list[files.Job]]
+        self, error: Exception, unit: _Running, again: deque[list[files.Job]]
     ) -> Iterator[batch.Result]:
         """What becomes of a unit whose process has died; the files at the front had been told of."""
         if isinstance(error, self._ray.exceptions.RayTaskError):
@@ -180,6 +196,18 @@ class _Cluster:
                 f"the machines of the cluster cannot do this: {_last_line(error)}; Latens {latens.__version__} has "
                 "to be installed on each of them"
             ) from error
+        left = unit.left
+        if not unit.ready:
+            self._false_starts += 1
+            if self._false_starts >= _MOST_FALSE_STARTS:
+                raise WorkerError(
+                    f"processes of the cluster die before they begin, {self._false_starts} of them by now "
+                    f"({_first_line(error)})"
+                ) from error
+            again.append(list(left))
+            return
+        if not left:
+            return
         died = left.popleft()
         deaths = self._deaths[died.source] = self._deaths.get(died.source, 0) + 1
         if left:
@@ -190,9 +218,9 @@ class _Cluster:
         yield (
             died,
             0.0,
-            UnavailableError(
-                f"{died.source_name}: the process that worked on it died {deaths} times, and it was given up "
-                f"({_first_line(error)}); memory may be short"
+            WorkerError(
+                f"{died.source_name}: the process that worked on it died {deaths} times, and it was given up; memory "
+                f"may be short ({_first_line(error)})"
             ),
         )
 
@@ -205,7 +233,8 @@ _KEPT: dict[bytes, Any] = {}
 
 
 def _unit(token: bytes, worker: bytes, jobs: list[files.Job], folder: str, version: str, threads: int) -> Any:
-    """Runs in a process of the cluster: does jobs one after the other, and says what comes of each.
+    """Runs in a process of the cluster: does jobs one after the other, and says what comes of each, after
+    a first word that it is there.
 
     Args:
         token: what the worker is kept under, with its model, for the units to come.
@@ -223,6 +252,7 @@ def _unit(token: bytes, worker: bytes, jobs: list[files.Job], folder: str, versi
         _KEPT[token] = pickle.loads(worker)
     with suppress(OSError):  # names of stores don't need it, and others say what is missing
         os.chdir(folder)
+    yield b""
     for job in jobs:
         started = time.perf_counter()
         result: batch.Done | BaseException

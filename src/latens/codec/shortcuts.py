@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image as PilImage
@@ -158,7 +159,7 @@ def decode(
 
 
 def open(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | BinaryIO,
     *,
     model: str | os.PathLike[str] | None = None,
     weights_dir: str | os.PathLike[str] | None = None,
@@ -171,35 +172,40 @@ def open(
     >>> image.size, image.crop((0, 0, 512, 512)), image.preview(1 / 8)  # doctest: +SKIP
 
     Args:
-        path: of the file, or its address, ``https://...``: then no more is fetched than is used.
+        path: of the file, or its address, ``https://...``: then no more is fetched than is used. Or a file that is open
+            and can be sought, as fsspec gives of an object store; it stays open.
 
     Raises:
-        FormatError: the file cannot be read, is damaged, or no ``.ltn`` file. What is damaged of tiles is found when
-            they are decoded.
+        FormatError: the file cannot be read or sought, is damaged, or no ``.ltn`` file. What is damaged of tiles is
+            found when they are decoded.
     """
 
     def codec_for(header: ltn.Header) -> ImageCodec:
         return ImageCodec(model) if model else ImageCodec.for_file(header, weights_dir=weights_dir)
 
+    if isinstance(path, str | os.PathLike):
+        name = os.fspath(path)
+    else:
+        name = str(getattr(path, "name", None) or "file")
     try:
         try:
             source: ltn.Source
-            if isinstance(path, str) and path.lower().startswith(("http://", "https://")):
+            if not isinstance(path, str | os.PathLike):
+                source = ltn.FileSource(path)
+            elif isinstance(path, str) and path.lower().startswith(("http://", "https://")):
                 from latens.io import RangeFile  # takes time to load
 
                 source = ltn.FileSource(RangeFile(path))
             else:
                 source = ltn.PathSource(path)
-            return OpenedImage(
-                source, os.fspath(path), codec_for, _limits(max_pixels), other_weights=other_weights
-            )
+            return OpenedImage(source, name, codec_for, _limits(max_pixels), other_weights=other_weights)
         except LatensError:
             raise
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise FormatError(f"cannot be read ({printable(reason)})") from error
     except LatensError as error:
-        raise type(error)(f"{printable(path)}: {error}") from error
+        raise type(error)(f"{printable(name)}: {error}") from error
 
 
 def save(
