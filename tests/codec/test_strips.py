@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 import tiny
+from latens import format
 from latens.cli import app
 from latens.codec import ImageCodec, LosslessCodec, Picture
+from latens.codec.image import at_a_time
 from latens.errors import ModelError
 from latens.io import Image, open_strips, read_image, write_image
 from latens.runtime.networks import Product
@@ -26,6 +28,27 @@ def test_files_are_those_of_whole_pictures(tiny_weights: Path) -> None:
     assert out.getvalue() == codec.encode(image, 60)
     assert size == len(out.getvalue())
     assert told == [0.5, 1.0]
+
+
+def test_wide_pictures_go_in_thinner_portions(tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    codec = ImageCodec(tiny_weights)
+    image = Image(tiny.picture(150, 1100))
+    data = codec.encode(image, 60)
+    pixels = codec.decode(data)[0].pixels
+    monkeypatch.setattr("latens.codec.image._WIDE", 1000)
+    pushed = []
+
+    def told(rows: int, width: int) -> int:
+        pushed.append(at_a_time(rows, width))
+        return pushed[-1]
+
+    monkeypatch.setattr("latens.codec.image.at_a_time", told)
+    monkeypatch.setattr("latens.codec.picture.at_a_time", told)
+    assert codec.encode(image, 60) == data
+    assert np.array_equal(codec.decode(data)[0].pixels, pixels)
+    picture = Picture(format.FileSource(io.BytesIO(data)), lambda header: codec)
+    assert np.array_equal(picture.image().pixels, pixels)
+    assert set(pushed) == {16, 2}
 
 
 def test_commands_go_from_top_to_bottom(

@@ -51,6 +51,7 @@ _LANES = 8  # of images of several tiles
 _QUALITY = 70.0
 _ROWS = 64  # of pixels that analysis takes at a time
 _PIECE = 8  # rows of y that synthesis takes at a time
+_WIDE = 8192  # pixels, above which networks take a quarter of these rows
 _BLOCK = 64  # side of the blocks that are drawn or not
 # Bits that a block kept as it is may take, for each that a model spends on it and does not get right.
 _WORTH = 1.5
@@ -272,26 +273,42 @@ class ImageCodec:
         height, width = pixels.shape[:2]
         coded_width, coded_height = ltn.coded_size(width, height)
         rows = self.model.analysis(coded_width, pixels.dtype, pixels.shape[2])
-        stock = _Stock()
+        left_over: Array | None = None
+        portion = at_a_time(_ROWS, coded_width)
+
+        edge: Samples = np.empty((0, width, pixels.shape[2]), pixels.dtype)
 
         def padded(top: int) -> Samples:
             # The border is repeated up to the grid; it costs few bits and is cut off by the decoder.
-            strip = pixels[top : min(top + _ROWS, height)]
-            below = min(top + _ROWS, coded_height) - top - len(strip)
+            nonlocal edge
+            strip = pixels[top : min(top + portion, height)] if top < height else edge
+            edge = strip[-1:].copy()
+            below = min(top + portion, coded_height) - top - len(strip)
             missing = ((0, below), (0, coded_width - width), (0, 0))
             return np.pad(strip, missing, mode="edge") if below or coded_width > width else strip
 
-        starts = iter(range(0, coded_height, _ROWS))
+        starts = iter(range(0, coded_height, portion))
         for band in _bands(header):
             wanted = ltn.coded_size(1, band[0].height)[1] // LATENT
-            while stock.count < wanted:
-                top = next(starts, None)
-                stock.put(rows.finish() if top is None else rows.push(np.ascontiguousarray(padded(top))))
-            features = stock.take(wanted)
-            for rect in band:
-                left = rect.x // LATENT
-                right = left + ltn.coded_size(rect.width, 1)[0] // LATENT
-                yield np.ascontiguousarray(features[:, left:right])
+            # An array for each tile, which is gone when that is coded: of a wide picture, a row of them is large.
+            tiles: list[Array] = []
+            end = 0
+            while end < wanted:
+                if left_over is None:
+                    top = next(starts, None)
+                    left_over = rows.finish() if top is None else rows.push(np.ascontiguousarray(padded(top)))
+                count = min(len(left_over), wanted - end)
+                if count and not tiles:
+                    sides = [ltn.coded_size(rect.width, 1)[0] // LATENT for rect in band]
+                    tiles = [np.empty((wanted, side, left_over.shape[2]), left_over.dtype) for side in sides]
+                for rect, tile in zip(band, tiles, strict=count > 0):
+                    left = rect.x // LATENT
+                    tile[end : end + count] = left_over[:count, left : left + tile.shape[1]]
+                end += count
+                left_over = left_over[count:].copy() if count < len(left_over) else None
+            tiles.reverse()
+            while tiles:
+                yield tiles.pop()
 
     def _drawn(self, pixels: Samples, header: ltn.Header) -> Blocks | None:
         """The blocks that are better kept as they are than left to the model at the header's quality; None for none."""
@@ -493,25 +510,6 @@ class _Found(NamedTuple):
     errors: list[CoderError | ChecksumError | VersionError]
 
 
-class _Stock:
-    """Rows that have come, and are taken in other portions."""
-
-    def __init__(self) -> None:
-        self._pieces: list[Array] = []
-        self.count = 0
-
-    def put(self, rows: Array) -> None:
-        if len(rows):
-            self._pieces.append(rows)
-            self.count += len(rows)
-
-    def take(self, count: int) -> Array:
-        rows = np.concatenate(self._pieces) if len(self._pieces) > 1 else self._pieces[0]
-        self._pieces = [rows[count:]]
-        self.count -= count
-        return rows[:count]
-
-
 class _Picture:
     """The decoded picture, made from latents of tiles, band by band, in memory that does not grow with its height."""
 
@@ -542,8 +540,9 @@ class _Picture:
         """Rows of samples that are complete, now that all tiles of a row of them have been put."""
         if self._band is not None:
             # In pieces: what comes out is eight times as large.
-            for top in range(0, len(self._band), _PIECE):
-                yield from self._cut(self._rows.push(self._band[top : top + _PIECE]))
+            portion = at_a_time(_PIECE, LATENT * self._width)
+            for top in range(0, len(self._band), portion):
+                yield from self._cut(self._rows.push(self._band[top : top + portion]))
         self._band = None
 
     def finish(self) -> Iterator[Samples]:
@@ -579,6 +578,11 @@ def check_tile_size(header: ltn.Header) -> None:
     """LimitError for tiles that take too much memory."""
     if header.tile_size > _MAX_TILE:
         raise LimitError(f"tiles of {header.tile_size} pixels are above the limit of {_MAX_TILE}")
+
+
+def at_a_time(rows: int, width: int) -> int:
+    """How many rows a network takes at a time of so many: fewer of wide pictures, for what it has between is large."""
+    return rows if width <= _WIDE else rows // 4
 
 
 def together(work: Any, items: list[Any]) -> list[Any]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from latens import _native
 from latens import format as ltn
 from latens.codec import drawn as screens
-from latens.codec.image import ImageCodec, check_tile_size, together
+from latens.codec.image import ImageCodec, at_a_time, check_tile_size, together
 from latens.codec.lossless import alpha_of, decode_row
 from latens.entropy_coding.lossless import BLOCK
 from latens.errors import ChecksumError, CoderError, ImageError, VersionError
@@ -332,8 +332,10 @@ class _Part:
         def made() -> Iterator[Samples]:
             for band in latents:
                 # In pieces: what comes out is eight times as large.
-                for start in range(0, len(band), _PIECE):
-                    yield synthesis.push(np.ascontiguousarray(band[start : start + _PIECE]))
+                portion = at_a_time(_PIECE, LATENT * self.width)
+                for start in range(0, len(band), portion):
+                    yield synthesis.push(np.ascontiguousarray(band[start : start + portion]))
+                del band  # before the next one comes: of a wide picture, it is large
             yield synthesis.finish()
 
         for samples in made():
