@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import sys
@@ -21,14 +22,14 @@ from latens.cli import files
 from latens.cli.messages import on_terminal, say
 from latens.cli.options import Force, Json, OtherWeights, Quiet, Threads, WeightsDir
 from latens.cli.weights import announce
-from latens.errors import FormatError, ImageError, ModelError, OutputError, VideoError
+from latens.errors import FormatError, ImageError, ModelError, OutputError, TargetError, VideoError
 from latens.io import NOT_KEPT, TemporaryOutput, check_output, printable
 
 if TYPE_CHECKING:
     from latens.codec.structure import Structure
     from latens.codec.video import VideoCodec
     from latens.evaluate.video import VideoResult
-    from latens.io import RawVideo, SoundFile, VideoSink, VideoSource
+    from latens.io import RawVideo, SoundFile, VideoFrame, VideoSink, VideoSource
 
 app = typer.Typer(
     name="video",
@@ -103,6 +104,14 @@ def encode(
     ] = None,
     model: Model = None,
     quality: Quality = None,
+    target_bitrate: Annotated[
+        float | None,
+        typer.Option(
+            "--target-bitrate",
+            metavar="KBIT/S",
+            help="About so many kbit/s, in two passes; the whole file, sound and all.",
+        ),
+    ] = None,
     gop: Gop = 12,
     bframes: BFrames = None,
     preset: Preset = "medium",
@@ -130,41 +139,65 @@ def encode(
 
       latens video encode clip.mp4 -o clip.ltn --audio copy
 
+      latens video encode clip.mp4 -o clip.ltn --target-bitrate 800
+
       latens video encode clip.yuv --raw 416x240 --raw-fps 50 -m ssf2020 -q 3 -o clip.ltn
     """
     with_sound = _with_sound(audio)
     layout = _layout(raw, raw_fps, raw_format)
     structure = _structure(gop, bframes, preset, scene_cuts)
+    if target_bitrate is not None:
+        _check_bitrate(target_bitrate, quality, clip)
     target = _target(clip, output, ".ltn", force)
     codec = _codec(model, quality, flow_unit, threads)
     from latens.io import VideoSource
 
-    with files.named(clip), VideoSource(clip, layout, sound=with_sound, rate=_rate(raw_fps)) as source:
-        given = source.frames() if frames is None else _first(source.frames(), frames)
-        total = frames if frames is not None else source.info.frames
-        with _written(target, clip, force) as file, _Progress("Encoding", total, quiet) as progress:
+    with ExitStack() as stack:
+        stack.enter_context(files.named(clip))
+
+        def opened() -> tuple[VideoSource, Iterator[VideoFrame], int | None]:
+            source = stack.enter_context(VideoSource(clip, layout, sound=with_sound, rate=_rate(raw_fps)))
+            given = source.frames() if frames is None else _first(source.frames(), frames)
+            return source, given, frames if frames is not None else source.info.frames
+
+        known = budget = None
+        if target_bitrate is not None:
+            from latens.codec.rate import first_pass
+
+            source, given, total = opened()
+            with _Progress("Measuring", total, quiet) as progress:
+                known = first_pass(codec, source.info, given, structure, source.sound, progress.advance)
+            budget = known.budget(target_bitrate)
+        source, given, total = opened()
+        with (
+            _written(target, clip, force, whole=known is not None) as file,
+            _Progress("Encoding", total, quiet) as progress,
+        ):
             count = 0
-            rate = quality if codec.qualities else None
             counted = _Counted(file)
             coded = codec.encode(
                 source.info,
                 given,
                 cast(BinaryIO, counted),
                 structure=structure,
-                quality=rate,
+                quality=quality if codec.qualities else None,
                 sound=source.sound,
+                budget=budget,
             )
             for _ in coded:
                 count += 1
                 if target == files.STANDARD:
                     file.flush()
                 progress.advance()
+            if known is not None and budget is not None and target_bitrate is not None:
+                known.check(target_bitrate, counted.bytes, budget.quality)
     _say_notes(files.shown(clip), source, quiet)
     size = counted.bytes
     bpp = 8 * size / (count * source.info.width * source.info.height)
+    rate = "" if known is None else f"{8e-3 * size / known.seconds:.1f} kbit/s, "
     say(
         f"{files.shown(clip)} -> {_shown(target)}: {count} frames, {size:,} bytes, {bpp:.4f} bits per pixel, "
-        f"{progress.rate:.1f} frames per second",
+        f"{rate}{progress.rate:.1f} frames per second",
         quiet,
     )
 
@@ -668,9 +701,29 @@ def _target(source: str, output: str | None, suffix: str, force: bool) -> str:
     return output
 
 
+def _check_bitrate(wanted: float, quality: float | None, clip: str) -> None:
+    """Refuse what cannot be coded in two passes, before any work."""
+    if quality is not None:
+        raise TargetError("give one of --quality and --target-bitrate, not both")
+    if not (wanted > 0 and math.isfinite(wanted)):
+        raise TargetError(f"--target-bitrate is in kbit/s, above 0, got {wanted:g}")
+    if clip == files.STANDARD or Path(clip).is_fifo():
+        raise VideoError(
+            f"{files.shown(clip)}: --target-bitrate reads a video twice, and a pipe can be read once; "
+            "give a file, or --quality"
+        )
+
+
 @contextmanager
-def _written(target: str, source: str, force: bool) -> Iterator[BinaryIO]:
-    """Where a .ltn file is written to: a temporary file, or standard output."""
+def _written(target: str, source: str, force: bool, whole: bool = False) -> Iterator[BinaryIO]:
+    """Where a .ltn file is written to: a temporary file, or standard output, there ``whole`` or not at all."""
+    if target == files.STANDARD and whole:
+        with tempfile.TemporaryFile() as spooled:
+            yield cast(BinaryIO, spooled)
+            spooled.seek(0)
+            shutil.copyfileobj(spooled, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+        return
     if target == files.STANDARD:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()

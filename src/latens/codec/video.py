@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from latens import format as ltn
+from latens.codec.rate import Budget
 from latens.codec.structure import DEFAULT_STRUCTURE, Structure, plan
 from latens.errors import ChecksumError, CoderError, FormatError, VideoError, WrongWeightsError
 from latens.io import Light, Mastering, Sound, VideoFrame, VideoInfo
@@ -94,6 +95,7 @@ class VideoCodec:
         structure: Structure = DEFAULT_STRUCTURE,
         quality: float | None = None,
         sound: Sound | None = None,
+        budget: Budget | None = None,
     ) -> Iterator[CodedFrame]:
         """Write the ``.ltn`` file of a video; a frame is in the file when it is yielded, in the order of coding.
 
@@ -104,6 +106,7 @@ class VideoCodec:
             structure: which frames are coded alone, and which between others.
             quality: 0 to 100, 50 by default; None for weights that have one only.
             sound: that goes with the frames; see :attr:`latens.io.VideoSource.sound`.
+            budget: of bytes, from a first pass over the same frames (:mod:`latens.codec.rate`), in place of a quality.
 
         Yields:
             What became of each frame.
@@ -114,7 +117,7 @@ class VideoCodec:
             LimitError: too large for a file.
             ModelError: the weights give values that are not finite.
         """
-        level = self._level(quality)
+        level = self._level(quality if budget is None else budget.quality)
         header = ltn.VideoHeader(
             width=info.width,
             height=info.height,
@@ -136,10 +139,13 @@ class VideoCodec:
         shown = info.height, info.width
         pictures: dict[int, Samples] = {}
         last: VideoFrame | None = None
+        better = 0  # steps of quality above the header's
         for planned in plan(frames, structure, info.bit_depth):
             frame, number = planned.frame, planned.number
             references = [pictures[other] for other in planned.references]
-            own = self._own_level(level, planned.bonus, not references)
+            if budget is not None and len(references) < 2:
+                better = round((self._level(budget.quality) - level) / ltn.QUALITY_STEP)
+            own = self._own_level(level, planned.bonus + better, not references)
             found = self.model.encode(self._picture(frame, info), references, own, info.bit_depth, shown)
             checksum = found.checksum if not references or not self.model.structured else None
             coded = ltn.Frame(
@@ -155,6 +161,8 @@ class VideoCodec:
             writer.add(coded)
             pictures[number] = found.picture
             pictures = {other: pictures[other] for other in (writer.order.ready, *writer.order.waiting)}
+            if budget is not None:
+                budget.spend(number, coded.size)
             if last is None or frame.timestamp > last.timestamp:
                 last = frame
             yield CodedFrame(number, coded.key, coded.size, self._frame(found.picture, info, frame))

@@ -222,7 +222,7 @@ def _seen(result: VideoResult, original: str, decoded: str) -> VideoResult:
         return result
     executable = imageio_ffmpeg.get_ffmpeg_exe()
 
-    def measured(filters: str) -> str:
+    def measured(filters: str, first: str, second: str) -> str:
         # By number: timestamps of streams without a container are not always the same.
         graph = f"[0:v]setpts=N[a];[1:v]setpts=N[b];[a][b]{filters}"
         done = subprocess.run(
@@ -231,9 +231,9 @@ def _seen(result: VideoResult, original: str, decoded: str) -> VideoResult:
                 "-hide_banner",
                 "-nostdin",
                 "-i",
-                decoded,
+                first,
                 "-i",
-                original,
+                second,
                 "-lavfi",
                 graph,
                 "-f",
@@ -249,9 +249,10 @@ def _seen(result: VideoResult, original: str, decoded: str) -> VideoResult:
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "vmaf.json"
         escaped = str(log).replace("\\", "/").replace(":", "\\\\:")
-        measured(f"libvmaf=log_fmt=json:log_path={escaped}")
+        measured(f"libvmaf=log_fmt=json:log_path={escaped}", decoded, original)
         vmaf = json.loads(log.read_text())["pooled_metrics"]["vmaf"]["mean"] if log.exists() else None
-    xpsnr = re.search(r"XPSNR +y: *([0-9.]+)", measured("xpsnr"))
+    # Errors count by how busy the first one is: that has to be the original.
+    xpsnr = re.search(r"XPSNR +y: *([0-9.]+)", measured("xpsnr", original, decoded))
     return replace(result, vmaf=vmaf, xpsnr=float(xpsnr[1]) if xpsnr else None)
 
 
