@@ -4,6 +4,7 @@
 # make docs        the documentation site, in build/site
 # make evidence    measure the default model on the Kodak set (KODAK=folder): table and plot of the README
 # make library     libltn for C programs, in build/library
+# make web         the package for browsers, in build/web; needs emscripten
 # make wheel-test  build sdist and wheel, install the wheel into a clean environment, code a photograph
 PYTHON ?= python3
 VENV := .venv
@@ -17,7 +18,7 @@ export NO_MKDOCS_2_WARNING := 1
 NATIVE := $(wildcard native/*.cpp native/*.hpp bindings/*.cpp bindings/*.hpp) CMakeLists.txt
 CPP := $(wildcard native/*.cpp native/*.hpp native/library/*.cpp native/library/*.hpp native/library/ltn.h examples/ltn.c native/fuzz/*.cpp tools/*.cpp native/tests/*.cpp native/tests/*.hpp bindings/*.cpp bindings/*.hpp)
 
-.PHONY: demo install test test-fast test-all check format docs evidence library wheel-test clean
+.PHONY: demo install test test-fast test-all check format docs evidence library web wheel-test clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
@@ -45,8 +46,10 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format
 	$(BIN)/clang-format -i $(CPP)
 
+# With the page for browsers, where it is built, at try/.
 docs: $(VENV)/.installed-dev
 	$(BIN)/mkdocs build --strict
+	[ ! -d build/web ] || cp -r build/web build/site/try
 
 wheel-test: $(VENV)/.installed-dev
 	$(BIN)/python tools/wheel_test.py
@@ -54,6 +57,9 @@ wheel-test: $(VENV)/.installed-dev
 library:
 	cmake -S native/library -B build/library
 	cmake --build build/library --parallel $$(getconf _NPROCESSORS_ONLN)
+
+web: library
+	PYTHON=$(PYTHON) web/build.sh
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -239,7 +239,10 @@ struct Stream::State {
     }
 
     void run_block(Step& step, std::int16_t* in, std::size_t rows, std::size_t leaving, std::int16_t* out) {
-        const auto& [pw_in, dw, pw_out, ffn_in, ffn_out] = step.stage->parts;
+        // Not bound by structure: older compilers cannot pass such names on to lambdas.
+        const auto& parts = step.stage->parts;
+        const Packed &pw_in = parts[0], &dw = parts[1], &pw_out = parts[2], &ffn_in = parts[3],
+                     &ffn_out = parts[4];
         const std::size_t pitch = step.pitch, inner = padded(dw.outputs), hidden = padded(ffn_in.outputs);
         const std::size_t inner_row = step.width * inner;
         if (inside.size() < (2 + rows) * inner_row) inside.resize((2 + rows) * inner_row);

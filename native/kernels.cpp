@@ -102,11 +102,9 @@ Status choose_kernels(const Kernels*& result) {
         const char* name;
         Set set;
     };
-    constexpr Named all[] = {{"avx512", avx512_kernels},
-                             {"avx2", avx2_kernels},
-                             {"sse4", sse4_kernels},
-                             {"neon", neon_kernels},
-                             {"portable", portable_kernels}};
+    constexpr Named all[] = {{"avx512", avx512_kernels},   {"avx2", avx2_kernels},
+                             {"sse4", sse4_kernels},       {"neon", neon_kernels},
+                             {"simd128", simd128_kernels}, {"portable", portable_kernels}};
     Status status{Code::isa_unknown, 0, 0, 0};
     for (const Named& named : all) {
         if (!isa_allowed(named.name)) continue;

@@ -84,7 +84,7 @@ struct Kernels {
 };
 
 // The best that this processor has, or what the environment's LATENS_ISA names: avx512, avx2, sse4, neon,
-// portable.
+// simd128 (of WebAssembly), portable.
 Status choose_kernels(const Kernels*& result);
 
 // Those sets that were compiled and can run here, else null.
@@ -93,6 +93,7 @@ const Kernels* sse4_kernels();
 const Kernels* avx2_kernels();
 const Kernels* avx512_kernels();
 const Kernels* neon_kernels();
+const Kernels* simd128_kernels();
 
 // The coefficients of the gate: of the third power first.
 extern const std::int16_t gate_table[4][16];

@@ -41,6 +41,7 @@ SOURCES = (
     "kernels_avx2",
     "kernels_avx512",
     "kernels_neon",
+    "kernels_simd128",
 )
 KINDS = ("product", "depthwise", "block", "shuffle", "unshuffle", "scale", "pixels", "input")
 PARTS = ("pw_in", "dw", "pw_out", "ffn_in", "ffn_out")

@@ -137,8 +137,8 @@ const ltn_model* model() {
 }
 
 // The kinds of inputs, by their first byte: a file as it is; one of parts that get their checksums here;
-// weights.
-enum Mode : std::uint8_t { whole, parts, weights_mode, modes };
+// weights; packed ones, whose checksum is made right here.
+enum Mode : std::uint8_t { whole, parts, weights_mode, packed_mode, modes };
 
 // Parts are a header without its checksum, and chunks without theirs: type, size (2 bytes), payload.
 Buffer assembled(const std::uint8_t* data, std::size_t size) {
@@ -221,14 +221,20 @@ void decode(const std::uint8_t* data, std::size_t size) {
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     if (size < 1) return 0;
-    if (data[0] % modes == weights_mode) {
+    const std::uint8_t mode = data[0] % modes;
+    if (mode == weights_mode || mode == packed_mode) {
+        Buffer file(data + 1, data + size);
+        if (mode == packed_mode && file.size() >= 4) {
+            file.resize(file.size() - 4);
+            latens::put_uint(file, latens::crc32({file.data(), file.size()}), 4);
+        }
         ltn_model* made = nullptr;
         ltn_error error{};
-        const ltn_code code = ltn_model_load(data + 1, size - 1, &made, &error);
+        const ltn_code code = ltn_model_load(file.data(), file.size(), &made, &error);
         require((code == LTN_OK) == (made != nullptr), "a model and an error");
         require(code == LTN_OK || error.message[0] != '\0', "an error without a message");
         ltn_model_free(made);
-    } else if (data[0] % modes == parts) {
+    } else if (mode == parts) {
         const Buffer file = assembled(data + 1, size - 1);
         decode(file.data(), file.size());
     } else {
@@ -239,6 +245,18 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
 
 Input valid_input(Random& random) {
     const std::uint32_t kind = below(random, 16);
+    if (kind == 1) {
+        void* packed = nullptr;
+        std::size_t size = 0;
+        require(ltn_weights_pack(weights_file().data(), weights_file().size(), 0, &packed, &size, nullptr) ==
+                    LTN_OK,
+                "weights cannot be packed");
+        Input input{packed_mode};
+        input.insert(input.end(), static_cast<std::uint8_t*>(packed),
+                     static_cast<std::uint8_t*>(packed) + size);
+        ltn_free(packed);
+        return input;
+    }
     if (kind == 0) {
         Input weights{weights_mode};
         weights.insert(weights.end(), weights_file().begin(), weights_file().end());
@@ -271,8 +289,8 @@ Input valid_input(Random& random) {
     ltn_image* image = nullptr;
     if (ltn_decode(model(), data, size, nullptr, &image, &error) != LTN_OK) require(false, error.message);
     ltn_image_free(image);
-    Input input{kind < 4 ? whole : parts};
-    if (kind < 4) {
+    Input input{kind < 5 ? whole : parts};
+    if (kind < 5) {
         input.insert(input.end(), data, data + size);
     } else {
         const Input apart = taken_apart(data, size);

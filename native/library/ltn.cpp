@@ -8,6 +8,7 @@
 #include <new>
 
 #include "lossless.hpp"
+#include "packed.hpp"
 #include "picture.hpp"
 #include "pool.hpp"
 
@@ -281,6 +282,21 @@ ltn_code ltn_encode_lossless(const ltn_source* source, uint32_t near, uint32_t e
         LATENS_TRY(take_source(source, about, pixels, alpha));
         latens::Buffer found;
         LATENS_TRY(latens::encode_lossless(about, pixels, alpha, near, effort, found));
+        return hand_over(found, file, size);
+    });
+}
+
+ltn_code ltn_weights_pack(const void* data, size_t data_size, int encoding, void** file, size_t* size,
+                          ltn_error* error) {
+    return guarded(error, [&]() -> Outcome {
+        if (data == nullptr || file == nullptr || size == nullptr)
+            return senseless("no data, or no place for the file");
+        *file = nullptr;
+        latens::WeightsFile weights;
+        LATENS_TRY(latens::read_weights(view(data, data_size), weights));
+        latens::Buffer found;
+        LATENS_TRY(latens::pack_weights(
+            weights, encoding != 0 ? latens::Packing::encoding : latens::Packing::decoding, found));
         return hand_over(found, file, size);
     });
 }

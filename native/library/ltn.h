@@ -131,6 +131,11 @@ LTN_API ltn_code ltn_encode_lossless(const ltn_source* source, uint32_t near, ui
                                      size_t* size, ltn_error* error);
 LTN_API void ltn_free(void* file);
 
+/* Packs a weights file: what decoding needs, or, with `encoding`, what only encoding needs beyond that. A
+ * model is made of the first alone, or of both, one behind the other. `*file` is freed by `ltn_free`. */
+LTN_API ltn_code ltn_weights_pack(const void* data, size_t data_size, int encoding, void** file, size_t* size,
+                                  ltn_error* error);
+
 #ifdef __cplusplus
 }
 #endif

@@ -4,6 +4,7 @@
 #include <tuple>
 
 #include "json.hpp"
+#include "packed.hpp"
 
 namespace latens {
 namespace {
@@ -99,7 +100,7 @@ Outcome read_safetensors(View data, WeightsFile& result) {
 
 Outcome read_weights(View data, WeightsFile& result) {
     result = {};
-    return read_safetensors(data, result);
+    return is_packed(data) ? read_packed(data, result) : read_safetensors(data, result);
 }
 
 Outcome read_number_lists(const std::string& text, std::map<std::string, std::vector<double>>& result) {

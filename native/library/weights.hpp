@@ -45,8 +45,4 @@ Outcome read_weights(View data, WeightsFile& result);
 // Numbers from the text of a JSON object whose values are lists of numbers.
 Outcome read_number_lists(const std::string& text, std::map<std::string, std::vector<double>>& result);
 
-// Packs those arrays that a codec needs: to decode, or what only encoding needs beyond that.
-enum class Packing : std::uint8_t { decoding, encoding };
-Outcome pack_weights(const WeightsFile& weights, Packing what, Buffer& out);
-
 }  // namespace latens

@@ -124,7 +124,7 @@ def test_every_block_says_what_it_is() -> None:
     for page in PAGES:
         fences = re.findall(r"^```(.*)$", page.read_text(), re.M)
         assert len(fences) % 2 == 0, page
-        assert set(fences[::2]) <= {"python", "bash", "", "text", "json", "c"}, page
+        assert set(fences[::2]) <= {"python", "bash", "", "text", "json", "c", "html", "js"}, page
 
 
 @pytest.mark.slow

@@ -139,6 +139,10 @@ class Library:
                 c_int,
                 [POINTER(Source), c_uint32, c_uint32, POINTER(c_void_p), POINTER(c_size_t), POINTER(Error)],
             ),
+            "ltn_weights_pack": (
+                c_int,
+                [c_char_p, c_size_t, c_int, POINTER(c_void_p), POINTER(c_size_t), POINTER(Error)],
+            ),
             "ltn_free": (None, [c_void_p]),
         }
         for name, (result, arguments) in takes.items():
@@ -162,6 +166,19 @@ class Library:
         """The code of an error, and the model if there is none."""
         model = c_void_p()
         return self.c.ltn_model_load(weights, len(weights), byref(model), None), model
+
+    def pack(self, weights: bytes, *, encoding: bool = False) -> bytes:
+        file, size, error = c_void_p(), c_size_t(), Error()
+        code = self.c.ltn_weights_pack(
+            weights, len(weights), encoding, byref(file), byref(size), byref(error)
+        )
+        return self._taken(code, file, size, error)
+
+    def _taken(self, code: int, file: c_void_p, size: c_size_t, error: Error) -> bytes:
+        self._check(code, error)
+        data = ctypes.string_at(file, size.value)
+        self.c.ltn_free(file)
+        return data
 
     def info(self, data: bytes, limits: Limits | None = None) -> Header:
         header, error = Header(ctypes.sizeof(Header)), Error()
@@ -240,7 +257,4 @@ class Library:
             code = self.c.ltn_encode_lossless(byref(source), near, effort, *out)
         else:
             code = self.c.ltn_encode(model, byref(source), quality, *out)
-        self._check(code, error)
-        data = ctypes.string_at(file, size.value)
-        self.c.ltn_free(file)
-        return data
+        return self._taken(code, file, size, error)

@@ -6,6 +6,7 @@ import random
 import re
 import shutil
 import subprocess
+import sys
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from typing import Any
 import clib
 import numpy as np
 import pytest
+from PIL import Image as PillowImage
 
 import latens.codec.image
 import latens.codec.lossless
@@ -375,6 +377,62 @@ def test_what_is_refused(library: clib.Library, model: ctypes.c_void_p, tiny_mod
     assert (short.width, short.height, short.channels) == (64, 64, 0)
 
 
+@pytest.mark.parametrize("name", ["latens-eye-1", "latens-psnr-1"])
+def test_packed_weights(library: clib.Library, name: str) -> None:
+    weights = (Path(latens.__file__).parent / f"zoo/data/{name}.safetensors").read_bytes()
+    decoding, encoding = library.pack(weights), library.pack(weights, encoding=True)
+    assert len(decoding) < 6_000_000
+    assert len(decoding) + len(encoding) < 0.65 * len(weights)
+    codec = ImageCodec(name)
+    image = picture(70, 90)
+    data = codec.encode(image, 50)
+    whole, half = library.load(weights), library.load(decoding)
+    both = library.load(encoding + decoding)
+    for loaded in (half, both):
+        # The hash over all that decides about symbols: what was packed is what comes out.
+        assert library.c.ltn_model_entropy_id(loaded).decode() == codec.model.entropy_id
+        assert library.c.ltn_model_weights_id(loaded).decode() == codec.model.weights_id
+        same(library.decode(loaded, data), codec.decode(data)[0])
+    assert library.encode(both, image, 50) == library.encode(whole, image, 50)
+    with pytest.raises(clib.LibraryError, match="for encoding"):
+        library.encode(half, image)
+    for loaded in (whole, half, both):
+        library.c.ltn_model_free(loaded)
+
+
+def test_packed_weights_that_are_damaged(library: clib.Library, tiny_weights: Path) -> None:
+    weights = tiny_weights.read_bytes()
+    good, more = library.pack(weights), library.pack(weights, encoding=True)
+    other = library.pack((VECTORS / "default.safetensors").read_bytes(), encoding=True)
+
+    def code(data: bytes) -> int:
+        found, loaded = library.try_load(data)
+        library.c.ltn_model_free(loaded)
+        return found
+
+    assert code(good) == code(good + more) == 0
+    for bad in (
+        more,
+        good + good,
+        good + other,
+        good + b"\0",
+        good[:-1],
+        good[:60],
+        b"LTNW",
+        good + more[:-5],
+    ):
+        assert code(bad) == 9
+    assert code(good[:4] + b"\2" + good[5:]) == 4
+    rng = random.Random(5)
+    for _ in range(200):
+        at = rng.randrange(len(good))
+        changed = good[:at] + bytes([good[at] ^ 1 << rng.randrange(8)]) + good[at + 1 :]
+        assert code(changed) in (4, 9)
+        # With a checksum that is right again.
+        changed = changed[:-4] + zlib.crc32(changed[:-4]).to_bytes(4, "little")
+        assert code(changed) in (0, 4, 6, 9)
+
+
 def test_weights_that_are_damaged(library: clib.Library, tiny_weights: Path) -> None:
     good = tiny_weights.read_bytes()
     length = int.from_bytes(good[:8], "little")
@@ -443,6 +501,37 @@ def test_an_installed_library_and_the_example(
     assert failed.returncode == 1
     assert b"data end" in failed.stderr
     assert not (tmp_path / "b.pam").exists()
+
+
+FREEDESKTOP = clib.ROOT / "native/library/freedesktop"
+
+
+@pytest.mark.skipif(shutil.which("update-mime-database") is None, reason="needs shared-mime-info")
+def test_kinds_of_files(tmp_path: Path) -> None:
+    (tmp_path / "packages").mkdir()
+    shutil.copy(FREEDESKTOP / "ltn.xml", tmp_path / "packages")
+    subprocess.run(["update-mime-database", tmp_path], check=True, capture_output=True)
+    assert "image/x-ltn:*.ltn" in (tmp_path / "globs2").read_text()
+    # [priority:type], then rules of depth>offset=size, value and &mask: read here as file managers do.
+    magic = (tmp_path / "magic").read_bytes()
+    profiles = {"image/x-ltn": (0, 2), "video/x-ltn": (1,)}
+    for kind, codes in profiles.items():
+        section = magic.split(f"[70:{kind}]\n".encode())[1].split(b"[")[0]
+        assert section.startswith(b">0=\0\x04LTN\x01\n")
+        found = re.findall(rb"1>4=\0\x01(.)&(.)\n", section, re.S)
+        assert sorted(found) == sorted((bytes([code]), b"\3") for code in codes)
+
+
+def test_the_thumbnailer(tmp_path: Path) -> None:
+    (line,) = re.findall(r"^Exec=latens (.*)$", (FREEDESKTOP / "ltn.thumbnailer").read_text(), re.M)
+    (tmp_path / "in put.ltn").write_bytes(LosslessCodec().encode(picture(80, 120)))
+    out = tmp_path / "thumbnail"  # there may be no suffix, and the file may be there
+    out.touch()
+    names = {"%i": str(tmp_path / "in put.ltn"), "%o": str(out)}
+    arguments = [names.get(word, word) for word in line.split()]
+    subprocess.run([sys.executable, "-m", "latens", *arguments], check=True)
+    with PillowImage.open(out) as image:
+        assert (image.format, image.size) == ("PNG", (30, 20))
 
 
 def test_the_page_compiles(tmp_path: Path) -> None:
