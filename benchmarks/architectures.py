@@ -58,7 +58,9 @@ BD-rates are by PSNR, as their sources give them, not measured here: they have a
 {sources}
 
 Papers are named by `latens models --published`. Names and sizes of all weights are the authors' own, so that their
-checkpoints load with `from_state_dict`; `latens update-model -a NAME FILE` makes weights files of portable ones."""
+checkpoints load with `from_state_dict`; `latens update-model -a NAME FILE` makes weights files of them: for files of
+portable ones, of the others the networks alone. DCVC-RT's models of pictures and frames are in
+`latens.models.video` (`DCVCRTIntra`, `DCVCRT`)."""
 
 
 def picture(height: int = 512, width: int = 768) -> torch.Tensor:

@@ -70,6 +70,7 @@ def test_the_default_of_an_architecture_is_what_the_field_uses() -> None:
     objective = make_objective(config, torch.device("cpu"))
     assert isinstance(objective.model, MeanScaleHyperprior)
     assert (objective.model.N, objective.model.M) == (192, 320)
+    assert [TrainConfig.for_architecture(name).batch for name in ("wacnn", "hpcm")] == [16, 32]
 
 
 @pytest.mark.parametrize("metric", ["mse", "ms-ssim"])
