@@ -1,4 +1,4 @@
-// Runs networks that tools/cross.py has written down:  cross IN OUT
+// Runs networks and motion that tools/cross.py has written down:  cross IN OUT
 // Everything in both files is an integer of 64 bits, its lowest byte first, on any processor.
 #include <cstdint>
 #include <cstdio>
@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "motion.hpp"
 #include "network.hpp"
 #include "pool.hpp"
 
@@ -116,6 +117,28 @@ void run(In& in, Out& out) {
     }
 }
 
+// A field of motion from its stream, and what it predicts.
+void move(In& in, Out& out) {
+    const int rows = static_cast<int>(in.number()), columns = static_cast<int>(in.number());
+    const std::size_t references = in.size(), size = in.size();
+    std::vector<std::uint8_t> stream(size);
+    for (std::uint8_t& byte : stream) byte = static_cast<std::uint8_t>(in.number());
+    std::vector<const std::uint16_t*> from;
+    for (std::size_t i = 0; i < references; ++i) from.push_back(in.array<std::uint16_t>());
+    std::vector<latens::Unit> units(static_cast<std::size_t>(rows) * static_cast<std::size_t>(columns));
+    const latens::Field field{units.data(), rows, columns};
+    check(latens::decode_field(stream.data(), size, static_cast<int>(references), field));
+    const latens::FieldView view{units.data(), rows, columns};
+    std::vector<std::uint16_t> picture(3 * 64 * units.size());
+    latens::compensate(from.data(), view, picture.data());
+    for (const latens::Unit& unit : units)
+        for (const std::int16_t value :
+             {unit.size, unit.motion.references, unit.motion.vectors[0].down, unit.motion.vectors[0].right,
+              unit.motion.vectors[1].down, unit.motion.vectors[1].right})
+            out.number(value);
+    for (const std::uint16_t sample : picture) out.number(sample);
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -124,6 +147,7 @@ int main(int count, char** arguments) {
     In in(arguments[1]);
     Out out(arguments[2]);
     for (std::size_t cases = in.size(); cases > 0; --cases) run(in, out);
+    for (std::size_t cases = in.size(); cases > 0; --cases) move(in, out);
     std::printf("%s\n", [] {
         const latens::Kernels* kernels = nullptr;
         return latens::choose_kernels(kernels).ok() ? kernels->name : "none";

@@ -1,11 +1,13 @@
-"""Do integer networks give the same on other processors? Compiles the core for them, runs it under QEMU.
+"""Do integer networks and moved blocks give the same on other processors? Compiles the core, runs it under QEMU.
 
-    python tools/cross.py [--cases N] [--processors aarch64 s390x riscv64] [--pictures FILE.ltn ...]
+    python tools/cross.py [--cases N] [--motions N] [--processors aarch64 s390x riscv64] [--pictures FILE.ltn ...]
 
 Needs Debian's g++-aarch64-linux-gnu, g++-s390x-linux-gnu, g++-riscv64-linux-gnu and qemu-user-static. Random
 networks of all kinds of stages (those of tests/runtime/test_engine.py) must give the integers of plain int64
-arithmetic everywhere, on this processor's instruction sets, too. Pictures are decoded by libltn, which compares them
-with the checksum in the file; they take some seconds each.
+arithmetic everywhere, on this processor's instruction sets, too; streams of vectors, near and far beyond the
+picture, the fields and pictures of plain Python (tests/video/slow_motion.py). Beside the coder of symbols that is
+all that a frame of video is made with. Pictures are decoded by libltn, which compares them with the checksum in the
+file; they take some seconds each.
 """
 
 import argparse
@@ -16,13 +18,15 @@ import sys
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests" / "runtime"))
+sys.path[:0] = [str(ROOT / "tests" / folder) for folder in ("runtime", "video")]
 
+import slow_motion  # noqa: E402
 from test_engine import Draw  # noqa: E402
 
 from latens import format as ltn  # noqa: E402
@@ -42,6 +46,9 @@ SOURCES = (
     "kernels_avx512",
     "kernels_neon",
     "kernels_simd128",
+    "motion",
+    "motion_avx2",
+    "motion_field",
 )
 KINDS = ("product", "depthwise", "block", "shuffle", "unshuffle", "scale", "pixels", "input")
 PARTS = ("pw_in", "dw", "pw_out", "ffn_in", "ffn_out")
@@ -80,6 +87,21 @@ def _case(case: Mapping[str, Any]) -> list[int]:
     for m, s in case["factors"]:
         numbers += [len(m), *_array(m), *_array(s)]
     return [*numbers, *case["x"].shape[:2], *_array(case["x"])]
+
+
+def _motion(seed: int) -> tuple[list[int], list[int]]:
+    """A case of motion, and what comes of it."""
+    references = 1 + seed % 2
+    field = slow_motion.any_field(Random(seed), references)
+    height, width = (8 * side for side in field.shape[:2])
+    values = np.random.default_rng(seed).choice([0, 1, 30_000, 65_535], (references, height, width, 3))
+    pictures = values.astype(np.uint16)
+    stream = slow_motion.encode(field, references)
+    case = [*field.shape[:2], references, *_array(np.frombuffer(stream, np.uint8))]
+    for picture in pictures:
+        case += _array(picture)
+    moved = slow_motion.compensate(list(pictures), field)
+    return case, [*field.ravel().tolist(), *moved.ravel().tolist()]
 
 
 def _write(path: Path, numbers: Iterable[int]) -> None:
@@ -155,6 +177,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--cases", type=int, default=100, help="random networks")
+    parser.add_argument("--motions", type=int, default=12, help="random fields of motion")
     parser.add_argument("--processors", nargs="*", default=["aarch64", "s390x", "riscv64"])
     parser.add_argument(
         "--pictures", nargs="*", type=Path, default=[], metavar="FILE", help="files to decode"
@@ -165,10 +188,15 @@ def main() -> None:
     for case in cases:
         rest = {name: case[name] for name in ("factors", "samples") if name in case}
         expected += _array(reference.run(case["stages"], case["x"], limits=case["limits"], **rest))
+    motions = [_motion(seed) for seed in range(arguments.motions)]
+    for _, found in motions:
+        expected += found
     different = 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        _write(folder / "in", [len(cases), *(number for case in cases for number in _case(case))])
+        networks = [number for case in cases for number in _case(case)]
+        moves = [number for case, _ in motions for number in case]
+        _write(folder / "in", [len(cases), *networks, len(motions), *moves])
         here = _compile("c++", folder, "here")
         sets = ("avx2", "sse4", "portable") if os.uname().machine == "x86_64" else ("portable",)
         own: list[dict[str, str]] = [{}, *({"LATENS_ISA": name} for name in sets)]

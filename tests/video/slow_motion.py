@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from random import Random
 
 import numpy as np
 import numpy.typing as npt
@@ -210,3 +212,26 @@ def moved(reference: Array, rows: Array, columns: Array, down: int, right: int) 
     found = (sum(t * found[:, i : i + n] for i, t in enumerate(TAPS[right & 3])) + 32 >> 6).clip(0, 65_535)
     n = found.shape[0] - 7
     return (sum(t * found[i : i + n] for i, t in enumerate(TAPS[down & 3])) + 32 >> 6).clip(0, 65_535)
+
+
+def any_field(random: Random, references: int) -> Field:
+    """Any blocks, with near or far vectors, many of them alike, of a picture of one to six squares."""
+    rows, columns = random.choice([(8, 8), (8, 16), (16, 24)])
+    reach = random.choice([3, 40, 500, REACH])
+    field = np.zeros((rows, columns, 6), np.int16)
+    known: list[list[int]] = [[1, 0, 0, 0, 0]]
+
+    def node(row: int, column: int, size: int) -> None:
+        if size > 1 and random.random() < 0.5:
+            for r, c in itertools.product((row, row + size // 2), (column, column + size // 2)):
+                node(r, c, size // 2)
+            return
+        if random.random() < 0.6:
+            kind = random.randint(1, 2**references - 1)
+            vector = [random.randint(-reach, reach) if kind >> k // 2 & 1 else 0 for k in range(4)]
+            known.append([kind, *vector])
+        field[row : row + size, column : column + size] = [8 * size, *random.choice(known[-4:])]
+
+    for row, column in itertools.product(range(0, rows, 8), range(0, columns, 8)):
+        node(row, column, 8)
+    return field

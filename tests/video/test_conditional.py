@@ -113,26 +113,7 @@ def pictures(height: int, width: int, seed: int = 0) -> np.ndarray:
 @st.composite
 def fields(draw: st.DrawFn, references: int = 2) -> motion.Field:
     """Any blocks, with near or far vectors, many of them alike."""
-    rows, columns = draw(st.sampled_from([(8, 8), (8, 16), (16, 24)]))
-    random = draw(st.randoms(use_true_random=False))
-    reach = random.choice([3, 40, 500, REACH])
-    field = np.zeros((rows, columns, 6), np.int16)
-    known: list[list[int]] = [[1, 0, 0, 0, 0]]
-
-    def node(row: int, column: int, size: int) -> None:
-        if size > 1 and random.random() < 0.5:
-            for r, c in itertools.product((row, row + size // 2), (column, column + size // 2)):
-                node(r, c, size // 2)
-            return
-        if random.random() < 0.6:
-            kind = random.randint(1, 2**references - 1)
-            vector = [random.randint(-reach, reach) if kind >> k // 2 & 1 else 0 for k in range(4)]
-            known.append([kind, *vector])
-        field[row : row + size, column : column + size] = [8 * size, *random.choice(known[-4:])]
-
-    for row, column in itertools.product(range(0, rows, 8), range(0, columns, 8)):
-        node(row, column, 8)
-    return field
+    return slow_motion.any_field(draw(st.randoms(use_true_random=False)), references)
 
 
 def noise(field: motion.Field, seed: int) -> np.ndarray:
