@@ -27,7 +27,7 @@ _FIRST = 50.0
 
 _GROWTH = 0.03  # of the logarithm of bytes, by a step of quality, of 100
 _TRUST = 60.0  # in that, in squared steps of quality: what is measured that far away counts as much
-_PACE = 2.0  # steps of quality between two frames at most, once the first are coded
+_PACE = 2.0  # steps of quality between two frames at most
 _WITHIN = 0.02
 
 
