@@ -47,7 +47,7 @@ What the image architectures of the zoo cost in their largest size, and what is 
 
 FOOT = """
 Times are those of `model.compress` and `model.decompress` with random weights, on a machine that may have had other
-work: compare orders of magnitude. Raster models go position by position,
+work: compare orders of magnitude; where there are none, nothing was measured. Raster models go position by position,
 as their contexts ask for. Files (`.ltn`) are *portable* where integers choose every table, so that all machines decode
 the same ([how](entropy.md)); the others code and decode strings on one machine. Why, in their own words:
 
