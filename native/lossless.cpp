@@ -332,6 +332,8 @@ class TileEncoder {
     static constexpr std::size_t small = std::size_t{1} << 16;
     // Of the pixels of a block that repeat a neighbour: with fewer it is a photograph, with more it is drawn.
     static constexpr std::size_t percent_photo = 40, percent_unsure = 60, percent_drawn = 90;
+    // Pixels of the runs that are looked for elsewhere, and by how much each is shifted in their sum of 64 bits.
+    static constexpr unsigned shingle = 8, shingle_bits = 8;
     // Of the pixels of a block that have colours of their own: with more it is a photograph.
     static constexpr std::size_t percent_colours = 60;
 
@@ -375,17 +377,52 @@ class TileEncoder {
                     either.drawn[i] = colours(i % map.columns, i / map.columns) < percent_colours;
         std::size_t unsure = 0;
         for (std::size_t i = 0; i < map.drawn.size(); ++i) unsure += map.drawn[i] != either.drawn[i];
-        if (unsure == 0 || (options_.effort == 1 && !page && unsure * 10 < count)) return map;
+        const bool again = repeats();
+        if (again) {
+            unsure = count;
+            either = uniform(1);
+        }
+        if (unsure == 0 || (options_.effort == 1 && !page && !again && unsure * 10 < count)) return map;
         std::unique_ptr<Planes<Sample>> planes = make_planes();
         const SmoothCode smooth = encode_planes(smooth_shape<Sample>(shape_, plan_), map, *planes, 2, 8);
         BitMeter meter(map.drawn.size());
         Canvas<Pixel> canvas = make_canvas();
         Drawn<BitMeter, Pixel>(meter, canvas, shape_.channels, plan_.bits, either, plan_.near).run();
         // Drawn pixels take longer to decode, which must be worth it.
-        const float worth = options_.effort > 1 || page ? 1.0F : 0.6F;
+        const float worth = options_.effort > 1 || page || again ? 1.0F : 0.6F;
         for (std::size_t i = 0; i < map.drawn.size(); ++i)
             if (map.drawn[i] != either.drawn[i]) map.drawn[i] = meter.bits()[i] < worth * smooth.bits[i];
         return map;
+    }
+
+    // Whether the picture has few colours, or textures that come again far from where they were: looks of single blocks
+    // do not tell, and to predict samples is of no use. Looks at those short runs of pixels whose hash ends in
+    // zeros, wherever they are, so that copies are found at any distance (shingles, Broder 1997).
+    bool repeats() const {
+        constexpr std::size_t least = 64;  // runs and colours; with fewer nothing is said
+        std::vector<std::uint64_t> runs;
+        std::vector<Pixel> colours;
+        for (std::size_t y = 0; y < height_; ++y) {
+            const Pixel* row = &pixels_[y * width_];
+            for (std::size_t x = y % 16; x < width_; x += 16) colours.push_back(row[x]);
+            std::uint64_t window = 0;
+            for (std::size_t x = 0; x < width_; ++x) {
+                // What leaves the window has been shifted out of it.
+                window = (window << shingle_bits) + (row[x] + 1) * std::uint64_t{0x9E3779B97F4A7C15};
+                if (x < shingle || row[x] == row[x - 1]) continue;
+                const std::uint64_t hash = window * std::uint64_t{0xD6E8FEB86659FD93};
+                if (hash >> 58 == 0) runs.push_back(hash);
+            }
+        }
+        const auto distinct = [](auto& values) {
+            std::sort(values.begin(), values.end());
+            return static_cast<std::size_t>(std::unique(values.begin(), values.end()) - values.begin());
+        };
+        const std::size_t count = runs.size(), seen = colours.size();
+        if (count >= least && 5 * distinct(runs) < 3 * count) return true;
+        // Of grey, all photographs have few.
+        const std::size_t few = shape_.channels < 3 ? 64 : 512;
+        return seen >= least && distinct(colours) <= std::min(few, seen / 8);
     }
 
     // Per cent of the pixels of a block that are as one of four neighbours.

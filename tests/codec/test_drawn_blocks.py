@@ -83,6 +83,30 @@ def test_photographs_stay_as_they_are(codec):
         assert codec.encode(image, 70, content="auto") == codec.encode(image, 70)
 
 
+def mixtures():
+    rng = np.random.default_rng(3)
+    yield "a page", page()
+    yield "a page of grey", page()[..., :1]
+    yield "half of each", np.concatenate([photograph(128, 256), text(128, 256)])
+    yield "flat above grain", np.concatenate([np.full((320, 64, 3), 30, np.uint8), photograph(70, 64)])
+    yield "a texture that comes again", np.tile(rng.integers(0, 256, (50, 60, 3)).astype(np.uint8), (4, 4, 1))
+    yield "few colours", np.array([[9, 9, 9], [200, 30, 8]], np.uint8)[rng.integers(0, 2, (90, 150))]
+    yield (
+        "a smooth ramp",
+        np.broadcast_to(np.arange(200, dtype=np.uint8)[:, None, None], (200, 130, 3)).copy(),
+    )
+    yield "one pixel", np.full((1, 1, 3), 7, np.uint8)
+
+
+@pytest.mark.parametrize(("name", "pixels"), list(mixtures()))
+def test_no_file_is_larger_than_the_lossless_one(codec, name, pixels):
+    alpha = (np.indices(pixels.shape[:2]).sum(0) // 9 * 9).astype(np.uint8)
+    for image in (Image(pixels), Image(pixels, alpha)):
+        exact = len(LosslessCodec().encode(image))
+        for quality in (20, 100):
+            assert len(codec.encode(image, quality, content="auto")) <= exact
+
+
 def test_a_screenshot_has_no_model():
     data = latens.encode(text(200, 300))
     assert ltn.read_header(data).lossless

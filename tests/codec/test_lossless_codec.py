@@ -192,6 +192,79 @@ def test_drawings_go_without_loss_where_that_is_smaller():
     assert smaller(Image(noise), photo, None) is photo
 
 
+def test_of_photographs_a_few_rows_are_coded(monkeypatch):
+    seen = []
+    encode = LosslessCodec.encode
+
+    def counted(self, image, **options):
+        seen.append(len(image.pixels))
+        return encode(self, image, **options)
+
+    grain = np.random.default_rng(0).normal(128, 9, (640, 96, 3)).astype(np.uint8)
+    exact = len(encode(LosslessCodec(), Image(grain)))
+    monkeypatch.setattr(LosslessCodec, "encode", counted)
+    lossy = bytes(exact // 40)
+    assert smaller(Image(grain), lossy, None) is lossy
+    assert seen == [64]
+    # The first rows are empty: they tell nothing, more of them do.
+    grain[:90] = 0
+    seen.clear()
+    assert smaller(Image(grain), lossy, None) is lossy
+    assert seen == [64, 128]
+    # Where all of it is close, all of it decides.
+    exact = len(encode(LosslessCodec(), Image(grain)))
+    assert len(smaller(Image(grain), bytes(exact), None)) == exact
+    assert seen[-1] == 640
+    assert smaller(Image(grain), bytes(exact - 1), None) == bytes(exact - 1)
+
+
+def repetitive():
+    """Pictures in which something comes again that no single block shows."""
+    rng = np.random.default_rng(5)
+    texture = rng.integers(0, 256, (37, 41, 3)).astype(np.uint8)
+    yield "a texture", np.tile(texture, (5, 5, 1))
+    yield "two halves", np.tile(rng.integers(0, 256, (100, 300, 3)).astype(np.uint8), (2, 1, 1))
+    yield "16 greys", np.arange(5, 245, 15, dtype=np.uint8)[rng.integers(0, 16, (200, 200))]
+    yield "4 colours", rng.integers(0, 256, (4, 3)).astype(np.uint8)[rng.integers(0, 4, (200, 200))]
+    yield "single bits", (rng.integers(0, 2, (200, 200)) * 255).astype(np.uint8)
+    yield "noise", rng.integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    yield "one pixel", np.full((1, 1, 3), 9, np.uint8)
+    yield "flat", np.full((300, 300, 3), 9, np.uint8)
+
+
+@pytest.mark.parametrize(("name", "pixels"), list(repetitive()))
+def test_no_file_is_larger_than_its_png(name, pixels, tmp_path):
+    path = tmp_path / "a.png"
+    PilImage.fromarray(pixels).save(path, optimize=True)
+    assert len(latens.encode(path, lossless=True)) <= path.stat().st_size
+
+
+@pytest.mark.parametrize("colours", [2, 16, 256])
+def test_no_file_is_larger_than_its_png_of_a_palette(colours, tmp_path):
+    rng = np.random.default_rng(2)
+    y, x = np.mgrid[:200, :300]
+    waves = 110 + 70 * np.sin(x / 23) * np.cos(y / 17)
+    grain = np.clip(waves[..., None] * (1, 0.9, 0.7) + rng.normal(0, 3, (200, 300, 3)), 0, 255)
+    path = tmp_path / "a.png"
+    PilImage.fromarray(grain.astype(np.uint8)).quantize(colours).save(path, optimize=True)
+    assert len(latens.encode(path, lossless=True)) <= path.stat().st_size
+
+
+def test_what_is_larger_than_its_png_gets_a_second_try(tmp_path):
+    path = tmp_path / "a.png"
+    rng = np.random.default_rng(1)
+    grain = np.clip(rng.normal(128, 9, (256, 320, 1)) + np.array([0, 5, 9]), 0, 255).astype(np.uint8)
+    PilImage.fromarray(grain).save(path)
+    image = read_image(path)
+    assert image.png_bytes == path.stat().st_size
+    PilImage.fromarray(grain).save(tmp_path / "a.tif")
+    assert read_image(tmp_path / "a.tif").png_bytes == 0
+    first, second = (LosslessCodec().encode(image, effort=effort) for effort in (1, 2))
+    assert len(second) < len(first) < image.png_bytes
+    assert LosslessCodec().encode(replace(image, png_bytes=len(first))) == first
+    assert LosslessCodec().encode(replace(image, png_bytes=len(first) - 1)) == second
+
+
 def test_who_asks_for_nothing_gets_the_smaller_file():
     flat = np.full((64, 96, 3), 255, np.uint8)
     assert ltn.read_header(latens.encode(flat)).lossless

@@ -82,6 +82,23 @@ def test_commands_go_from_top_to_bottom(
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "cut.png") == before
 
 
+def test_large_screenshots_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("latens.cli.work.LARGE", 1000)
+    screen = np.full((600, 200, 3), 250, np.uint8)
+    screen[500:540:4, 20:90:3] = 20  # far down
+    for name, pixels in (("screen", screen), ("photo", tiny.picture(600, 200))):
+        write_image(Image(pixels), tmp_path / f"{name}.png")
+        assert app.run(["encode", f"{name}.png"]) == 0
+    assert format.read_header((tmp_path / "screen.ltn").read_bytes()).lossless
+    assert not format.read_header((tmp_path / "photo.ltn").read_bytes()).lossless
+    # Too large to be held, or not to be looked at.
+    for number, (most, options) in enumerate(((1000, []), (10**6, ["--content", "photo"]))):
+        monkeypatch.setattr("latens.cli.work.WHOLE", most)
+        assert app.run(["encode", "screen.png", "-o", f"{number}.ltn", *options]) == 0
+        assert not format.read_header((tmp_path / f"{number}.ltn").read_bytes()).lossless
+
+
 @pytest.mark.parametrize(
     ("options", "why"),
     [

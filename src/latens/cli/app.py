@@ -188,8 +188,8 @@ def encode(
         str | None,
         typer.Option(
             help="photo: all by a model; drawn: lossless; auto: text and lines are kept as they are, and a lossless "
-            "file is made where that is smaller, as of screenshots. auto by default, or photo with --model and for "
-            "images that are too large to be read whole."
+            "file is made where that is not larger, as of screenshots. auto by default, or photo with --model and "
+            "for images that are too large to be read whole."
         ),
     ] = None,
     recursive: Recursive = False,
@@ -244,7 +244,7 @@ def encode(
         )
     if content is not None and content not in ("auto", "photo", "drawn"):
         raise ImageError(f"--content {printable(content)}: expected one of auto, photo, drawn")
-    # What is looked for in a picture is looked for in all of it: large ones are photographs unless somebody says auto.
+    # Large pictures go through in strips, unless something drawn is in them, which is looked for in whole pictures.
     by_strips = not exact and effort == 1 and frame is None and content in (None, "photo")
     encoder = work.Encode(
         quality, target_size, target_bpp, target_psnr, target_ssimulacra2, model, tune, effort, exact, near_lossless,

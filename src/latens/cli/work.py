@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from latens.codec.lossless import Content
 
 LARGE = 1 << 23  # pixels, from which on images go from top to bottom, where they can
+WHOLE = 1 << 26  # and up to which those with something drawn are read whole
 
 
 def set_threads(threads: int | None) -> None:
@@ -156,12 +157,18 @@ class Encode(_Work):
         """A large image from top to bottom; None for one that has to be read whole, or may be."""
         if files.STANDARD in (job.source, job.target) or not self.by_strips:
             return None
+        from latens.codec.drawn import look_at_strips
         from latens.io import open_strips
 
         with files.named(job.source), files.sought(source) as file:
             strips = None if file is None else open_strips(file, self.max_pixels)
             if strips is None or strips.shape[0] * strips.shape[1] < LARGE:
                 return None
+            if self.content == "auto" and strips.shape[0] * strips.shape[1] <= WHOLE:
+                if look_at_strips(strips):
+                    return None
+                strips = open_strips(file, self.max_pixels)
+                assert strips is not None
             coder = self._coder()
             with (
                 batch.progress("Encoding", self.lone) as progress,

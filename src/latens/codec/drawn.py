@@ -12,7 +12,7 @@ import numpy.typing as npt
 from latens import format as ltn
 from latens.entropy_coding.lossless import BLOCK, Blocks, block_grid, decode_part, encode_tiles, spread
 from latens.errors import ChecksumError, VersionError
-from latens.io import Image
+from latens.io import Image, Strips
 from latens.runtime.coding import Anatomy, Prices
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "drawn_tiles",
     "fill",
     "look",
+    "look_at_strips",
     "survey",
 ]
 
@@ -36,6 +37,7 @@ Array = npt.NDArray[Any]
 _DOUBT, _SURE = 0.35, 0.7
 _STEP, _EDGES = 1 / 4, 8  # of the range, between neighbours: a block with text or lines has so many
 _PAGE = 1 / 4  # of the blocks: with less text it is no page
+_STRIP = 4 * BLOCK  # rows of a large picture that are looked at by themselves
 _CLEAR = 0.85  # and so many pixels must repeat where there is no doubt
 
 
@@ -79,6 +81,12 @@ def look(pixels: Samples) -> Look:
     if sharp.mean() < _PAGE:
         return Look(sharp & (share >= _CLEAR), (share >= _DOUBT) & ~(sharp & (share >= _CLEAR)))
     return Look(share >= _SURE, doubt)
+
+
+def look_at_strips(strips: Strips) -> bool:
+    """Whether something drawn is in a large picture, which is read to its end, or to the first rows where it is so."""
+    height = strips.shape[0]
+    return any(look(strips[top : min(top + _STRIP, height)]).sure.any() for top in range(0, height, _STRIP))
 
 
 def _packed(pixels: Samples) -> Array:

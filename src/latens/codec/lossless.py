@@ -30,6 +30,9 @@ Samples = npt.NDArray[Any]  # uint8 or uint16
 _ONE_TILE_PIXELS = 1 << 22
 _TILE = 2048
 _SHARE = 0.3  # of the blocks: with more of them drawn, a lossless file may be the smallest
+# Rows that are coded to learn whether that is so: a multiple of these, of as many times a lossy file's bytes; as part
+# of a whole, which shares its tables with them, they take at least so much of what they take alone.
+_ROWS, _SAMPLED, _LEAST = 64, 4, 0.8
 
 
 class LosslessCodec:
@@ -45,7 +48,8 @@ class LosslessCodec:
         """The ``.ltn`` file of an image; every sample is kept, or is off by no more than ``near``.
 
         Args:
-            image: grey or RGB, 8 to 16 bits. Alpha, always exact, ICC, EXIF and XMP go into the file unchanged.
+            image: grey or RGB, 8 to 16 bits. Alpha, always exact, ICC, EXIF and XMP go into the file unchanged. What
+                would be larger than the PNG it came from is tried again with effort 2.
             near: 0 to 255, on the scale of the image's samples: 0 to 255, or 0 to 65,535.
             effort: 1; from 2 on files are smaller by a few per cent, and take longer to make and, of photographs, to
                 decode.
@@ -63,6 +67,14 @@ class LosslessCodec:
         samples = image.pixels
         if image.alpha is not None:
             samples = np.concatenate([samples, image.alpha[..., None]], axis=2)
+        file = self._file(image, samples, near, effort, content)
+        if near == 0 and effort == 1 and 0 < image.png_bytes < len(file):
+            # Something is in it that this effort does not look for.
+            file = min(file, self._file(image, samples, near, effort + 1, content), key=len)
+        return file
+
+    def _file(self, image: Image, samples: Samples, near: int, effort: int, content: Content) -> bytes:
+        """The file of an image and its samples, alpha among them."""
         height, width = samples.shape[:2]
         header = ltn.Header.without_model(
             width=width,
@@ -178,26 +190,32 @@ def alpha_of(container: ltn.Container) -> Samples | None:
 def smaller(image: Image, lossy: bytes, drawn: Blocks | None, *, effort: int = 1) -> bytes:
     """The lossless file of an image if that is not larger than ``lossy``, else ``lossy``.
 
-    It is tried where it has a chance: where a good part of the blocks are drawn, and where the lossy file is not
-    smaller by far than what predicting samples would leave.
+    What the first rows take, the whole picture takes: of a photograph, a few of them are enough to know, and the rest
+    is not coded. Their number doubles until they, or all, tell.
+
+    Args:
+        image: the picture.
+        lossy: a file of it.
+        drawn: which blocks look drawn; with many of them nothing is gained by looking at some first.
+        effort: of the lossless file.
     """
-    if (drawn is not None and drawn.mean() >= _SHARE) or 8 * len(lossy) > _least_bits(image.pixels):
-        exact = LosslessCodec().encode(image, effort=effort)
-        if len(exact) <= len(lossy):
-            return exact
-    return lossy
+    samples = image.pixels.size + (0 if image.alpha is None else image.alpha.size)
+    height = len(image.pixels)
+    rows = _SAMPLED * len(lossy) * height // (samples * image.pixels.itemsize)
+    if drawn is not None and drawn.mean() >= _SHARE:
+        rows = height
+    while (rows := max(_ROWS, -(-rows // _ROWS) * _ROWS)) <= height // 2:
+        if _LEAST * len(LosslessCodec().encode(_top(image, rows))) > len(lossy):
+            return lossy
+        rows *= 2
+    exact = LosslessCodec().encode(image, effort=effort)
+    return exact if len(exact) <= len(lossy) else lossy
 
 
-def _least_bits(pixels: Samples) -> float:
-    """Half of what a picture's samples take by their entropy after prediction, from a sixteenth of its rows."""
-    if min(pixels.shape[:2]) < 32:
-        return 0.0
-    rows = np.arange(1, len(pixels), 16)
-    here, above = pixels[rows].astype(np.int32), pixels[rows - 1].astype(np.int32)
-    off = here[:, 1:] - here[:, :-1] - above[:, 1:] + above[:, :-1]
-    off[..., 1:] -= off[..., :1]  # channels go together
-    counts = np.unique(off, return_counts=True)[1] / off.size
-    return float(-(counts * np.log2(counts)).sum()) / 2 * pixels.size
+def _top(image: Image, rows: int) -> Image:
+    """The first rows of an image, without what comes with it."""
+    alpha = None if image.alpha is None else image.alpha[:rows]
+    return Image(image.pixels[:rows], alpha, bit_depth=image.bit_depth)
 
 
 def _tile_size(width: int, height: int) -> int:

@@ -216,7 +216,8 @@ def _read(file: BinaryIO, frame: int | None, max_pixels: int) -> Image:
         if image.format == "AVIF":
             return _read_avif(file, image, frame or 0, facts)
         if image.format == "PNG":
-            return _read_png(file, image, max_pixels, facts)
+            found = _read_png(file, image, max_pixels, facts)
+            return replace(found, png_bytes=file.seek(0, os.SEEK_END)) if _frames(image) == 1 else found
         if image.format == "GIF":
             return _read_gif(file, image, facts)
         image.load()

@@ -30,7 +30,8 @@ class Image:
     0, full range); an ICC profile overrides it. density: samples per unit across and down, each as
     numerator and denominator, and the unit, "inch", "cm", "m" or "" (only the shape of a pixel is known). bit_depth:
     bits that the samples had in their file, 9 to 16 for uint16; 8 for uint8. notes: one sentence for each
-    conversion that reading made, printable; what got lost is in one that begins with "not kept: ".
+    conversion that reading made, printable; what got lost is in one that begins with "not kept: ". png_bytes: size of
+    the PNG file that it was read from, 0 if it was none.
     """
 
     pixels: Pixels
@@ -42,6 +43,7 @@ class Image:
     colour: Colour = SRGB
     density: Density | None = None
     bit_depth: int = 0
+    png_bytes: int = 0
 
     def __post_init__(self) -> None:
         shape, dtype = self.pixels.shape, self.pixels.dtype
