@@ -332,7 +332,8 @@ class TileEncoder {
     static constexpr std::size_t small = std::size_t{1} << 16;
     // Of the pixels of a block that repeat a neighbour: with fewer it is a photograph, with more it is drawn.
     static constexpr std::size_t percent_photo = 40, percent_unsure = 60, percent_drawn = 90;
-    // Pixels of the runs that are looked for elsewhere, and by how much each is shifted in their sum of 64 bits.
+    // Pixels of the runs that are looked for elsewhere, and by how much each is shifted in their sum of 64
+    // bits.
     static constexpr unsigned shingle = 8, shingle_bits = 8;
     // Of the pixels of a block that have colours of their own: with more it is a photograph.
     static constexpr std::size_t percent_colours = 60;
@@ -395,9 +396,10 @@ class TileEncoder {
         return map;
     }
 
-    // Whether the picture has few colours, or textures that come again far from where they were: looks of single blocks
-    // do not tell, and to predict samples is of no use. Looks at those short runs of pixels whose hash ends in
-    // zeros, wherever they are, so that copies are found at any distance (shingles, Broder 1997).
+    // Whether the picture has few colours, or textures that come again far from where they were: looks of
+    // single blocks do not tell, and to predict samples is of no use. Looks at those short runs of pixels
+    // whose hash ends in zeros, wherever they are, so that copies are found at any distance (shingles, Broder
+    // 1997).
     bool repeats() const {
         constexpr std::size_t least = 64;  // runs and colours; with fewer nothing is said
         std::vector<std::uint64_t> runs;

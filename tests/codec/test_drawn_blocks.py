@@ -107,6 +107,29 @@ def test_no_file_is_larger_than_the_lossless_one(codec, name, pixels):
             assert len(codec.encode(image, quality, content="auto")) <= exact
 
 
+def test_blocks_that_look_drawn_by_chance_stay_with_the_model(codec):
+    """Of a photograph without grain, with an outline, many pixels repeat; the model codes them in fewer bits."""
+    y, x = np.mgrid[:256, :320]
+    waves = np.round(110 + 60 * np.sin(x / 23) * np.cos(y / 17) + 10 * np.sin(x / 3 + y / 5))
+    pixels = np.repeat((waves // 3 * 3)[..., None], 3, 2).astype(np.uint8)
+    pixels[(x > 70 + 20 * np.sin(y / 9)) & (x < 110 + 9 * np.sin(y / 4)) & (y < 120)] = 5
+    seen = look(pixels)
+    assert seen.doubt.any()
+    assert not seen.sure.any()
+    assert not seen.page
+    image = Image(pixels)
+    assert codec.encode(image, 70, content="auto") == codec.encode(image, 70)
+
+
+def test_a_caption_in_a_photograph_is_kept(codec):
+    pixels = photograph(320, 384)
+    pixels[128:256, 64:192] = text(128, 128)
+    assert not look(pixels).page
+    decoded = codec.decode(codec.encode(Image(pixels), 70, content="auto"))[0].pixels
+    assert np.array_equal(decoded[128:256, 64:192], text(128, 128))
+    assert not np.array_equal(decoded[:128], pixels[:128])
+
+
 def test_a_screenshot_has_no_model():
     data = latens.encode(text(200, 300))
     assert ltn.read_header(data).lossless

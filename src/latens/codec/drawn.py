@@ -38,22 +38,28 @@ _DOUBT, _SURE = 0.35, 0.7
 _STEP, _EDGES = 1 / 4, 8  # of the range, between neighbours: a block with text or lines has so many
 _PAGE = 1 / 4  # of the blocks: with less text it is no page
 _STRIP = 4 * BLOCK  # rows of a large picture that are looked at by themselves
-_CLEAR = 0.85  # and so many pixels must repeat where there is no doubt
 
 
 class Look(NamedTuple):
-    """What blocks look like: drawn without a doubt, and what real bits must decide."""
+    """What blocks look like.
+
+    Attributes:
+        sure: drawn without a doubt.
+        doubt: what real bits must decide.
+        page: whether text or lines are all over the picture. If not, a block may look drawn by chance, and there are
+            none without a doubt.
+    """
 
     sure: Blocks
     doubt: Blocks
+    page: bool
 
 
 def look(pixels: Samples) -> Look:
     """Looks at the blocks of a picture ``(H, W, C)``.
 
     Counts, in each block, the pixels that have exactly the colour of one of four neighbours. Flat blocks are drawn
-    only in a picture in which text or lines are found, for a model codes an even sky as well; and without a doubt only
-    in one that mostly consists of such.
+    only in a picture in which text or lines are found, for a model codes an even sky as well.
     """
     height, width = pixels.shape[:2]
     grid = block_grid(height, width)
@@ -68,7 +74,7 @@ def look(pixels: Samples) -> Look:
     sizes = np.multiply.outer(np.diff([*rows, height]), np.diff([*columns, width]))
     share = counts / sizes
     if not (share >= _SURE).any():
-        return Look(np.zeros(grid, bool), np.zeros(grid, bool))
+        return Look(np.zeros(grid, bool), np.zeros(grid, bool), False)
     # Lenses and grain leave no photograph with steps like those at the edge of a letter where all else repeats.
     green = pixels[..., pixels.shape[2] // 2].astype(np.int32)
     steps = np.zeros((height, width), bool)
@@ -76,11 +82,10 @@ def look(pixels: Samples) -> Look:
     edges = np.add.reduceat(np.add.reduceat(steps, rows, 0, np.int32), columns, 1) >= _EDGES
     sharp = (share >= _SURE) & edges
     if not sharp.any():
-        return Look(np.zeros(grid, bool), np.zeros(grid, bool))
-    doubt = (share >= _DOUBT) & (share < _SURE)
+        return Look(np.zeros(grid, bool), np.zeros(grid, bool), False)
     if sharp.mean() < _PAGE:
-        return Look(sharp & (share >= _CLEAR), (share >= _DOUBT) & ~(sharp & (share >= _CLEAR)))
-    return Look(share >= _SURE, doubt)
+        return Look(np.zeros(grid, bool), share >= _DOUBT, False)
+    return Look(share >= _SURE, (share >= _DOUBT) & (share < _SURE), True)
 
 
 def look_at_strips(strips: Strips) -> bool:

@@ -18,7 +18,7 @@ from latens import format as ltn
 from latens.codec import drawn as screens
 from latens.codec.lossless import Content, LosslessCodec, alpha_of, check_content, encode_alpha, smaller
 from latens.codec.target import Target, search
-from latens.entropy_coding.lossless import Blocks, measure
+from latens.entropy_coding.lossless import Blocks, encode_tiles, measure
 from latens.errors import (
     ChecksumError,
     CoderError,
@@ -315,23 +315,34 @@ class ImageCodec:
         seen = screens.look(pixels)
         drawn = seen.sure
         if seen.doubt.any():
+            bits, plain = self._spent(pixels, header)
             exact = measure(pixels, header.tile_size, drawn | seen.doubt)
-            drawn = drawn | (seen.doubt & (exact <= _WORTH * self._block_bits(pixels, header)))
-        return drawn if drawn.any() else None
+            drawn = drawn | (seen.doubt & (exact <= _WORTH * bits))
+        if not drawn.any():
+            return None
+        if not seen.page:
+            # Estimates leave out what is lost at borders, for the model and for what adapts: single blocks of a
+            # photograph are hardly ever worth it.
+            kept = sum(map(len, encode_tiles(pixels, header.tile_size, part=drawn)))
+            if kept > _WORTH * (plain - self._spent(screens.fill(pixels, drawn), header)[1]):
+                return None
+        return drawn
 
-    def _block_bits(self, pixels: Samples, header: ltn.Header) -> Array:
-        """Bits of y that the model spends on each block of 64x64 pixels of a picture."""
+    def _spent(self, pixels: Samples, header: ltn.Header) -> tuple[Array, int]:
+        """What the model spends on a picture: bits of y for each block of 64x64 pixels, and bytes of all streams."""
         _, prices = self.model.prices(header.quality)
         height, width = ltn.coded_size(header.width, header.height)[::-1]
         bits = np.zeros((height // _BLOCK, width // _BLOCK), np.float32)
+        total = 0
         for rect, features in zip(header.tiles(), self._features(pixels, header), strict=True):
             coded = self.model.encode(self.model.latent(features, header.quality), header.quality, 1)
+            total += len(coded.stream)
             size = ltn.coded_size(rect.width, rect.height)[::-1]
             parts = self.model.anatomy(coded.stream, size, header.quality, header.skip, coded.lanes)
             spent = screens.costs(parts, prices, header.skip)
             top, left = rect.y // _BLOCK, rect.x // _BLOCK
             bits[top : top + len(spent), left : left + spent.shape[1]] = spent
-        return bits
+        return bits, total
 
     def _write(
         self,
