@@ -453,6 +453,51 @@ class Tags(HTMLParser):
         self.text += data
 
 
+def with_text(photo: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Marks on white, with a photograph in the upper left corner; and which blocks are not of it."""
+    rng = np.random.default_rng(1)
+    pixels = np.full((192, 256, 3), 250, np.uint8)
+    marks = np.zeros((192, 256), bool)
+    marks[4::12, 5:250:3] = marks[5::12, 6:250:5] = marks[7::12, 5:250:4] = True
+    pixels[marks] = 20
+    height, width = photo
+    grain = rng.normal(0, 6, (height, width, 3)) + np.linspace(60, 200, max(width, 1))[:width, None]
+    pixels[:height, :width] = np.clip(grain, 0, 255)
+    drawn = np.ones((3, 4), bool)
+    drawn[: height // 64, : width // 64] = False
+    return pixels, drawn
+
+
+def test_what_is_drawn_is_told_apart(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    subject = inspect.load_subject()
+    pixels, drawn = with_text((128, 128))
+    found = subject.inspect(pixels, 70)
+    data = latens.encode(pixels, 70)
+    assert found.size == len(data)
+    parts = {part.name: part.bytes for part in found.parts}
+    assert parts["drawn blocks"] == len(latens.format.read(data).tiles[0].drawn) > 0
+    assert found.drawn is not None
+    np.testing.assert_array_equal(found.drawn, drawn)
+    np.testing.assert_array_equal(found.reconstruction[128:], pixels[128:])
+    assert found.lossless == 0
+    page = inspect.write_report(found, (), tmp_path / "out", title="page").read_text()
+    assert "What is drawn" in page
+    with Image.open(tmp_path / "out" / "blocks.png") as image:
+        assert image.width > 300
+    numbers = json.loads((tmp_path / "out" / "inspection.json").read_text())
+    assert numbers["drawn"] == {"blocks": 8, "of": 12}
+    assert numbers["parts"]["drawn blocks"]["bytes"] == parts["drawn blocks"]
+
+
+def test_what_is_made_lossless_is_said_and_the_model_shown(tmp_path: Path) -> None:
+    pixels, _ = with_text((0, 0))
+    found = inspect.load_subject().inspect(pixels, 70)
+    assert found.lossless == len(latens.encode(pixels, 70)) < found.size
+    assert "drawn blocks" not in {part.name for part in found.parts}
+    assert found.size == len(latens.encode(pixels, 70, content="photo"))
+
+
 def test_the_report_holds_everything(ltn: Anatomy, tiny_model: ReleasedPictures, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     subject = LtnSubject(tiny_model)

@@ -101,12 +101,24 @@ def _points(subject: Subject, pixels: Any) -> list[RatePoint]:
         return []
 
 
+def _drawn(anatomy: Anatomy) -> list[str]:
+    """What does not come from the model."""
+    if anatomy.lossless:
+        return [
+            f"latens encode makes a lossless file of it, {anatomy.lossless:,} bytes; this is what the model makes"
+        ]
+    if anatomy.drawn is None or not anatomy.drawn.any():
+        return []
+    return [f"{anatomy.drawn.sum():,} of {anatomy.drawn.size:,} blocks of 64x64 are drawn, without loss"]
+
+
 def _text(anatomy: Anatomy) -> str:
     height, width = anatomy.original.shape[:2]
     baselines, bits = anatomy.baselines(), anatomy.y.channel_bits()
     lines = [
         f"{anatomy.model}, quality {anatomy.quality:g}: {width} x {height}, {anatomy.size:,} bytes, "
         f"{anatomy.bpp:.3f} bits per pixel, {anatomy.psnr:.2f} dB",
+        *_drawn(anatomy),
         "",
         f"{'part':<16}{'theoretical':>14}{'real bytes':>14}",
     ]

@@ -263,6 +263,14 @@ class Survey:
         """How many blocks are drawn."""
         return sum(int(layer.drawn.sum()) for layer in self.layers)
 
+    def grid(self) -> Blocks:
+        """Which blocks of the picture are drawn."""
+        blocks = np.full(block_grid(self.header.height, self.header.width), self.header.lossless)
+        for layer in self.layers:
+            top, left = layer.rect.y // BLOCK, layer.rect.x // BLOCK
+            blocks[top : top + layer.drawn.shape[0], left : left + layer.drawn.shape[1]] = layer.drawn
+        return blocks
+
     def picture(self) -> Image:
         """The drawn blocks, on grey."""
         header = self.header

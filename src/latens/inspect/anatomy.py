@@ -87,7 +87,7 @@ class Part:
     """One part of what is stored.
 
     Attributes:
-        name: ``"container"``, ``"coder states"``, ``"z"`` or ``"y"``.
+        name: ``"container"``, ``"coder states"``, ``"z"``, ``"y"`` or ``"drawn blocks"``.
         ideal_bits: by the probabilities of the model; 0 for what has none.
         bytes: real ones. Where several parts share a stream, a part counts what it makes the stream longer.
     """
@@ -142,6 +142,10 @@ class Anatomy:
         y: the latent.
         z: the side information, if the model has any.
         parts: what is stored.
+        drawn: which blocks of 64x64 pixels are kept as they are, None if that was not looked for. The latent is that
+            of what the model sees in their place.
+        lossless: bytes of the lossless file that is made of the picture without being asked, because it is not larger;
+            0 if there is none. All else tells what the model makes of it.
     """
 
     model: str
@@ -152,6 +156,8 @@ class Anatomy:
     y: Latent
     z: Latent | None
     parts: tuple[Part, ...]
+    drawn: npt.NDArray[np.bool_] | None = None
+    lossless: int = 0
 
     @property
     def size(self) -> int:
@@ -207,6 +213,8 @@ class Anatomy:
             "psnr": self.psnr,
             "parts": {p.name: {"ideal_bytes": p.ideal_bits / 8, "bytes": p.bytes} for p in self.parts},
             "baselines": {"int16": self.baselines().int16, "zlib": self.baselines().zlib},
+            "drawn": None if self.drawn is None else {"blocks": int(self.drawn.sum()), "of": self.drawn.size},
+            "lossless_bytes": self.lossless,
             "channels": [{"channel": c, "bits": float(channels[c])} for c in self.y.strongest(len(channels))],
         }
 

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image as PilImage
+from PIL import ImageColor
 
+from latens.entropy_coding.lossless import spread
 from latens.errors import UnavailableError
 from latens.inspect.anatomy import REACH, Anatomy, RatePoint, spatial_correlation
 
@@ -17,7 +19,7 @@ __all__ = ["figures", "require_matplotlib"]
 
 _INK, _GREY, _GRID = "#1c2733", "#7c8894", "#dfe4e9"
 _BLUE, _ORANGE, _GREEN, _RED = "#2b6cb0", "#dd7a1f", "#2f8f6b", "#c2413a"
-_PARTS = {"container": _GREY, "coder states": "#b9c2cb", "z": _ORANGE, "y": _BLUE}
+_PARTS = {"container": _GREY, "coder states": "#b9c2cb", "z": _ORANGE, "y": _BLUE, "drawn blocks": _GREEN}
 _STYLE = {
     "font.size": 10,
     "axes.titlesize": 11,
@@ -80,6 +82,8 @@ def figures(anatomy: Anatomy, curve: Sequence[RatePoint] = ()) -> dict[str, byte
             made["maps"] = _maps(anatomy)
             made["hyperprior"] = _hyperprior(anatomy)
             made["correlation"] = _correlation(anatomy)
+        if anatomy.drawn is not None and anatomy.drawn.any():
+            made["blocks"] = _blocks(anatomy)
         if len(curve) > 1:
             made["staircase"] = _staircase(anatomy, curve)
             made["side-information"] = _side_information(curve)
@@ -168,6 +172,29 @@ def _heatmap(anatomy: Anatomy) -> Any:
     figure.colorbar(
         shown, ax=[left, right], label="bits per pixel", shrink=0.85, pad=0.015, extend="max"
     ).outline.set_visible(False)
+    return figure
+
+
+def _blocks(anatomy: Anatomy) -> Any:
+    """What is drawn, in colour with a frame; what the model makes, in grey."""
+    height, width = anatomy.original.shape[:2]
+    assert anatomy.drawn is not None
+    inside = spread(anatomy.drawn, height, width)
+    # Where blocks of both kinds meet, two pixels wide.
+    edge = np.zeros_like(inside)
+    edge[:, 1:] |= inside[:, 1:] != inside[:, :-1]
+    edge[1:] |= inside[1:] != inside[:-1]
+    edge[:, :-1] |= edge[:, 1:]
+    edge[:-1] |= edge[1:]
+    grey = 0.55 * anatomy.original.mean(axis=2, keepdims=True) + 100
+    picture = np.where(inside[..., None], anatomy.original, np.clip(grey, 0, 255)).astype(np.uint8)
+    picture[edge] = ImageColor.getrgb(_ORANGE)
+    figure, ((axes,),) = _figure(8, 8 * height / width + 0.5)
+    axes.set_axis_off()
+    axes.imshow(picture, interpolation="nearest")
+    axes.set_title(
+        f"{anatomy.drawn.sum():,} of {anatomy.drawn.size:,} blocks are drawn, the model makes the grey ones"
+    )
     return figure
 
 

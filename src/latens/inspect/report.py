@@ -32,6 +32,12 @@ _SECTIONS = (
         "costs next to nothing; texture and edges that nothing announces cost most.",
     ),
     (
+        "What is drawn",
+        ("blocks",),
+        "Text, lines and flat areas are kept as they are, without loss, in blocks of 64x64 pixels; the model sees a "
+        "smooth continuation of their surroundings there. Where both take about the same bits, a block is kept.",
+    ),
+    (
         "Which channels take them",
         ("channels", "strongest"),
         "Channels of the latent, sorted by cost, and the dearest as pictures, each with its share of the bits and "
@@ -176,6 +182,8 @@ def _page(anatomy: Anatomy, curve: Sequence[RatePoint], pngs: Mapping[str, bytes
     ]
     names = ("original", "reconstruction", "difference")
     labels = ("Original", f"{anatomy.size:,} bytes", "Difference, 8x")
+    if anatomy.lossless:
+        tiles.append((f"{anatomy.lossless:,}", "bytes of the lossless file that is made instead"))
     note = (
         "" if max(height, width) <= _PAGE_SIDE else "<p>Reduced here; the files beside this page are not.</p>"
     )

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from latens import format as ltn
 from latens import models as classic
 from latens.codec import ImageCodec
+from latens.codec.drawn import fill, survey
+from latens.codec.lossless import Content
 from latens.entropy_models import EntropyBottleneck, GaussianConditional, GaussianMixtureConditional
 from latens.entropy_models.gaussian import get_scale_table
 from latens.errors import ImageError, ModelError, ShapeError, UnknownModelError
@@ -98,7 +100,7 @@ def _with_theory(parts: Sequence[Part], y: Latent, z: Latent | None) -> tuple[Pa
     bits = {"y": float(y.bits.sum(dtype=np.float64))}
     if z is not None:
         bits["z"] = float(z.bits.sum(dtype=np.float64))
-    return tuple(Part(part.name, bits.get(part.name, 0.0), part.bytes) for part in parts)
+    return tuple(Part(part.name, bits.get(part.name, part.ideal_bits), part.bytes) for part in parts)
 
 
 class LtnSubject(Subject):
@@ -106,10 +108,14 @@ class LtnSubject(Subject):
 
     Args:
         model: a loaded model, or what :func:`latens.zoo.load` takes.
+        content: "auto" keeps text, lines and flat areas as they are, as files of the default model do.
     """
 
-    def __init__(self, model: FileModel | str | os.PathLike[str] = DEFAULT_MODEL) -> None:
+    def __init__(
+        self, model: FileModel | str | os.PathLike[str] = DEFAULT_MODEL, content: Content = "photo"
+    ) -> None:
         self._codec = ImageCodec(model)
+        self._content: Content = content
         self._model = self._codec.model
         self.name = self._model.id
         rates = self._model.rates
@@ -118,7 +124,7 @@ class LtnSubject(Subject):
         self.quality = 50.0 if count > 1 else 0.0
 
     def point(self, pixels: Uint8, quality: float) -> RatePoint:
-        _, container, reconstruction, size = self._code(_rgb(pixels), quality)
+        container, reconstruction, size, _ = self._code(_rgb(pixels), quality)
         parts, _ = self._parts(container, size)
         return RatePoint(
             quality, parts, pixels.shape[0] * pixels.shape[1], psnr(_rgb(pixels), reconstruction)
@@ -126,18 +132,27 @@ class LtnSubject(Subject):
 
     def inspect(self, pixels: Uint8, quality: float | None = None) -> Anatomy:
         quality = self.quality if quality is None else quality
-        original, container, reconstruction, size = self._code(_rgb(pixels), quality)
+        original = _rgb(pixels)
+        container, reconstruction, size, exact = self._code(original, quality)
         parts, tiles = self._parts(container, size)
-        y, z = self._latents(original, container.header, tiles)
-        return Anatomy(self.name, quality, LATENT, original, reconstruction, y, z, _with_theory(parts, y, z))
+        drawn = None if self._content == "photo" else survey(container).grid()
+        seen = original if drawn is None or not drawn.any() else fill(original, drawn)
+        y, z = self._latents(seen, container.header, tiles)
+        parts = _with_theory(parts, y, z)
+        return Anatomy(self.name, quality, LATENT, original, reconstruction, y, z, parts, drawn, exact)
 
-    def _code(self, original: Uint8, quality: float) -> tuple[Uint8, ltn.Container, Uint8, int]:
+    def _code(self, original: Uint8, quality: float) -> tuple[ltn.Container, Uint8, int, int]:
+        """What the model makes: the file, its picture and its size; and the size of a lossless file in its place."""
         if len(self.qualities) == 1 and quality != self.quality:
             raise ImageError(f"{self.name} has a single rate, quality {self.quality:g}, got {quality:g}")
-        data = self._codec.encode(Image(original), None if len(self.qualities) == 1 else quality)
+        wanted = None if len(self.qualities) == 1 else quality
+        data, exact = self._codec.encode(Image(original), wanted, content=self._content), 0
+        if ltn.read_header(data).lossless:
+            exact = len(data)
+            data = self._codec.encode(Image(original), wanted)
         container = ltn.read(data, ltn.Limits(max_pixels=original.size))
         decoded, _ = self._codec.decode(container)
-        return original, container, decoded.pixels, len(data)
+        return container, decoded.pixels, len(data), exact
 
     def _parts(self, container: ltn.Container, size: int) -> tuple[tuple[Part, ...], list[_Tile]]:
         """Real bytes, and the symbols of all tiles.
@@ -146,7 +161,7 @@ class LtnSubject(Subject):
         what further ones cost, counts as "coder states". What a model without side information codes is its y.
         """
         header = container.header
-        tiles, streams, z_size, y_size = [], 0, 0, 0
+        tiles, streams, z_size, y_size, kept = [], 0, 0, 0, 0
         for tile, rect in zip(container.tiles, header.tiles(), strict=True):
             if tile is None:  # strict reading leaves none out
                 continue
@@ -155,14 +170,17 @@ class LtnSubject(Subject):
                 tile.stream, (height, width), header.quality, header.skip, header.lanes
             )
             streams += len(tile.stream)
+            kept += len(tile.drawn)
             z_size += found.z_bytes - _LANE_STATE
             y_size += found.y_bytes
             tiles.append((rect, found))
         coded = [Part("z", 0.0, z_size), Part("y", 0.0, y_size)]
         if not tiles[0][1].y.size:
             coded = [Part("y", 0.0, z_size)]
+        if kept:
+            coded.append(Part("drawn blocks", 8.0 * kept, kept))
         parts = (
-            Part("container", 0.0, size - streams),
+            Part("container", 0.0, size - streams - kept),
             Part("coder states", 0.0, streams - z_size - y_size),
             *coded,
         )
@@ -465,7 +483,7 @@ def load_subject(
     name = os.fspath(model)
     if isinstance(model, str):
         if name in {card.id for card in cards()}:
-            return LtnSubject(name)
+            return LtnSubject(name, "auto" if name == DEFAULT_MODEL else "photo")
         if name in image_models:
             return _published(name, metric, progress)
     path = Path(name)
