@@ -162,7 +162,7 @@ class Encode(_Work):
 
         with files.named(job.source), files.sought(source) as file:
             strips = None if file is None else open_strips(file, self.max_pixels)
-            if strips is None or strips.shape[0] * strips.shape[1] < LARGE:
+            if file is None or strips is None or strips.shape[0] * strips.shape[1] < LARGE:
                 return None
             if self.content == "auto" and strips.shape[0] * strips.shape[1] <= WHOLE:
                 if look_at_strips(strips):
