@@ -216,8 +216,8 @@ def _read(file: BinaryIO, frame: int | None, max_pixels: int) -> Image:
         if image.format == "AVIF":
             return _read_avif(file, image, frame or 0, facts)
         if image.format == "PNG":
-            found = _read_png(file, image, max_pixels, facts)
-            return replace(found, png_bytes=file.seek(0, os.SEEK_END)) if _frames(image) == 1 else found
+            size = file.seek(0, os.SEEK_END) if _frames(image) == 1 else 0
+            return replace(_read_png(file, image, max_pixels, facts), png_bytes=size)
         if image.format == "GIF":
             return _read_gif(file, image, facts)
         image.load()
