@@ -12,17 +12,17 @@ async function start() {
   return new Core(await WebAssembly.compile(await response.arrayBuffer()));
 }
 
-// Names of weights hold their hash: what is in the cache is right for ever.
+// Names of weights hold their hash: what is in the cache is right for ever, once a model could be made of it.
 async function fetchWeights(url) {
   const cache = globalThis.caches ? await caches.open(STORE).catch(() => null) : null;
   const known = await cache?.match(url);
-  if (known) return new Uint8Array(await known.arrayBuffer());
-  const response = await fetch(url);
+  if (known) return { data: new Uint8Array(await known.arrayBuffer()), keep: () => {} };
+  // Kept once, here.
+  const response = await fetch(url, { cache: cache ? "no-store" : "default" });
   if (!response.ok)
     throw new LtnError(CODES.WRONG_WEIGHTS, `the weights ${url} cannot be fetched (${response.status})`);
   const data = new Uint8Array(await response.arrayBuffer());
-  await cache?.put(url, new Response(data)).catch(() => {});
-  return data;
+  return { data, keep: () => cache?.put(url, new Response(data)).catch(() => {}) };
 }
 
 // The model of these weights; for encoding they have a second part.
@@ -31,14 +31,16 @@ async function need(base, name, encoding) {
   if (loading.has(`${name}+`)) return loading.get(`${name}+`);
   if (!loading.has(key)) {
     const parts = [`${name}.ltnw`, ...(encoding ? [`${name}-encoding.ltnw`] : [])];
-    const made = Promise.all(parts.map((part) => fetchWeights(new URL(part, base).href))).then((data) => {
-      const all = new Uint8Array(data.reduce((sum, part) => sum + part.length, 0));
+    const made = Promise.all(parts.map((part) => fetchWeights(new URL(part, base).href))).then(async (found) => {
+      const all = new Uint8Array(found.reduce((sum, { data }) => sum + data.length, 0));
       let at = 0;
-      for (const part of data) {
-        all.set(part, at);
-        at += part.length;
+      for (const { data } of found) {
+        all.set(data, at);
+        at += data.length;
       }
-      return core.load(all);
+      const loaded = core.load(all);
+      await Promise.all(found.map(({ keep }) => keep()));
+      return loaded;
     });
     loading.set(key, made);
     made.catch(() => loading.delete(key));
