@@ -8,9 +8,16 @@ here=$(cd "$(dirname "$0")" && pwd)
 build=$(mktemp -d)
 trap 'rm -rf "$build"' EXIT
 flags="-std=c++20 -O1 -g -Wall -Wextra -fno-sanitize-recover=all -fsanitize=address,undefined -pthread -I$here/.. ${CXXFLAGS:-}"
-compile() { ${CXX:-c++} $flags -c "$1" -o "$build/$2-$(basename "$1" .cpp).o"; }
-for source in "$here"/../*.cpp "$here"/../library/*.cpp; do compile "$source" core; done
-for source in "$here"/*.cpp; do [ "$(basename "$source")" = threads.cpp ] || compile "$source" fuzz; done
+objects() {
+    for source in "$here"/../*.cpp "$here"/../library/*.cpp; do
+        printf '%s\0%s\0' "$source" "$build/core-$(basename "$source" .cpp).o"
+    done
+    for source in "$here"/*.cpp; do
+        [ "$(basename "$source")" = threads.cpp ] ||
+            printf '%s\0%s\0' "$source" "$build/fuzz-$(basename "$source" .cpp).o"
+    done
+}
+objects | xargs -0 -P "$(getconf _NPROCESSORS_ONLN)" -n 2 sh -c '${CXX:-c++} $0 -c "$1" -o "$2"' "$flags"
 for target in ${TARGETS:-stream lanes tables layers lossless motion network winograd file}; do
     ${CXX:-c++} $flags "$build"/core-*.o "$build/fuzz-$target.o" "$build/fuzz-driver.o" -o "$build/$target" -ldl
     printf '%s: ' "$target"
