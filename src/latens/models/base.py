@@ -59,6 +59,8 @@ class CompressionModel(nn.Module):
 
     fast: bool = False
     inexact: str = ""
+    _scales: tuple[float, float, int] = (SCALES_MIN, SCALES_MAX, SCALES_LEVELS)
+    """Of the Gaussian tables; see :func:`get_scale_table`."""
 
     def __init__(
         self, entropy_bottleneck_channels: int | None = None, init_weights: bool | None = None
@@ -90,7 +92,7 @@ class CompressionModel(nn.Module):
         """Make the coding tables of all entropy models now. Nobody has to: coding makes what is missing.
 
         Args:
-            scale_table: rising standard deviations of the Gaussian tables; :func:`get_scale_table` if None.
+            scale_table: rising standard deviations of the Gaussian tables; those of the architecture if None.
             force: make tables even where there are some.
             update_quantiles: solve for the quantiles of the entropy bottlenecks first.
 
@@ -100,14 +102,22 @@ class CompressionModel(nn.Module):
         Raises:
             TableError: weights or scale table do not allow valid tables.
         """
-        scale_table = get_scale_table() if scale_table is None else scale_table
+        scale_table = get_scale_table(*self._scales) if scale_table is None else scale_table
         updated = False
         for module in self.modules():
             if isinstance(module, EntropyBottleneck):
                 updated |= module.update(force=force, update_quantiles=update_quantiles)
             elif isinstance(module, GaussianConditional):
                 updated |= module.update_scale_table(scale_table, force=force)
+        for bottleneck in self._other_bottlenecks():
+            if force or bottleneck.quantized_cdf.numel() == 0:
+                bottleneck._make_tables()
+                updated = True
         return updated
+
+    def _other_bottlenecks(self) -> Sequence[Any]:
+        """Those of other distributions than :class:`EntropyBottleneck` learns."""
+        return ()
 
     def export(self, folder: str | os.PathLike[str]) -> None:
         """Write the model for ONNX Runtime: :func:`latens.export.export`, whose errors it raises.

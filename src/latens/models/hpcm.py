@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from latens.entropy_models import GeneralizedBottleneck, GeneralizedGaussianConditional
-from latens.entropy_models.gaussian import get_scale_table
 from latens.errors import ModelError
 from latens.latent_codecs.shares import HALVES, Offset, blank, every, fill, select
 from latens.latent_codecs.steps import Step
@@ -247,6 +246,8 @@ class HPCM(StepwiseModel):
     _PRIOR: tuple[tuple[int, int], tuple[int, int]] = ((2, 1), (3, 2))
     """What tells the sizes apart."""
 
+    _scales = (0.12, 64, 60)
+
     def __init__(
         self,
         N: int = 256,
@@ -320,19 +321,8 @@ class HPCM(StepwiseModel):
     def _gaussian(self) -> GeneralizedGaussianConditional:
         return self.entropy_estimation
 
-    def update(
-        self,
-        scale_table: Sequence[float] | Tensor | None = None,
-        force: bool = False,
-        update_quantiles: bool = False,
-    ) -> bool:
-        """Make the coding tables; see :meth:`CompressionModel.update`. Scales go from 0.12 to 64 by default."""
-        table = get_scale_table(0.12, 64, 60) if scale_table is None else scale_table
-        updated = super().update(table, force=force)
-        if force or self.hyper.quantized_cdf.numel() == 0:
-            self._bottleneck._make_tables()
-            updated = True
-        return updated
+    def _other_bottlenecks(self) -> Sequence[Any]:
+        return (self._bottleneck,)
 
     def _side(self, z_hat: Tensor) -> Tensor:
         side: Tensor = self.h_s(z_hat)

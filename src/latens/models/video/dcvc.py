@@ -219,6 +219,7 @@ class _Frames(CompressionModel):
     """What pictures on their own and others share."""
 
     _qualities = _QUALITIES
+    _scales = (0.11, 16, 128)
 
     def __init__(self, z_channels: int) -> None:
         super().__init__()
@@ -226,25 +227,14 @@ class _Frames(CompressionModel):
         self.gaussian_conditional = GaussianConditional(None)
         _keep_out_of_checkpoints(self.gaussian_conditional)
 
-    def update(
-        self,
-        scale_table: Sequence[float] | Tensor | None = None,
-        force: bool = False,
-        update_quantiles: bool = False,
-    ) -> bool:
-        """Make the coding tables; see :meth:`CompressionModel.update`. Scales go from 0.11 to 16 by default."""
-        table = get_scale_table(0.11, 16, 128) if scale_table is None else scale_table
-        updated = super().update(table, force=force)
-        if force or self.bit_estimator_z.quantized_cdf.numel() == 0:
-            self.bit_estimator_z._make_tables()
-            updated = True
-        return updated
+    def _other_bottlenecks(self) -> Sequence[Any]:
+        return (self.bit_estimator_z,)
 
     @property
     def _gaussian(self) -> GaussianConditional:
         """Of y, with tables."""
         if self.gaussian_conditional.scale_table.numel() == 0:
-            self.gaussian_conditional.update_scale_table(get_scale_table(0.11, 16, 128))
+            self.gaussian_conditional.update_scale_table(get_scale_table(*self._scales))
         return self.gaussian_conditional
 
     def _checked(self, qp: int, x: Tensor | None = None) -> int:
