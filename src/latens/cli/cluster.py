@@ -120,6 +120,7 @@ class _Cluster:
 
     def __init__(self, ray: Any, worker: Any, begun: batch.Begun, threads: int) -> None:
         self._ray, self._begun, self._threads = ray, begun, threads
+        # Ray sends everything as pickles, between processes that trust each other; no file is ever read as one.
         self._worker = ray.put(pickle.dumps(worker))
         self._token = os.urandom(16)
         self._unit = ray.remote(num_cpus=threads, max_retries=0, num_returns="streaming")(_unit)
