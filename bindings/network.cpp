@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "latents.hpp"
 #include "pool.hpp"
 #include "shared.hpp"
 
@@ -264,6 +265,11 @@ struct Network {
     }
 };
 
+void check_factors(const latens::Scale& scale) {
+    if (std::any_of(scale.m, scale.m + scale.count, [](std::int32_t v) { return v < 0 || v > 32767; }))
+        raise("ShapeError", "m must be 0 to 32767");
+}
+
 template <class Result>
 nb::object rescale(const Array& x, const In<std::int32_t, 1>& m, const In<std::int32_t, 1>& s,
                    std::int64_t low, std::int64_t high) {
@@ -271,9 +277,8 @@ nb::object rescale(const Array& x, const In<std::int32_t, 1>& m, const In<std::i
     if (x.ndim() != 2) raise("ShapeError", "expected an array (positions, channels)");
     same_size(x.shape(1), m.size());
     if (low > high) raise("ShapeError", "expected limits in order");
-    if (std::any_of(m.data(), m.data() + m.size(), [](std::int32_t v) { return v < 0 || v > 32767; }))
-        raise("ShapeError", "m must be 0 to 32767");
     const latens::Scale scale{m.data(), s.data(), m.size()};
+    check_factors(scale);
     const std::size_t positions = x.shape(0);
     Result* out = nullptr;
     nb::object result = new_array<Result>({positions, m.size()}, out);
@@ -289,6 +294,64 @@ nb::object rescale(const Array& x, const In<std::int32_t, 1>& m, const In<std::i
     });
     return result;
 }
+
+// The two steps over y: shapes are checked here, networks are those of one model.
+struct TwoSteps {
+    Core h_mean, mean_0, context;
+
+    TwoSteps(const Network& h_mean_, const Network& mean_0_, const Network& context_)
+        : h_mean(h_mean_.core), mean_0(mean_0_.core), context(context_.core) {
+        same_size(mean_0->inputs(), h_mean->outputs());
+        same_size(context->inputs(), mean_0->outputs() + h_mean->outputs());
+        same_size(context->outputs(), mean_0->outputs());
+        for (const Core& network : {h_mean, mean_0, context})
+            if (network->takes_samples() || network->gives_samples() || network->slots() > 0)
+                raise("ShapeError", "expected networks between tensors, without factors");
+    }
+
+    nb::object decode(const Factors& factors, const In<std::int16_t, 3>& z,
+                      const In<std::int16_t, 3>& symbols) const {
+        return values(factors, z, {.given = symbols.data()}, shape(symbols));
+    }
+
+    nb::object encode(const Factors& factors, const In<std::int16_t, 3>& z, const In<std::int32_t, 3>& y,
+                      const In<std::uint8_t, 3>& indexes, unsigned skip) const {
+        if (shape(y) != shape(indexes)) raise("ShapeError", "expected y and indexes of one shape");
+        std::int16_t* symbols = nullptr;
+        const nb::object found = new_array<std::int16_t>({y.shape(0), y.shape(1), y.shape(2)}, symbols);
+        const latens::TileSymbols tile{
+            .found = symbols, .y = y.data(), .indexes = indexes.data(), .skip = skip};
+        return nb::make_tuple(found, values(factors, z, tile, shape(y)));
+    }
+
+  private:
+    using Size = std::array<std::size_t, 3>;
+    template <class T>
+    static Size shape(const T& array) {
+        return {array.shape(0), array.shape(1), array.shape(2)};
+    }
+
+    nb::object values(const Factors& factors, const In<std::int16_t, 3>& z, const latens::TileSymbols& tile,
+                      const Size& size) const {
+        const std::vector<latens::Scale> given = scales(factors);
+        same_size(given.size(), 2);
+        const latens::TwoSteps model{h_mean, mean_0, context, given[0], given[1]};
+        std::size_t rows = 0, columns = 0;
+        check(h_mean->outcome(z.shape(0), rows));
+        check(h_mean->outcome(z.shape(1), columns));
+        same_size(z.shape(2), h_mean->inputs());
+        if (size != Size{rows, columns, model.known()})
+            raise("ShapeError", "expected latents of the size that the networks make of z");
+        for (const latens::Scale& scale : given) {
+            same_size(scale.count, model.known());
+            check_factors(scale);
+        }
+        std::int32_t* y_hat = nullptr;
+        nb::object result = new_array<std::int32_t>({rows, columns, model.known()}, y_hat);
+        run([&] { return latens::two_steps(model, z.data(), z.shape(0), z.shape(1), tile, y_hat, poll); });
+        return result;
+    }
+};
 
 }  // namespace
 
@@ -317,6 +380,23 @@ void add_networks(nb::module_& m) {
             return rescale<std::int16_t>(x, f, s, -32768, 32767);
         },
         "x"_a.noconvert(), "m"_a.noconvert(), "s"_a.noconvert());
+    nb::class_<TwoSteps>(m, "TwoSteps")
+        .def(nb::init<const Network&, const Network&, const Network&>(), "h_mean"_a, "mean_0"_a, "context"_a)
+        .def("decode", &TwoSteps::decode, "factors"_a, "z"_a.noconvert(), "symbols"_a.noconvert())
+        .def("encode", &TwoSteps::encode, "factors"_a, "z"_a.noconvert(), "y"_a.noconvert(),
+             "indexes"_a.noconvert(), "skip"_a);
+    m.def(
+        "tame",
+        [](const In<std::int32_t, 3>& y) {
+            std::int16_t* out = nullptr;
+            nb::object result = new_array<std::int16_t>({y.shape(0), y.shape(1), y.shape(2)}, out);
+            run([&]() -> latens::Status {
+                latens::tame(y.data(), y.size(), out);
+                return {};
+            });
+            return result;
+        },
+        "y"_a.noconvert());
     m.def("set_threads", &latens::set_threads, "count"_a);
     m.def("threads", &latens::threads);
     m.def("processor_quota", &latens::processor_quota, "groups"_a, "mount"_a);

@@ -612,17 +612,9 @@ void rescale(const Value* x, std::size_t positions, const Scale& scale, std::int
         const std::size_t first = part * together * scale.count;
         const std::size_t end = std::min(positions, (part + 1) * together) * scale.count;
         for (std::size_t i = first; i < end; i += scale.count)
-            for (std::size_t c = 0; c < scale.count; ++c) {
-                std::int64_t v = std::int64_t{x[i + c]} * scale.m[c];
-                const std::int32_t s = scale.s[c];
-                if (s > 0)
-                    v = s > 62 ? 0 : (v + (std::int64_t{1} << (s - 1))) >> s;
-                else
-                    // Beyond 32 bits it is limited anyway.
-                    v = std::clamp<std::int64_t>(v, -(std::int64_t{1} << 31), std::int64_t{1} << 31) *
-                        (std::int64_t{1} << std::min(31, -std::max(s, -31)));
-                out[i + c] = static_cast<Result>(std::clamp(v, low, high));
-            }
+            for (std::size_t c = 0; c < scale.count; ++c)
+                out[i + c] =
+                    static_cast<Result>(std::clamp(rescaled(x[i + c], scale.m[c], scale.s[c]), low, high));
     });
 }
 

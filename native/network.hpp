@@ -1,6 +1,7 @@
 // Networks in integers (docs/pixels.md): what they are made of, checked and packed, and how they run.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -111,6 +112,14 @@ class Stream {
 // A whole picture, strip by strip. `out` is of the size that `Network::outcome` says.
 Status run(const std::shared_ptr<const Network>& network, const void* data, std::size_t height,
            std::size_t width, const std::vector<Scale>& scales, Samples samples, void* out, Poll poll);
+
+// round(x * m, s), or what is as far beyond 32 bits.
+inline std::int64_t rescaled(std::int64_t x, std::int32_t m, std::int32_t s) {
+    const std::int64_t v = x * m;
+    if (s > 0) return s > 62 ? 0 : (v + (std::int64_t{1} << (s - 1))) >> s;
+    return std::clamp<std::int64_t>(v, -(std::int64_t{1} << 31), std::int64_t{1} << 31) *
+           (std::int64_t{1} << std::min(31, -std::max(s, -31)));
+}
 
 // clamp(round(x * m, s), low, high) for each of `positions` rows of `count` values.
 template <class Value, class Result>

@@ -12,11 +12,9 @@
 namespace latens {
 namespace {
 
-constexpr std::int64_t y_max = 1 << 20, symbol_max = 32767;
 constexpr std::int32_t z_max = 1023;
-constexpr unsigned latent_bits = 8, z_bits = 6, log_bits = 16, m_bits = 14;
+constexpr unsigned z_bits = 6, log_bits = 16, m_bits = 14;
 constexpr std::size_t indexes_count = 64, stages_max = 256;
-constexpr float asinh_unit = 2048.0F;
 constexpr std::size_t padded_tables_max = std::size_t{1} << 24;  // entries
 constexpr std::int64_t table_size_max = 65537;
 
@@ -246,20 +244,6 @@ struct TableArrays {
             LTN_ERROR_MODEL);
     }
 };
-
-// Where y belongs to the first step: either half of the channels on one colour of a checkerboard. Calls
-// `work(index, in the first step)` for runs of channels: (position, first channel, end channel, first step).
-template <class Work>
-void each_half(std::size_t height, std::size_t width, std::size_t channels, const Work& work) {
-    const std::size_t half = channels / 2;
-    std::size_t at = 0;
-    for (std::size_t row = 0; row < height; ++row)
-        for (std::size_t column = 0; column < width; ++column, at += channels) {
-            const bool even = (row + column) % 2 == 0;
-            work(at, at + half, even);
-            work(at + half, at + channels, !even);
-        }
-}
 
 std::uint32_t checksum_of(const Int16s& z, const Int16s& y, std::size_t positions, std::size_t channels) {
     Buffer bytes(2 * std::max(z.size(), positions));
@@ -492,42 +476,14 @@ Outcome Model::indexes(const Int16s& z, std::size_t height, std::size_t width,
     return {};
 }
 
-template <class Symbols_>
 Outcome Model::values(const Int16s& z, std::size_t height, std::size_t width, unsigned quality,
-                      const Symbols_& symbols, Int32s& result) const {
-    const std::size_t H = 4 * height, W = 4 * width, M = channels_, positions = H * W;
-    Int16s features, mean;
-    LATENS_TRY(run(h_mean, z.data(), height, width, features));
-    const FactorsAt mean_scale_now = factors_at(mean_scale, quality);
-    LATENS_TRY(run(mean_0, features.data(), H, W, mean));
-    Int32s values(positions * M);
-    const auto add = [](std::int32_t value, std::int32_t symbol) {
-        return static_cast<std::int32_t>(
-            std::clamp<std::int64_t>(value + std::int64_t{symbol} * (1 << latent_bits), -y_max, y_max));
-    };
-    rescale(mean.data(), positions, mean_scale_now.scale(), -y_max, y_max, values.data());
-    result.assign(positions * M, 0);
-    each_half(H, W, M, [&](std::size_t from, std::size_t to, bool first) {
-        if (!first) return;
-        for (std::size_t i = from; i < to; ++i) result[i] = add(values[i], symbols(i, values[i]));
-    });
-    // What is known, then the features.
-    const std::size_t both = M + inner_;
-    Int16s known(positions * M), joined(positions * both);
-    rescale(result.data(), positions, factors_at(context_scale, quality).scale(), -32768, 32767,
-            known.data());
-    for (std::size_t p = 0; p < positions; ++p) {
-        std::int16_t* const to = joined.data() + p * both;
-        std::memcpy(to, known.data() + p * M, M * sizeof *to);
-        std::memcpy(to + M, features.data() + p * inner_, inner_ * sizeof *to);
-    }
-    LATENS_TRY(run(context, joined.data(), H, W, mean));
-    rescale(mean.data(), positions, mean_scale_now.scale(), -y_max, y_max, values.data());
-    each_half(H, W, M, [&](std::size_t from, std::size_t to, bool first) {
-        if (first) return;
-        for (std::size_t i = from; i < to; ++i) result[i] = add(values[i], symbols(i, values[i]));
-    });
-    return {};
+                      const TileSymbols& tile, Int32s& result) const {
+    result.resize(16 * height * width * channels_);
+    const FactorsAt means = factors_at(mean_scale, quality), contexts = factors_at(context_scale, quality);
+    const TwoSteps model{networks_[h_mean], networks_[mean_0], networks_[context], means.scale(),
+                         contexts.scale()};
+    return outcome_of(two_steps(model, z.data(), height, width, tile, result.data(), always),
+                      LTN_ERROR_MODEL);
 }
 
 Int16s Model::entry_of(const Int32s& y_hat, unsigned quality) const {
@@ -556,7 +512,7 @@ Outcome Model::decode(View stream, std::size_t height, std::size_t width, unsign
     result.checksum = checksum_of(z, y, 16 * h * w, channels_);
     index = {};
     Int32s y_hat;
-    LATENS_TRY(values(tamed, h, w, quality, [&](std::size_t i, std::int32_t) { return y[i]; }, y_hat));
+    LATENS_TRY(values(tamed, h, w, quality, {.given = y.data()}, y_hat));
     result.entry = entry_of(y_hat, quality);
     return {};
 }
@@ -579,10 +535,7 @@ std::size_t Model::memory(std::size_t positions) const {
 Outcome Model::hyper(const Int32s& y, std::size_t height, std::size_t width, unsigned quality,
                      Int16s& z) const {
     Int16s tamed(y.size()), found;
-    for (std::size_t i = 0; i < y.size(); ++i) {
-        const float value = static_cast<float>(y[i]) * (1.0F / (1 << latent_bits));
-        tamed[i] = static_cast<std::int16_t>(std::nearbyint(std::asinh(value) * asinh_unit));
-    }
+    tame(y.data(), y.size(), tamed.data());
     LATENS_TRY(run(h_a, tamed.data(), height, width, found));
     const std::size_t positions = found.size() / hyper_;
     const double place = static_cast<double>(quality) * static_cast<double>(knots_ - 1) / quality_max;
@@ -605,21 +558,16 @@ Outcome Model::encode(const Int16s& features, std::size_t height, std::size_t wi
                       unsigned lanes, CodedTile& result) const {
     const std::size_t H = height / latent_side, W = width / latent_side, h = H / 4, w = W / 4;
     Int32s y(features.size()), y_hat;
-    rescale(features.data(), H * W, factors_at(gain, quality).scale(), -y_max, y_max, y.data());
+    rescale(features.data(), H * W, factors_at(gain, quality).scale(), -latent_max, latent_max, y.data());
     Int16s z;
     LATENS_TRY(hyper(y, H, W, quality, z));
     const Int16s tamed = as_positions(z, h * w, hyper_);
     std::vector<std::uint8_t> index;
     LATENS_TRY(indexes(tamed, h, w, index));
     Int16s symbols(y.size());
-    const auto quantise = [&](std::size_t i, std::int32_t mean) {
-        const std::int64_t distance = (std::int64_t{y[i]} - mean + (1 << (latent_bits - 1))) >> latent_bits;
-        if (index[i] >= skip)
-            symbols[i] =
-                static_cast<std::int16_t>(std::clamp<std::int64_t>(distance, -symbol_max, symbol_max));
-        return symbols[i];
-    };
-    LATENS_TRY(values(tamed, h, w, quality, quantise, y_hat));
+    LATENS_TRY(values(tamed, h, w, quality,
+                      {.found = symbols.data(), .y = y.data(), .indexes = index.data(), .skip = skip},
+                      y_hat));
     Backlog backlog(lane_escape_nibbles);
     LATENS_TRY(outcome_of(
         backlog.push(ints(z), ints(channel_indexes(hyper_, h * w)), z_tables_[knot(quality)], 0, always),

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "coder.hpp"
+#include "latents.hpp"
 #include "network.hpp"
 #include "outcome.hpp"
 #include "tables.hpp"
@@ -76,17 +77,15 @@ class Model {
         std::size_t knots = 0, channels = 0;
         Int32s logs;
     };
-    using Symbols = std::vector<std::int16_t>;
 
     std::size_t knot(unsigned quality) const;
     FactorsAt factors_at(Factor factor, unsigned quality) const;
     Outcome run(Net net, const std::int16_t* x, std::size_t height, std::size_t width, Int16s& out) const;
     Outcome indexes(const Int16s& z, std::size_t height, std::size_t width,
                     std::vector<std::uint8_t>& result) const;
-    // Both steps over y. `symbols(values, first)` gives those of a step for means, at positions of it.
-    template <class Symbols_>
+    // y_hat, see `two_steps`.
     Outcome values(const Int16s& z, std::size_t height, std::size_t width, unsigned quality,
-                   const Symbols_& symbols, Int32s& result) const;
+                   const TileSymbols& tile, Int32s& result) const;
     Outcome hyper(const Int32s& y, std::size_t height, std::size_t width, unsigned quality, Int16s& z) const;
     Int16s entry_of(const Int32s& y_hat, unsigned quality) const;
 

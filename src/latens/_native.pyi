@@ -106,6 +106,27 @@ class Stream:
     def finish(self) -> NDArray[Any]:
         """The rest."""
 
+class TwoSteps:
+    """The two steps over y of the default model; factors are those of means and of the context."""
+
+    def __init__(self, h_mean: Network, mean_0: Network, context: Network) -> None: ...
+    def decode(
+        self, factors: _Factors, z: NDArray[np.int16], symbols: NDArray[np.int16]
+    ) -> NDArray[np.int32]:
+        """y_hat (H, W, M) from z (h, w, C) and symbols (H, W, M)."""
+    def encode(
+        self,
+        factors: _Factors,
+        z: NDArray[np.int16],
+        y: NDArray[np.int32],
+        indexes: NDArray[np.uint8],
+        skip: int,
+    ) -> tuple[NDArray[np.int16], NDArray[np.int32]]:
+        """Symbols for y (H, W, M) and y_hat; indexes below skip have none."""
+
+def tame(y: NDArray[np.int32]) -> NDArray[np.int16]:
+    """asinh(y) in units of 2^-11, for y (H, W, M) in units of 2^-8."""
+
 def rescale(
     x: NDArray[np.int16] | NDArray[np.int32], m: NDArray[np.int32], s: NDArray[np.int32], low: int, high: int
 ) -> NDArray[np.int32]:

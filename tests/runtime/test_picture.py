@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from latens.convert.pictures import picture_model
-from latens.errors import CoderError, ModelError
+from latens.errors import CoderError, ModelError, ShapeError
 from latens.runtime import reference
 from latens.runtime.factors import QUALITY_MAX
 from latens.runtime.picture import PictureModel
@@ -139,3 +139,31 @@ def test_a_damaged_stream_is_an_error_or_other_symbols(model):
     for cut in (0, 1, len(stream) // 2, len(stream) - 1):
         with pytest.raises(CoderError):
             model.decode(stream[:cut], (1, 1), 30_000, 4, lanes)
+
+
+def test_latents_of_other_sizes_are_refused(model: PictureModel):
+    steps, quality = model._two_steps, 30_000
+    factors = model._step_factors(quality)
+    z = np.zeros((1, 2, model.hyper), np.int16)
+    y = np.zeros((4, 8, model.channels), np.int32)
+    symbols, indexes = y.astype(np.int16), y.astype(np.uint8)
+    assert steps.decode(factors, z, symbols).shape == y.shape
+    for bad in (symbols[1:], symbols[:, 1:], symbols[:, :, 1:]):
+        with pytest.raises(ShapeError):
+            steps.decode(factors, z, np.ascontiguousarray(bad))
+    with pytest.raises(ShapeError):
+        steps.encode(factors, z, y, np.ascontiguousarray(indexes[1:]), 4)
+    with pytest.raises(ShapeError):
+        steps.decode(factors, np.ascontiguousarray(z[:, :, 1:]), symbols)
+    with pytest.raises(ShapeError):
+        steps.decode(factors[:1], z, symbols)
+    m, s = factors[1]
+    with pytest.raises(ShapeError):
+        steps.decode([factors[0], (m[1:], s[1:])], z, symbols)
+    with pytest.raises(ShapeError, match="32767"):
+        steps.decode([factors[0], (np.full_like(m, 32768), s)], z, symbols)
+    networks = model.networks
+    with pytest.raises(ShapeError):
+        networks["mean_0"].two_steps(networks["h_mean"], networks["context"])
+    with pytest.raises(ShapeError):
+        networks["h_mean"].two_steps(networks["mean_0"], networks["g_s"])

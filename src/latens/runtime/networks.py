@@ -223,6 +223,10 @@ class Network:
         """The same for inputs that come and go in pieces, rows ``(n, width, C)`` from top to bottom."""
         return self._native.stream(width, list(factors), samples)
 
+    def two_steps(self, mean_0: Network, context: Network) -> _native.TwoSteps:
+        """This network's features, and what the two others make of them and of y: see the default model."""
+        return _native.TwoSteps(self._native, mean_0._native, context._native)
+
     # -- storage -------------------------------------------------------------------------------------------
 
     @property

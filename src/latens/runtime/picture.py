@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -27,13 +27,10 @@ Z_MAX = 1023
 INDEXES = 64
 ARITHMETIC = 2
 _Y_MAX = 1 << 20
-_SYMBOL_MAX = 32767
-_ASINH_UNIT = 2.0**11
 
 Int16 = npt.NDArray[np.int16]
 Int32 = npt.NDArray[np.int32]
 Uint8 = npt.NDArray[np.uint8]
-Symbols = Callable[[Int32], npt.NDArray[Any]]
 
 NETWORKS = ("g_a", "h_a", "h_scale", "h_mean", "mean_0", "context", "g_s")
 DECIDING = ("h_scale",)  # the networks that tables depend on
@@ -135,34 +132,12 @@ class PictureModel:
     def _indexes(self, z: Int16) -> Uint8:
         return self.networks["h_scale"].run(_positions(z)).astype(np.uint8)
 
-    def _values(self, z: Int16, quality: int, symbols: Symbols) -> tuple[Int16, Int32]:
-        """Both steps over y: its symbols ``(H, W, M)``, and its values.
+    @cached_property
+    def _two_steps(self) -> _native.TwoSteps:
+        return self.networks["h_mean"].two_steps(self.networks["mean_0"], self.networks["context"])
 
-        Args:
-            z: symbols.
-            quality: of the header.
-            symbols: gives symbols of all positions for means of all; those of the step are used.
-        """
-        networks = self.networks
-        features = networks["h_mean"].run(_positions(z))
-        mean_scale = self.factors["mean_scale"].at(quality)
-        first = _first_step(features.shape[0], features.shape[1], self.channels)
-
-        def step(mean: Int16) -> tuple[Int16, Int32]:
-            values = _rescaled(mean, mean_scale, -_Y_MAX, _Y_MAX)
-            found = symbols(values)
-            values += np.left_shift(found, LATENT_BITS, dtype=np.int32)
-            return found, np.clip(values, -_Y_MAX, _Y_MAX, out=values)
-
-        # In place where it can be: a tile of a megapixel has 1.3 million values.
-        one, y_one = step(networks["mean_0"].run(features))
-        y_one *= first
-        known = _saturated(y_one, self.factors["context_scale"].at(quality))
-        two, y_two = step(networks["context"].run(np.concatenate([known, features], axis=2)))
-        np.copyto(y_two, y_one, where=first)
-        if one is not two:
-            np.copyto(two, one, where=first)
-        return two, y_two
+    def _step_factors(self, quality: int) -> list[Factor]:
+        return [self.factors[name].at(quality) for name in ("mean_scale", "context_scale")]
 
     def decode(self, stream: bytes, z_shape: tuple[int, int], quality: int, skip: int, lanes: int) -> Latents:
         """What the stream of a tile stands for.
@@ -193,16 +168,15 @@ class PictureModel:
 
     def values(self, z: Int16, y: Int16, quality: int, window: Window | None = None) -> Int32:
         """y_hat of a tile with these symbols, or the part of it in a window."""
+        factors = self._step_factors(quality)
         if window is None:
-            return self._values(z, quality, lambda means: y)[1]
+            return self._two_steps.decode(factors, _positions(z), y)
         # In whole positions of z, which keeps the checkerboard as it is. Beyond the tile is nothing either way.
         reach = self._reach
         top, left = (max(side - reach, 0) // 4 for side in (window.top, window.left))
         bottom, right = (-(-(side + reach) // 4) for side in (window.bottom, window.right))
         part = np.ascontiguousarray(y[4 * top : 4 * bottom, 4 * left : 4 * right])
-        found = self._values(np.ascontiguousarray(z[:, top:bottom, left:right]), quality, lambda means: part)[
-            1
-        ]
+        found = self._two_steps.decode(factors, _positions(z[:, top:bottom, left:right]), part)
         rows = slice(window.top - 4 * top, window.bottom - 4 * top)
         columns = slice(window.left - 4 * left, window.right - 4 * left)
         return np.ascontiguousarray(found[rows, columns])
@@ -228,19 +202,7 @@ class PictureModel:
         """
         z = self._z_of(y, quality)
         indexes = self._indexes(z)
-        coded = indexes >= skip
-        half = 1 << LATENT_BITS - 1
-
-        def quantise(means: Int32) -> Int16:
-            distance = y - means
-            distance += half
-            distance >>= LATENT_BITS
-            np.clip(distance, -_SYMBOL_MAX, _SYMBOL_MAX, out=distance)
-            found: Int16 = distance.astype(np.int16)
-            found *= coded
-            return found
-
-        symbols, y_hat = self._values(z, quality, quantise)
+        symbols, y_hat = self._two_steps.encode(self._step_factors(quality), _positions(z), y, indexes, skip)
         encoder = LaneEncoder()
         encoder.push(z, _channel_indexes(*z.shape), self._tables(quality))
         encoder.push(symbols, indexes, self._y, skip)
@@ -253,11 +215,7 @@ class PictureModel:
 
     def unrounded_z(self, y: Int32, quality: int) -> Int32:
         """z ``(h, w, hyper)`` in units of 2^-6; an encoder is free in what it does here."""
-        tamed = y * np.float32(2.0**-LATENT_BITS)
-        np.arcsinh(tamed, out=tamed)
-        tamed *= np.float32(_ASINH_UNIT)
-        np.rint(tamed, out=tamed)
-        found = self.networks["h_a"].run(tamed.astype(np.int16)).astype(np.int32)
+        found = self.networks["h_a"].run(_native.tame(y)).astype(np.int32)
         return found + self.offset_at(self.z_offset, quality)
 
     def offset_at(self, offsets: Int32, quality: int) -> Int32:
@@ -360,13 +318,6 @@ def _positions(symbols: Int16) -> Int16:
 def _channel_indexes(channels: int, height: int, width: int) -> Int16:
     indexes = np.arange(channels, dtype=np.int16)[:, None, None]
     return np.ascontiguousarray(np.broadcast_to(indexes, (channels, height, width)))
-
-
-def _first_step(height: int, width: int, channels: int) -> npt.NDArray[np.bool_]:
-    """Where y belongs to the first step: either half of the channels on one colour of a checkerboard."""
-    even = (np.add.outer(np.arange(height), np.arange(width)) % 2 == 0)[:, :, None]
-    first: npt.NDArray[np.bool_] = np.where(np.arange(channels) < channels // 2, even, ~even)
-    return first
 
 
 def _rescaled(values: npt.NDArray[Any], factor: Factor, low: int, high: int) -> Int32:

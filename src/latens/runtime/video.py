@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from latens import _native
 from latens import format as ltn
 from latens.entropy_coding import LaneDecoder, LaneEncoder, choose_lanes
 from latens.errors import FormatError, ModelError
@@ -36,7 +37,6 @@ _PIXELS = _DEPTH, 3
 _HYPER = 64  # pixels of a position of z
 _Y_MAX = 1 << 20
 _SYMBOL_MAX = 32767
-_ASINH_UNIT = 2.0**11
 # What a squared error of one step is worth, in bits: a symbol is changed to a cheaper one where that pays.
 _STEP_WORTH = 20.0
 # What weights say of the price of a bit of motion is in plain differences; times what transformed ones need.
@@ -217,12 +217,7 @@ class ReleasedVideo:
         return _MOTION_WORTH * float(factor.m[0] * 2.0 ** -float(factor.s[0]))
 
     def _z_of(self, y: Int32, expected: Int32, level: int) -> Int16:
-        def tame(values: Int32) -> Int16:
-            found = np.rint(np.arcsinh(values * np.float32(2.0**-LATENT_BITS)) * np.float32(_ASINH_UNIT))
-            tamed: Int16 = found.astype(np.int16)
-            return tamed
-
-        seen = np.concatenate([tame(y - expected), tame(expected)], axis=2)
+        seen = np.concatenate([_native.tame(y - expected), _native.tame(expected)], axis=2)
         z = self.networks["h_a"].run(seen).astype(np.int32) + self.image.offset_at(self.z_offset, level)
         z = (z + (1 << Z_BITS - 1)) >> Z_BITS
         return np.ascontiguousarray(z.clip(-Z_MAX, Z_MAX).astype(np.int16).transpose(2, 0, 1))
