@@ -16,7 +16,7 @@ from typing import BinaryIO, cast
 
 from latens import format as ltn
 from latens.errors import FormatError, ImageError, LatensError, OutputError
-from latens.io import TemporaryOutput, atomic_write, check_output, printable, remote
+from latens.io import TemporaryOutput, UnfinishedOutput, atomic_write, check_output, printable, remote
 
 STANDARD = "-"
 EXIT_SALVAGED = 3
@@ -749,8 +749,14 @@ def not_image(job: Job, error: ImageError) -> ImageError:
 
 
 @contextmanager
-def writing(job: Job, force: bool, inputs: Inputs) -> Iterator[BinaryIO]:
+def writing(job: Job, force: bool, inputs: Inputs, *, begun: bool = False) -> Iterator[BinaryIO]:
     """A file for a result that is written bit by bit; it gets its name when it is complete, and not before.
+
+    Args:
+        job: whose result it is.
+        force, inputs: as for :func:`write`.
+        begun: give what another process left of the same, in a local file, and leave it for the next one if this one
+            is stopped.
 
     Raises:
         OutputError: it cannot be written.
@@ -768,7 +774,8 @@ def writing(job: Job, force: bool, inputs: Inputs) -> Iterator[BinaryIO]:
         return
     if job.new_folder:
         _make(Path(job.target).parent)
-    output = TemporaryOutput(job.target, force=force or job.replaces, inputs=inputs.same_as(job.target))
+    kind = UnfinishedOutput if begun else TemporaryOutput
+    output = kind(job.target, force=force or job.replaces, inputs=inputs.same_as(job.target))
     try:
         try:
             yield output.open()
@@ -777,7 +784,9 @@ def writing(job: Job, force: bool, inputs: Inputs) -> Iterator[BinaryIO]:
                 raise
             raise OutputError(f"{job.target_name}: cannot be written ({error.strerror})") from error
         output.commit()
-    except BaseException:
+    except BaseException as error:
+        if isinstance(output, UnfinishedOutput) and not isinstance(error, ImageError):
+            output.keep()
         output.discard()
         raise
 

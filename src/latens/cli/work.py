@@ -9,16 +9,19 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
+from latens import __version__
 from latens import format as ltn
-from latens.cli import batch, files
+from latens.cli import batch, files, resume
 from latens.cli.weights import announce
-from latens.errors import FormatError, ImageError
+from latens.errors import CoderError, FormatError, ImageError
 
 if TYPE_CHECKING:
     from latens.codec import ImageCodec, LosslessCodec
     from latens.codec.lossless import Content
+    from latens.io import Strips
 
 _M_ARENA_MAX = -8  # of malloc.h
 LARGE = 1 << 23  # pixels, from which on images go from top to bottom, where they can
@@ -182,15 +185,38 @@ class Encode(_Work):
                 strips = open_strips(file, self.max_pixels)
                 assert strips is not None
             _one_heap()
-            coder = self._coder()
-            with (
-                batch.progress("Encoding", self.lone) as progress,
-                files.writing(job, self.force, self.inputs) as out,
-            ):
-                size = coder.encode_strips(strips, out, self.quality, progress=progress)
+            with batch.progress("Encoding", self.lone) as progress:
+                if strips.shape[0] * strips.shape[1] < resume.HUGE:
+                    with files.writing(job, self.force, self.inputs) as out:
+                        size = self._coder().encode_strips(strips, out, self.quality, progress=progress)
+                else:
+                    size = self._huge(job, file, strips, progress)
         bpp = 8 * size / (strips.shape[0] * strips.shape[1])
         text = f"{before or 0:,} -> {size:,} bytes, {bpp:.3f} bits per pixel"
         return batch.Done(text, before, size, bpp, strips.about.notes)
+
+    def _huge(
+        self, job: files.Job, file: BinaryIO, strips: Strips, progress: Callable[[float], None] | None
+    ) -> int:
+        """A picture that takes long: what another run has done of it is not done again."""
+        coder = self._coder()
+        identity = resume.identity(
+            file, options=self.options(), weights=coder.model.weights_id, latens=__version__
+        )
+        with (
+            resume.beside(job, identity) as note,
+            files.writing(job, self.force, self.inputs, begun=note is not None) as out,
+        ):
+            code = partial(coder.encode_strips, strips, out, self.quality, progress=progress)
+            if note is None:
+                return code()
+            begun = note.read()
+            if begun is not None:
+                with suppress(FormatError, CoderError):  # nothing is taken of the strips before these
+                    return code(begun=begun, save=note.write)
+            out.seek(0)
+            out.truncate()
+            return code(save=note.write)
 
 
 @dataclass

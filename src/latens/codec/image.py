@@ -36,7 +36,7 @@ from latens.runtime.coding import LATENT, CodedTile, FileModel
 from latens.zoo.cards import DEFAULT_MODEL
 from latens.zoo.weights import load, load_released
 
-__all__ = ["EFFORTS", "ImageCodec"]
+__all__ = ["EFFORTS", "Begun", "ImageCodec"]
 
 Samples = npt.NDArray[Any]  # uint8 or uint16
 Array = npt.NDArray[Any]
@@ -55,6 +55,18 @@ _WIDE = 8192  # pixels, above which networks take a quarter of these rows
 _BLOCK = 64  # side of the blocks that are drawn or not
 # Bits that a block kept as it is may take, for each that a model spends on it and does not get right.
 _WORTH = 1.5
+
+
+class Begun(NamedTuple):
+    """What is done of a picture that is coded from top to bottom.
+
+    Attributes:
+        bands: rows of tiles that are in the file.
+        crc: of the samples that could be decoded from them.
+    """
+
+    bands: int
+    crc: int
 
 
 class ImageCodec:
@@ -126,6 +138,8 @@ class ImageCodec:
         quality: float | None = None,
         *,
         progress: Callable[[float], None] | None = None,
+        begun: Begun | None = None,
+        save: Callable[[Begun], None] | None = None,
     ) -> int:
         """The same for an image that comes from top to bottom, in memory that does not grow with its height.
 
@@ -134,34 +148,51 @@ class ImageCodec:
             file: what is written to, front to back.
             quality: as for :meth:`encode`.
             progress: called with the share that is done.
+            begun: go on where another call for the same picture, with the same quality, was stopped: ``file`` holds
+                what that one wrote, and can be read and sought.
+            save: called after each row of tiles with what to go on with, when its bytes have been given to the
+                system; not with models that cannot.
 
         Returns:
             The number of bytes.
 
         Raises:
             ImageError: the file is damaged; quality out of range, or not for this model.
+            FormatError, CoderError, ChecksumError: the file that was begun is damaged, or of another picture.
             LimitError, ModelError: as :meth:`encode`.
         """
         about = strips.about
         header = self._header(about, self._level(quality))
         header = replace(header, width=strips.shape[1], height=strips.shape[0])
-        features = self._features(cast(Samples, strips), header)
         picture = _Picture(self.model, header) if self.model.exact else None
         writer: ltn.Writer | None = None
         bands = _bands(header)
-        for number, band in enumerate(bands):
+        metadata = (about.icc or None, about.exif or None, about.xmp or None, about.density)
+        resumes = self.model.analysis_reach is not None and header.tile_count > 1
+        start = 0
+        if begun is not None:
+            start = begun.bands
+            if not resumes or picture is None or not 0 < start <= len(bands):
+                raise FormatError("this cannot be gone on with")
+            count, last = sum(map(len, bands[:start])), bands[start - 1]
+            container = ltn.Container(header, [], None, *metadata)
+            writer, tiles = ltn.Writer.resume(file, container, count, len(last))
+            self._restore(picture, last, tiles, begun.crc)
+        features = self._features(cast(Samples, strips), header, start)
+        for number, band in enumerate(bands[start:], start):
             for rect, coded in zip(band, self._coded(header, band, features), strict=True):
                 if writer is None:
                     header = replace(header, lanes=coded.lanes)
-                    metadata = (about.icc or None, about.exif or None, about.xmp or None, about.density)
-                    container = ltn.Container(header, [], None, *metadata)
-                    writer = ltn.Writer(file, container)
+                    writer = ltn.Writer(file, ltn.Container(header, [], None, *metadata))
                 writer.tile(ltn.Tile(coded.checksum, coded.stream))
                 if picture is not None:
                     picture.put(rect, coded.rows)
             if picture is not None:
                 for _ in picture.band():
                     pass
+                if save is not None and resumes:
+                    file.flush()
+                    save(Begun(number + 1, picture.crc))
             if progress is not None:
                 progress((number + 1) / len(bands))
         if picture is not None:
@@ -170,6 +201,18 @@ class ImageCodec:
         assert writer is not None
         writer.finish(None if picture is None else picture.crc)
         return writer.size
+
+    def _restore(self, picture: _Picture, band: list[ltn.Rect], tiles: list[ltn.Tile], crc: int) -> None:
+        """Bring the decoded picture to where it was after a row of tiles, which reaches further up than synthesis."""
+        picture.start_at(band[0].y)
+        given: list[tuple[ltn.Rect, ltn.Tile | None]] = list(zip(band, tiles, strict=True))
+        for (rect, _), found in zip(given, together(self._decoder(picture.header), given), strict=True):
+            for error in found.errors:
+                raise error
+            picture.put(rect, found.rows)
+        for _ in picture.band():
+            pass
+        picture.crc = crc
 
     def _coded(
         self, header: ltn.Header, band: list[ltn.Rect], features: Iterator[Array]
@@ -268,8 +311,8 @@ class ImageCodec:
             )
         return EFFORTS[effort]
 
-    def _features(self, pixels: Samples, header: ltn.Header) -> Iterator[Array]:
-        """What analysis makes of each tile, ``(h, w, C)``; it sees the surroundings of tiles."""
+    def _features(self, pixels: Samples, header: ltn.Header, first: int = 0) -> Iterator[Array]:
+        """What analysis makes of each tile, ``(h, w, C)``, from the ``first`` row of them on; it sees what is near."""
         height, width = pixels.shape[:2]
         coded_width, coded_height = ltn.coded_size(width, height)
         rows = self.model.analysis(coded_width, pixels.dtype, pixels.shape[2])
@@ -287,8 +330,15 @@ class ImageCodec:
             missing = ((0, below), (0, coded_width - width), (0, 0))
             return np.pad(strip, missing, mode="edge") if below or coded_width > width else strip
 
-        starts = iter(range(0, coded_height, portion))
-        for band in _bands(header):
+        bands = _bands(header)[first:]
+        # Whole positions of z above the first row that is wanted, as many as networks see of.
+        above = -(-(self.model.analysis_reach or 0) // _BLOCK) * _BLOCK
+        begin = max(bands[0][0].y - above, 0)
+        unwanted = (bands[0][0].y - begin) // LATENT
+        for row in range(0, begin, _ROWS):  # rows come in their order
+            edge = pixels[row : min(row + _ROWS, begin)]
+        starts = iter(range(begin, coded_height, portion))
+        for band in bands:
             wanted = ltn.coded_size(1, band[0].height)[1] // LATENT
             # An array for each tile, which is gone when that is coded: of a wide picture, a row of them is large.
             tiles: list[Array] = []
@@ -297,6 +347,8 @@ class ImageCodec:
                 if left_over is None:
                     top = next(starts, None)
                     left_over = rows.finish() if top is None else rows.push(np.ascontiguousarray(padded(top)))
+                missed = min(unwanted, len(left_over))
+                left_over, unwanted = left_over[missed:], unwanted - missed
                 count = min(len(left_over), wanted - end)
                 if count and not tiles:
                     sides = [ltn.coded_size(rect.width, 1)[0] // LATENT for rect in band]
@@ -525,7 +577,7 @@ class _Picture:
     """The decoded picture, made from latents of tiles, band by band, in memory that does not grow with its height."""
 
     def __init__(self, model: FileModel, header: ltn.Header) -> None:
-        self._model, self._header = model, header
+        self._model, self.header = model, header
         self._width = ltn.coded_size(header.width, 1)[0] // LATENT
         dtype = np.uint8 if header.sample_bytes == 1 else np.uint16
         self._rows = model.synthesis(self._width, header.quality, dtype, header.channels)
@@ -533,6 +585,10 @@ class _Picture:
         self._left = header.height
         self._layers: list[screens.Layer] = []
         self.tiles, self.crc = 0, 0
+
+    def start_at(self, row: int) -> None:
+        """Begin further down; what comes first is not that of the whole picture, as far as networks reach."""
+        self._left = self.header.height - row
 
     def put(self, rect: ltn.Rect, rows: Array | None, layer: screens.Layer | None = None) -> None:
         """The next tile, with its drawn blocks; no rows for one that is lost, which becomes flat."""
@@ -563,11 +619,11 @@ class _Picture:
     def _cut(self, rows: Samples) -> Iterator[Samples]:
         if not len(rows):
             return
-        kept = np.ascontiguousarray(rows[: self._left, : self._header.width])
+        kept = np.ascontiguousarray(rows[: self._left, : self.header.width])
         if self._layers:
             if not kept.flags.writeable:
                 kept = kept.copy()
-            screens.compose(kept, self._header.height - self._left, self._layers)
+            screens.compose(kept, self.header.height - self._left, self._layers)
         self._left -= len(kept)
         self.crc = zlib.crc32(kept.astype(kept.dtype.newbyteorder("<"), copy=False).data, self.crc)
         yield kept

@@ -54,6 +54,7 @@ class ResearchPictures:
     exact = False
     refines = False
     reach: int | None = None
+    analysis_reach: int | None = None
     rows_type: npt.DTypeLike = np.float32
 
     def __init__(self, name: str, weights_id: str, network: CompressionModel, entropy: ExactEntropy) -> None:

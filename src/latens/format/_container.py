@@ -178,17 +178,40 @@ class Writer:
         self._first = self.size
 
     @classmethod
-    def resume(cls, file: BinaryIO, header: Header, first: int, sizes: Sequence[int]) -> Writer:
-        """Go on with a file that has tiles already: `sizes` of their chunks, the first of which is at byte `first`."""
-        writer = cls.__new__(cls)
-        writer._file, writer._rects, writer._drawable = file, header.tiles(), not header.lossless
-        writer._sizes, writer._first, writer.size = list(sizes), first, first + sum(sizes)
-        return writer
+    def resume(cls, file: BinaryIO, container: Container, count: int, last: int) -> tuple[Writer, list[Tile]]:
+        """Go on with a file that has `count` tiles already; gives the `last` of them, too.
 
-    @property
-    def progress(self) -> tuple[int, tuple[int, ...]]:
-        """What `resume` takes: where the first tile is, and the sizes of the chunks of those that were written."""
-        return self._first, tuple(self._sizes)
+        What the file begins with is read and checked, and what comes after is cut off. Raises FormatError: it is not
+        what a writer for this container would have written so far.
+        """
+        kept = io.BytesIO()
+        writer = cls(kept, container)
+        file.seek(0)
+        if not 0 <= last <= count <= len(writer._rects) or file.read(writer.size) != kept.getvalue():
+            raise FormatError("the file was begun for another picture")
+        writer._file = file
+        tiles = []
+        for index in range(count):
+            data = file.read(1 + VARINT_BYTES)
+            reader = Reader(memoryview(data), 1)
+            left = reader.varint("a chunk's size") + 4 - (len(data) - reader.pos)
+            rect = writer._rects[index]
+            if not 0 <= left <= 2 * (max_stream_size(rect.width, rect.height) + 32):
+                raise FormatError(f"tile {index} is damaged")
+            data += file.read(left)
+            chunk = _next_chunk(memoryview(data), 0, writer.size)
+            reader = Reader(chunk.payload)
+            number = reader.varint("a tile's number") if len(writer._rects) > 1 else 0
+            if chunk.kind not in (TILE, DRAWN) or number != index:
+                raise FormatError(f"{chunk.name} at byte {writer.size}, where tile {index} was expected")
+            tile = unpack_tile(chunk.kind, reader, chunk.payload, index, rect, container.header)
+            if index >= count - last:
+                tiles.append(tile)
+            writer._sizes.append(len(data))
+            writer.size += len(data)
+        file.seek(writer.size)
+        file.truncate()
+        return writer, tiles
 
     def tile(self, tile: Tile) -> None:
         """Write the next tile."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from latens.io._output import TemporaryOutput, atomic_write, check_output, remove_leftovers
+from latens.io._output import TemporaryOutput, UnfinishedOutput, atomic_write, check_output, remove_leftovers
 from latens.io._text import NOT_KEPT, printable
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ __all__ = [
     "SoundFile",
     "Strips",
     "TemporaryOutput",
+    "UnfinishedOutput",
     "VideoFrame",
     "VideoInfo",
     "VideoSink",

@@ -19,6 +19,13 @@ if sys.platform != "win32":
 
 # O_EXCL follows no symbolic link.
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+# No symbolic link either, and no waiting for the other end of a pipe.
+_AGAIN = (
+    os.O_RDWR
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_NONBLOCK", 0)
+    | (_NEW & ~(os.O_CREAT | os.O_EXCL))
+)
 _TEMPORARY = re.compile(r"\.latens-[0-9a-f]{16}\.tmp")
 
 
@@ -171,6 +178,56 @@ class TemporaryOutput:
             with suppress(OSError):
                 self._file.close()
         self._temporary.unlink(missing_ok=True)
+
+
+class UnfinishedOutput(TemporaryOutput):
+    """The same in a file ``NAME.part``, which may have been begun already and is opened as it is: see `keep`."""
+
+    def _name(self) -> None:
+        self._temporary = self._path.with_name(self._path.name + ".part")
+
+    def open(self) -> BinaryIO:
+        """The file, which may hold something. Raises OutputError, also if another process writes it."""
+        shown = printable(self._temporary)
+        try:
+            while True:
+                try:
+                    descriptor = os.open(self._temporary, _NEW, 0o666)
+                except FileExistsError:
+                    descriptor = os.open(self._temporary, _AGAIN)
+                file = os.fdopen(descriptor, "r+b")
+                status = os.fstat(descriptor)
+                if not stat.S_ISREG(status.st_mode):
+                    file.close()
+                    raise OutputError(f"{shown}: is not a regular file")
+                try:
+                    if sys.platform != "win32":
+                        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    # Who had it may have given it its last name in the meantime.
+                    if os.path.samestat(status, self._temporary.lstat()):
+                        self._file = file
+                        return file
+                except BlockingIOError as error:
+                    file.close()
+                    raise OutputError(f"{shown}: another process is writing it") from error
+                except FileNotFoundError:
+                    pass
+                file.close()
+        except OutputError:
+            raise
+        except OSError as error:
+            raise _failed(shown, error) from error
+
+    def keep(self) -> None:
+        """Leave the file as it is, to be gone on with."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def discard(self) -> None:
+        """Leave nothing behind of what was opened."""
+        if self._file is not None:
+            super().discard()
 
 
 def remove_leftovers(folder: str | os.PathLike[str]) -> None:

@@ -81,6 +81,8 @@ class FileModel(Protocol):
     """Whether :meth:`refine` can be used."""
     reach: int | None
     """How many positions of rows around a part of the picture :meth:`synthesis` needs for it; None if all of them."""
+    analysis_reach: int | None
+    """How many pixels around a part :meth:`analysis` needs for it; None if all of them, or if nobody knows."""
     channels: int
     """Channels of :meth:`decode`'s rows."""
     rows_type: npt.DTypeLike

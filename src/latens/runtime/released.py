@@ -101,6 +101,10 @@ class ReleasedPictures:
     def reach(self) -> int | None:
         return self.model.networks["g_s"].reach
 
+    @property
+    def analysis_reach(self) -> int | None:
+        return self.model.networks["g_a"].reach
+
     def decode(
         self,
         stream: bytes,
