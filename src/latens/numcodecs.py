@@ -19,7 +19,7 @@ from latens.codec import ImageCodec, LosslessCodec
 from latens.errors import FormatError, ImageError, TruncatedError
 from latens.io import Image
 
-__all__ = ["Latens"]
+__all__ = ["Latens", "check_array"]
 
 _MAGIC = b"LTNS\1"
 _KINDS = {("|u1", 1): 0, ("|u1", 3): 1, ("<u2", 1): 2, ("<u2", 3): 3}
@@ -57,14 +57,8 @@ class Latens(Codec):  # type: ignore[misc]
             ImageError, LimitError: it is no stack of pictures, or an option is out of range.
         """
         array = np.ascontiguousarray(buf)
-        dtype = array.dtype.newbyteorder("<").str
+        kind = check_array(array.dtype, array.shape, self.channels)
         dimensions = 2 + (self.channels == 3)
-        kind = _KINDS.get((dtype, self.channels))
-        if kind is None or array.ndim < dimensions or (self.channels == 3 and array.shape[-1] != 3):
-            raise ImageError(
-                f"expected uint8 or uint16 of (..., height, width{', 3' if self.channels == 3 else ''}), "
-                f"got {array.dtype} {array.shape}"
-            )
         height, width = array.shape[-dimensions:][:2]
         out = bytearray(
             _MAGIC + struct.pack("<BB", kind, array.ndim) + struct.pack(f"<{array.ndim}I", *array.shape)
@@ -92,6 +86,16 @@ class Latens(Codec):  # type: ignore[misc]
         data = memoryview(ensure_contiguous_ndarray(buf)).cast("B")
         found = _decoded(data)
         return found if out is None else ndarray_copy(found, out)
+
+
+def check_array(dtype: np.dtype[Any], shape: tuple[int, ...], channels: int) -> int:
+    """The kind of a stack, as its bytes name it. Raises ImageError: the array is no stack of pictures."""
+    kind = _KINDS.get((dtype.newbyteorder("<").str, channels))
+    if kind is None or len(shape) < 2 + (channels == 3) or (channels == 3 and shape[-1] != 3):
+        raise ImageError(
+            f"expected uint8 or uint16 of (..., height, width{', 3' if channels == 3 else ''}), got {dtype} {shape}"
+        )
+    return kind
 
 
 def _decoded(data: memoryview) -> npt.NDArray[Any]:

@@ -103,3 +103,64 @@ class TestNumcodecs:
         numcodecs = pytest.importorskip("numcodecs")
         with pytest.raises(LatensError, match="expected uint8 or uint16"):
             numcodecs.get_codec({"id": "latens"}).encode(array)
+
+
+class TestZarr:
+    """Arrays of format 3, by zarr alone: it finds the codec by its entry point."""
+
+    @staticmethod
+    def _made(
+        folder: Path, array: np.ndarray, chunks: tuple[int, ...], shards: object = None, **settings: object
+    ) -> object:
+        zarr = pytest.importorskip("zarr", minversion="3.0")
+        made = zarr.create_array(
+            store=str(folder),
+            shape=array.shape,
+            chunks=chunks,
+            shards=shards,
+            dtype=array.dtype,
+            serializer={"name": "latens", "configuration": settings},
+            compressors=None,
+        )
+        made[:] = array
+        return zarr.open_array(str(folder), mode="r")
+
+    @pytest.mark.parametrize("dtype", ["u1", "<u2", ">u2"])
+    @pytest.mark.parametrize("shards", [None, (4, 40, 32)])
+    def test_without_loss(self, dtype: str, shards: object, tmp_path: Path) -> None:
+        array = np.random.default_rng(1).integers(0, 250, (5, 70, 33)).astype(dtype)
+        found = self._made(tmp_path / "a", array, (2, 40, 16), shards)
+        assert found.metadata.zarr_format == 3  # type: ignore[attr-defined]
+        assert np.array_equal(found[:], array)  # type: ignore[index]
+        assert np.array_equal(found[3, 41:50, 7:], array[3, 41:50, 7:])  # type: ignore[index]
+
+    def test_colour_and_quality(self, tmp_path: Path) -> None:
+        found = self._made(tmp_path / "a", PIXELS[None], (1, *PIXELS.shape), quality=80, channels=3)
+        assert np.array_equal(found[0], latens.decode(latens.encode(PIXELS, 80)))  # type: ignore[index]
+
+    def test_refused(self, tmp_path: Path) -> None:
+        flat, colour = np.zeros(9, np.uint8), np.zeros((4, 4, 3), np.uint8)
+        for array, chunks, settings in (
+            (flat, (3,), {}),
+            (flat.reshape(3, 3).astype(np.float32), (3, 3), {}),
+            (colour, (4, 4, 1), {"channels": 3}),
+            (colour, (4, 4, 3), {"channels": 2}),
+        ):
+            with pytest.raises(ValueError, match=r"expected uint8|channels must be"):
+                self._made(tmp_path / "a", array, chunks, **settings)
+
+    def test_chunks_of_another_shape_and_damage(self, tmp_path: Path) -> None:
+        array = np.arange(60, dtype=np.uint8).reshape(5, 12)
+        found = self._made(tmp_path / "a", array, (5, 12))
+        (chunk,) = (path for path in (tmp_path / "a" / "c").rglob("*") if path.is_file())
+        data = chunk.read_bytes()
+        other = self._made(tmp_path / "b", array.reshape(12, 5), (12, 5))
+        (theirs,) = (path for path in (tmp_path / "b" / "c").rglob("*") if path.is_file())
+        assert np.array_equal(other[:].ravel(), array.ravel())  # type: ignore[index]
+        chunk.write_bytes(theirs.read_bytes())
+        with pytest.raises(LatensError, match="was expected"):
+            found[:]  # type: ignore[index]
+        for damaged in (b"", data[:-1], data[:9], data + b"1", bytes([data[0] ^ 1]) + data[1:]):
+            chunk.write_bytes(damaged)
+            with pytest.raises(LatensError):
+                found[:]  # type: ignore[index]
