@@ -19,7 +19,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from latens._native import Winograd
 
-__all__ = ["FastConvolutions"]
+__all__ = ["FastConvolutions", "in_strips"]
 
 _LARGE_BYTES = 2**25
 """glibc hands out memory above 32 MiB page by page, which takes its time."""
@@ -86,7 +86,7 @@ class FastConvolutions(TorchFunctionMode):
             size = -(-x.shape[2] // step), -(-x.shape[3] // step)
             return _winograd(x, _prepared(weight, prepare), bias, size, weight.shape[0])
         halo = -(-(height // 2) // step) * step
-        return _in_strips(direct, x, halo, step, weight.shape[0] * x.shape[2] * x.shape[3] // step**2)
+        return in_strips(direct, x, halo, step, weight.shape[0] * x.shape[2] * x.shape[3] // step**2)
 
     def _conv_transpose2d(
         self,
@@ -112,7 +112,7 @@ class FastConvolutions(TorchFunctionMode):
         if _winograd_pays(x, weight, channels, 1):
             size = 2 * x.shape[2], 2 * x.shape[3]
             return _winograd(x, _prepared(weight, _doubling), bias, size, channels)
-        return _in_strips(direct, x, 1, 1, channels * 4 * x.shape[2] * x.shape[3])
+        return in_strips(direct, x, 1, 1, channels * 4 * x.shape[2] * x.shape[3])
 
 
 def _winograd_pays(x: Tensor, weight: Tensor, out_channels: int, step: int) -> bool:
@@ -169,15 +169,15 @@ def _empty(batch: int, height: int, width: int, channels: int, dtype: torch.dtyp
     return _memory(math.prod(size), dtype).view(size).permute(0, 3, 1, 2)
 
 
-def _in_strips(function: Callable[[Tensor], Tensor], x: Tensor, halo: int, step: int, values: int) -> Tensor:
+def in_strips(function: Callable[[Tensor], Tensor], x: Tensor, halo: int, step: int, values: int) -> Tensor:
     """``function(x)``, strip by strip of rows if it is large.
 
     Args:
-        function: a convolution that pads with zeros and multiplies or divides the height by a whole number.
+        function: convolutions that pad with zeros and multiply or divide the height by a whole number.
         x: ``(B, C, H, W)``.
         halo: rows of ``x`` above and below that a strip needs, a multiple of ``step``.
         step: what the height is divided by, which is a multiple of it.
-        values: in the output, for each batch element.
+        values: in the largest output, for each batch element.
     """
     batch, _, height, _ = x.shape
     autocast = torch.is_autocast_enabled("cpu")
