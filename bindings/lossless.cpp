@@ -87,10 +87,11 @@ using PartMap = nb::ndarray<const std::uint8_t, nb::ndim<2>, nb::c_contig, nb::d
 using OutPartMap = nb::ndarray<std::uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using OutBits = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
-nb::list encode(const Samples& samples, std::size_t tile, std::uint32_t near, unsigned effort,
-                unsigned content, const std::optional<PartMap>& part) {
+nb::list encode(const Samples& samples, std::size_t tile, std::uint32_t near, std::uint32_t slack,
+                unsigned effort, unsigned content, const std::optional<PartMap>& part) {
     const Grid grid(samples, tile);
-    const latens::LosslessOptions options{near, effort, static_cast<latens::Content>(std::min(content, 2u))};
+    const latens::LosslessOptions options{near, slack, effort,
+                                          static_cast<latens::Content>(std::min(content, 2u))};
     std::optional<Parts> parts;
     if (part) parts.emplace(grid, *part);
     std::vector<std::vector<std::uint8_t>> streams(grid.count());
@@ -154,7 +155,8 @@ std::vector<std::optional<std::string>> decode(const nb::sequence& given, std::s
     return problems;
 }
 
-void measure(const Samples& samples, std::size_t tile, const PartMap& part, const OutBits& out) {
+void measure(const Samples& samples, std::size_t tile, std::uint32_t slack, const PartMap& part,
+             const OutBits& out) {
     const Grid grid(samples, tile);
     const Parts parts(grid, part), same(grid, out);
     std::vector<latens::Status> status(grid.count());
@@ -167,6 +169,7 @@ void measure(const Samples& samples, std::size_t tile, const PartMap& part, cons
             parts.walk(i, [&](std::size_t from, std::size_t to) { blocks[to] = part.data()[from]; });
             if (std::find(blocks.begin(), blocks.end(), 1) != blocks.end()) {
                 latens::LosslessOptions options;
+                options.slack = slack;
                 options.part = blocks.data();
                 status[i] = latens::measure_tile(data + grid.offset(i), grid.shape(i), options, bits.data());
             }
@@ -179,11 +182,12 @@ void measure(const Samples& samples, std::size_t tile, const PartMap& part, cons
 }  // namespace
 
 void add_lossless(nb::module_& m) {
-    m.def("lossless_encode", &encode, "samples"_a.noconvert(), "tile"_a, "near"_a, "effort"_a, "content"_a,
-          "part"_a.none());
+    m.def("lossless_encode", &encode, "samples"_a.noconvert(), "tile"_a, "near"_a, "slack"_a, "effort"_a,
+          "content"_a, "part"_a.none());
     m.def("lossless_decode", &decode, "streams"_a, "tile"_a, "out"_a.noconvert(),
           "part"_a.noconvert().none());
-    m.def("lossless_measure", &measure, "samples"_a.noconvert(), "tile"_a, "part"_a, "out"_a.noconvert());
+    m.def("lossless_measure", &measure, "samples"_a.noconvert(), "tile"_a, "slack"_a, "part"_a,
+          "out"_a.noconvert());
 }
 
 }  // namespace bindings

@@ -161,7 +161,7 @@ Status decode_coded(const std::uint8_t* data, std::size_t size, const TileShape&
                 }
             }
         }
-        Drawn<BitDecoder, Pixel>(coder, canvas, shape.channels, plan.bits, map, 0).run();
+        Drawn<BitDecoder, Pixel>(coder, canvas, shape.channels, plan.bits, map).run();
     }
     if (!coder.finished()) return damaged;
 
@@ -296,6 +296,7 @@ class TileEncoder {
                 pixels_[y * width_ + x] = pixel;
             }
         }
+        if (options.near > 0 || options.slack > 0) find_slack();
     }
 
     void run(std::vector<std::uint8_t>& out) {
@@ -319,7 +320,7 @@ class TileEncoder {
             encode_planes(smooth_shape<Sample>(shape_, plan_), smooth_map, *planes, 2, 8);
         BitMeter meter(drawn_map.drawn.size());
         Canvas<Pixel> canvas = make_canvas();
-        Drawn<BitMeter, Pixel>(meter, canvas, shape_.channels, plan_.bits, drawn_map, plan_.near).run();
+        Drawn<BitMeter, Pixel>(meter, canvas, shape_.channels, plan_.bits, drawn_map, slack()).run();
         constexpr std::size_t per_side = part_block / map_block;
         const std::size_t columns = (drawn_map.columns + per_side - 1) / per_side;
         for (std::size_t i = 0; i < drawn_map.drawn.size(); ++i)
@@ -337,6 +338,42 @@ class TileEncoder {
     static constexpr unsigned shingle = 8, shingle_bits = 8;
     // Of the pixels of a block that have colours of their own: with more it is a photograph.
     static constexpr std::size_t percent_colours = 60;
+
+    const std::uint16_t* slack() const { return slack_.empty() ? nullptr : slack_.data(); }
+
+    // How much each pixel may be off: the more, the more its surroundings differ, which hides it. Of what
+    // goes on in its colour, as areas and lines do, each change would be seen.
+    void find_slack() {
+        slack_.assign(pixels_.size(), static_cast<std::uint16_t>(plan_.near));
+        if (options_.slack == 0) return;
+        const unsigned alpha = shape_.channels % 2 == 0 ? shape_.channels - 1 : shape_.channels;
+        const Pixel mask = (Pixel{1} << plan_.bits) - 1;
+        for (std::size_t y = 0; y < height_; ++y) {
+            const std::size_t top = y > 0 ? y - 1 : y, bottom = std::min(y + 1, height_ - 1);
+            for (std::size_t x = 0; x < width_; ++x) {
+                const std::size_t left = x > 0 ? x - 1 : x, right = std::min(x + 1, width_ - 1);
+                const Pixel* own = &pixels_[y * width_ + x];
+                std::uint16_t& at = slack_[y * width_ + x];
+                const bool flat = (x > 0 && own[-1] == *own) || (x + 1 < width_ && own[1] == *own) ||
+                                  (y > 0 && pixels_[top * width_ + x] == *own) ||
+                                  (y + 1 < height_ && pixels_[bottom * width_ + x] == *own);
+                if (flat) continue;
+                std::uint32_t range = 0;
+                for (unsigned c = 0; c < shape_.channels; ++c) {
+                    if (c == alpha) continue;
+                    Pixel low = mask, high = 0;
+                    for (std::size_t v = top; v <= bottom; ++v)
+                        for (std::size_t u = left; u <= right; ++u) {
+                            const Pixel sample = pixels_[v * width_ + u] >> (plan_.bits * c) & mask;
+                            low = std::min(low, sample);
+                            high = std::max(high, sample);
+                        }
+                    range = std::max(range, static_cast<std::uint32_t>(high - low));
+                }
+                at = std::max(at, static_cast<std::uint16_t>(range * std::min(options_.slack, 256u) / 256));
+            }
+        }
+    }
 
     static bool has(const BlockMap& map, std::uint8_t kind) {
         return std::find(map.drawn.begin(), map.drawn.end(), kind) != map.drawn.end();
@@ -388,7 +425,7 @@ class TileEncoder {
         const SmoothCode smooth = encode_planes(smooth_shape<Sample>(shape_, plan_), map, *planes, 2, 8);
         BitMeter meter(map.drawn.size());
         Canvas<Pixel> canvas = make_canvas();
-        Drawn<BitMeter, Pixel>(meter, canvas, shape_.channels, plan_.bits, either, plan_.near).run();
+        Drawn<BitMeter, Pixel>(meter, canvas, shape_.channels, plan_.bits, either, slack()).run();
         // Drawn pixels take longer to decode, which must be worth it.
         const float worth = options_.effort > 1 || page || again ? 1.0F : 0.6F;
         for (std::size_t i = 0; i < map.drawn.size(); ++i)
@@ -500,7 +537,7 @@ class TileEncoder {
         if (plan.drawn) {
             Canvas<Pixel> canvas = make_canvas();
             if (plan.smooth && plan.near > 0) take_natural(map, plan, *planes, canvas);
-            Drawn<BitEncoder, Pixel>(coder, canvas, shape_.channels, plan.bits, map, plan.near).run();
+            Drawn<BitEncoder, Pixel>(coder, canvas, shape_.channels, plan.bits, map, slack()).run();
         }
         std::vector<std::uint8_t> first, out{options_.part ? partial : coded};
         coder.finish(first);
@@ -533,6 +570,7 @@ class TileEncoder {
     Plan plan_;
     std::size_t width_, height_;
     std::vector<Pixel> pixels_;
+    std::vector<std::uint16_t> slack_;  // how much each of these may be off; empty: nothing
 };
 
 template <class Number>

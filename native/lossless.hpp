@@ -25,7 +25,9 @@ enum class Content : std::uint8_t { any, photo, drawn };
 
 struct LosslessOptions {
     std::uint32_t near = 0;  // largest error of a sample, in its own units; alpha has none
-    unsigned effort = 1;     // 1 to 3
+    std::uint32_t slack =
+        0;                // of the contrast around a drawn pixel, in 1/256, by how much it may be off besides
+    unsigned effort = 1;  // 1 to 3
     Content content = Content::any;
     // Which blocks of 64 x 64 are coded, row by row; null: all. Samples of the others are to be 0.
     const std::uint8_t* part = nullptr;

@@ -55,15 +55,16 @@ struct BlockMap {
 template <class Coder, class Pixel>
 class Drawn {
   public:
-    // `channels` of `bits` each. Encoding, samples may be changed by up to `near` (but alpha), in `canvas`.
+    // `channels` of `bits` each. Encoding, samples of a pixel (but alpha) may be changed in `canvas` by as
+    // much as `slack` says, row by row; by nothing if it is null.
     Drawn(Coder& coder, Canvas<Pixel>& canvas, unsigned channels, unsigned bits, const BlockMap& map,
-          std::uint32_t near)
+          const std::uint16_t* slack = nullptr)
         : coder_(coder),
           canvas_(canvas),
           channels_(channels),
           bits_(bits),
           map_(map),
-          near_(near),
+          slack_(slack),
           hash_bits_(
               static_cast<unsigned>(std::clamp<int>(std::bit_width(canvas.width * canvas.height), 12, 18))),
           slot_bits_(static_cast<unsigned>(
@@ -121,14 +122,14 @@ class Drawn {
                 if constexpr (Coder::encodes)
                     for (const Part& part : parts)
                         for (std::size_t x = part.begin; same && x < part.end; ++x)
-                            same = like(row[x], above[x]);
+                            same = like(row[x], above[x], slack_at(y, x));
                 same = coder_.bit(repeated_[repeated], same);
                 repeated = (2 * repeated + same) & 7;
                 for (const Part& part : parts) {
                     if (same)
                         std::copy(above + part.begin, above + part.end, row + part.begin);
                     else
-                        code_part(row, part.begin, part.end);
+                        code_part(row, part.begin, part.end, slack_ ? slack_ + y * canvas_.width : nullptr);
                 }
             }
             canvas_.pad_right(y);
@@ -190,19 +191,41 @@ class Drawn {
     unsigned sample(Pixel p, unsigned channel) const {
         return static_cast<unsigned>(p >> (bits_ * channel)) & ((1u << bits_) - 1);
     }
-    // Whether `coded` may stand for `wanted`.
-    bool like(Pixel wanted, Pixel coded) const {
-        if (wanted == coded) return true;
-        if (near_ == 0) return false;
+    unsigned slack_at(std::size_t y, std::size_t x) const {
+        return slack_ ? slack_[y * canvas_.width + x] : 0;
+    }
+    // The largest difference between samples of two colours; that of alpha counts as too much for all.
+    unsigned difference(Pixel p, Pixel q) const {
+        if (p == q) return 0;
         const unsigned alpha = channels_ % 2 == 0 ? channels_ - 1 : channels_;
+        unsigned most = 0;
         for (unsigned i = 0; i < channels_; ++i) {
-            const unsigned a = sample(wanted, i), b = sample(coded, i);
-            if ((a > b ? a - b : b - a) > (i == alpha ? 0 : near_)) return false;
+            const unsigned a = sample(p, i), b = sample(q, i), off = a > b ? a - b : b - a;
+            if (i == alpha && off > 0) return ~0u;
+            most = std::max(most, off);
         }
-        return true;
+        return most;
+    }
+    // Whether `coded` may stand for `wanted`.
+    bool like(Pixel wanted, Pixel coded, unsigned slack) const {
+        return wanted == coded || (slack > 0 && difference(wanted, coded) <= slack);
+    }
+    // Of colours that are cheap, in this order, what is to stand for `wanted`: itself if it is among them,
+    // else the one that is the closest, if it is close enough.
+    template <std::size_t n>
+    Pixel replacement(Pixel wanted, const std::array<Pixel, n>& cheap, std::size_t count,
+                      unsigned slack) const {
+        Pixel best = wanted;
+        unsigned least = slack + 1;
+        for (std::size_t i = 0; i < count; ++i)
+            if (const unsigned off = difference(wanted, cheap[i]); off < least) {
+                best = cheap[i];
+                least = off;
+            }
+        return best;
     }
 
-    void code_part(Pixel* row, std::size_t begin, std::size_t end) {
+    void code_part(Pixel* row, std::size_t begin, std::size_t end, const std::uint16_t* slack) {
         const Pixel* above = row - canvas_.stride;
         const Pixel* above2 = above - canvas_.stride;
         std::uint32_t length = 0;  // of the match so far
@@ -211,7 +234,7 @@ class Drawn {
             if constexpr (requires { coder_.meter(x); }) coder_.meter(block_row_ + x / map_block);
             tested_ = 0;
             if (const Pixel w = row[x - 1]; w == above[x] && w == above[x - 1] && w == above[x + 1]) {
-                const std::size_t run = code_run(row, x, end);
+                const std::size_t run = code_run(row, x, end, slack);
                 if (run > 0) length = 0;
                 x += run;
                 if (x == end) break;
@@ -240,7 +263,21 @@ class Drawn {
                 return !found.known ? none : found.entry->colour == p ? same_colour : other_colour;
             };
             const auto here = static_cast<std::size_t>(row + x - canvas_.pixels.data());
-            const Pixel wanted = row[x];
+            Pixel wanted = row[x];
+            const unsigned loose = slack ? slack[x] : 0;
+            if (loose > 0) {
+                std::array<Pixel, 7> cheap{};
+                std::size_t count = 0;
+                const auto add = [&](Pixel p) {
+                    if (!was_tested(p)) cheap[count++] = p;
+                };
+                if (length > 0 || far.known)
+                    add(canvas_.pixels[length > 0 ? here - distance : far.entry->at]);
+                if (wide.known) add(wide.entry->colour);
+                if (close.known) add(close.entry->colour);
+                for (const Pixel p : {w, n, ne, nw}) add(p);
+                wanted = replacement(wanted, cheap, count, loose);
+            }
             unsigned missed = 0;
             bool hit = false;
 
@@ -255,7 +292,7 @@ class Drawn {
                     const unsigned around = (compared(wide, p) * 3 + compared(close, p)) * 64 + equal;
                     Bit* const models[] = {&match_[((bucket * 4 + place(p)) * 4 + history_) * 6 + seen],
                                            &match_around_[around * 8 + bucket]};
-                    hit = match_mixer_[bucket].template code<1023>(coder_, models, like(wanted, p));
+                    hit = match_mixer_[bucket].template code<1023>(coder_, models, wanted == p);
                     missed = 1;
                     test(p);
                 }
@@ -282,11 +319,11 @@ class Drawn {
                 Bit* const models[] = {
                     &neighbour_[((i * 64 + equal) * 4 + history_) * 8 + missed],
                     &neighbour_colour_[hash(key(p), i * 16 + tested_) >> (32 - hash_bits_)]};
-                hit = neighbour_mixer_[i].template code<255>(coder_, models, like(wanted, p));
+                hit = neighbour_mixer_[i].template code<255>(coder_, models, wanted == p);
                 test(p);
                 if (hit) row[x] = p;
             }
-            if (!hit) row[x] = literal(wanted, w, n, nw, ne);
+            if (!hit) row[x] = literal(wanted, w, n, nw, ne, loose);
             history_ = (2 * history_ + hit) & 3;
 
             Place& entry = *far.entry;
@@ -308,20 +345,20 @@ class Drawn {
 
     bool try_colour(Pixel& out, Pixel wanted, Pixel p, Bit& model) {
         test(p);
-        const bool hit = coder_.bit(model, like(wanted, p));
+        const bool hit = coder_.bit(model, wanted == p);
         if (hit) out = p;
         return hit;
     }
 
     // Where the four neighbours are one colour: how many pixels go on with it, as long as those above do.
-    std::size_t code_run(Pixel* row, std::size_t x, std::size_t end) {
+    std::size_t code_run(Pixel* row, std::size_t x, std::size_t end, const std::uint16_t* slack) {
         const Pixel* above = row - canvas_.stride;
         const Pixel w = row[x - 1];
         std::size_t most = 1;
         while (x + most < end && above[x + most + 1] == w) ++most;
         std::size_t run = 0;
         if constexpr (Coder::encodes)
-            while (run < most && like(row[x + run], w)) ++run;
+            while (run < most && like(row[x + run], w, slack ? slack[x + run] : 0)) ++run;
         const auto size = static_cast<unsigned>(std::bit_width(most));
         const Pixel* above2 = above - canvas_.stride;
         const unsigned calm = above2[x] == w && above2[x + 1] == w && row[x - 2] == w;
@@ -363,7 +400,7 @@ class Drawn {
         return std::min(size, 15u);
     }
 
-    Pixel literal(Pixel wanted, Pixel w, Pixel n, Pixel nw, Pixel ne) {
+    Pixel literal(Pixel wanted, Pixel w, Pixel n, Pixel nw, Pixel ne, unsigned loose) {
         const int top = (1 << bits_) - 1;
         const unsigned shift = bits_ > 6 ? bits_ - 6 : 0;
         const int least = bits_ > 5 ? 1 << (bits_ - 5) : 1;
@@ -381,7 +418,7 @@ class Drawn {
                 looked = true;
                 with_left = find(by_first_, hash(before + 0x12345u, key(w)));
                 alone = find(by_first_, hash(before + 0x777u, 0xABCDEFu));
-                if (find_by_first(result, wanted, with_left, alone)) break;
+                if (find_by_first(result, wanted, with_left, alone, loose)) break;
             }
             const int sw = static_cast<int>(sample(w, channel)), sn = static_cast<int>(sample(n, channel));
             const int snw = static_cast<int>(sample(nw, channel)),
@@ -389,9 +426,13 @@ class Drawn {
             const int rough = std::abs(sw - snw) + std::abs(sn - snw) + std::abs(sn - sne);
             const unsigned activity = magnitude(rough);
             const int flat = median(sw, sn, snw);
-            const int value = static_cast<int>(sample(wanted, channel));
+            const bool exact = loose == 0 || (channels_ % 2 == 0 && channel == channels_ - 1);
+            const int step = exact ? 1 : static_cast<int>(std::bit_floor(loose + 1));
+            int value = static_cast<int>(sample(wanted, channel));
             int coded;
             if (i == 0) {
+                // Of all values that would do, one that many pixels have.
+                value = std::min((value + step / 2) / step * step, top);
                 coded = static_cast<int>(code_sample(
                     0, static_cast<unsigned>(value), activity, static_cast<unsigned>(flat) >> shift,
                     hash(key(w), key(n)), hash(key(w), 1), hash(key(n), key(ne))));
@@ -411,7 +452,7 @@ class Drawn {
                             std::int64_t{value0 - firsts[low]} * (theirs[high] - theirs[low]) / span;
                 const auto guessed = static_cast<int>(std::clamp<std::int64_t>(guess, 0, top));
                 int difference = value - guessed;
-                if (std::abs(difference) <= static_cast<int>(tolerance(channel))) difference = 0;
+                if (!exact && std::abs(difference) <= static_cast<int>(loose)) difference = 0;
                 const int half = 1 << (bits_ - 1);
                 const unsigned folded = static_cast<unsigned>(difference + half) & static_cast<unsigned>(top);
                 const int errors = std::abs(error0) + (i == 1 ? 0 : std::abs(error1));
@@ -433,12 +474,9 @@ class Drawn {
         return result;
     }
 
-    unsigned tolerance(unsigned channel) const {
-        return channels_ % 2 == 0 && channel == channels_ - 1 ? 0 : near_;
-    }
-
     // The whole colour, from those that had the same first sample.
-    bool find_by_first(Pixel& result, Pixel wanted, const Found<Slot>& with_left, const Found<Slot>& alone) {
+    bool find_by_first(Pixel& result, Pixel wanted, const Found<Slot>& with_left, const Found<Slot>& alone,
+                       unsigned loose) {
         // They must agree in that sample: what only shares a hash is no candidate.
         const auto fits = [&](const Found<Slot>& found) {
             return found.known && sample(found.entry->colour, order_[0]) == sample(result, order_[0]);
@@ -448,7 +486,7 @@ class Drawn {
             const Pixel p = with_left.entry->colour;
             const unsigned other = !second ? none : alone.entry->colour == p ? same_colour : other_colour;
             Bit& model = by_left_hit_[std::min<unsigned>(with_left.entry->seen, 15) * 3 + other];
-            if (coder_.bit(model, like(wanted, p))) {
+            if (coder_.bit(model, like(wanted, p, loose))) {
                 result = p;
                 return true;
             }
@@ -456,7 +494,7 @@ class Drawn {
         if (second && !(first && with_left.entry->colour == alone.entry->colour)) {
             const Pixel p = alone.entry->colour;
             Bit& model = alone_hit_[std::min<unsigned>(alone.entry->seen, 15) * 2 + first];
-            if (coder_.bit(model, like(wanted, p))) {
+            if (coder_.bit(model, like(wanted, p, loose))) {
                 result = p;
                 return true;
             }
@@ -490,7 +528,7 @@ class Drawn {
     Canvas<Pixel>& canvas_;
     unsigned channels_, bits_;
     const BlockMap& map_;
-    std::uint32_t near_;
+    const std::uint16_t* slack_;
     unsigned hash_bits_, slot_bits_;
     std::array<unsigned, 4> order_{};
     std::vector<Place> far_;

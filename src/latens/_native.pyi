@@ -155,6 +155,7 @@ def lossless_encode(
     samples: NDArray[np.uint8] | NDArray[np.uint16],
     tile: int,
     near: int,
+    slack: int,
     effort: int,
     content: int,
     part: NDArray[np.uint8] | None,
@@ -175,6 +176,7 @@ def lossless_decode(
 def lossless_measure(
     samples: NDArray[np.uint8] | NDArray[np.uint16],
     tile: int,
+    slack: int,
     part: NDArray[np.uint8],
     out: NDArray[np.float32],
 ) -> None:

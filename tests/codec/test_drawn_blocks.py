@@ -13,11 +13,12 @@ from latens import format as ltn
 from latens.cli.app import app
 from latens.codec import ImageCodec, LosslessCodec, Target
 from latens.codec import image as codec_module
-from latens.codec.drawn import fill, look
+from latens.codec.drawn import Loss, fill, look, loss
 from latens.codec.picture import Picture
 from latens.entropy_coding.lossless import encode_tiles, spread
-from latens.errors import ChecksumError, CoderError, FormatError, LatensError, VersionError
+from latens.errors import ChecksumError, CoderError, FormatError, ImageError, LatensError, VersionError
 from latens.io import Image
+from latens.metrics import ssimulacra2
 
 
 def photograph(height, width, seed=0):
@@ -294,3 +295,41 @@ def test_a_drawn_tile_has_drawn_blocks(file):
 def test_chunks_of_files_say_that_they_need_a_reader_who_knows_them(file):
     assert ltn.describe(file).chunks[0].name == "drawn tile"
     assert not file[file.index(b"D", 20)] & 0x20  # critical: others would show a picture with holes
+
+
+def soft(size=256):
+    """Rings with soft edges on white."""
+    y, x = np.mgrid[:size, :size]
+    picture = np.full((size, size, 3), 255.0)
+    for i in range(9):
+        distance = np.abs(np.hypot(y - 23 * i, x - 29 * (i % 5) - 40) - 18)
+        picture += np.clip(2.6 - distance, 0, 1)[..., None] * (np.array([25 * i, 60, 200]) - picture)
+    return np.round(picture).astype(np.uint8)
+
+
+def test_soft_edges_are_kept_as_well_as_the_quality_says(codec):
+    pixels = soft()
+    exact = LosslessCodec().encode(Image(pixels))
+    assert codec.encode(Image(pixels), 100, content="auto") == exact
+    sizes = []
+    for quality, least in ((90, 95), (70, 88)):
+        data = codec.encode(Image(pixels), quality, content="auto")
+        header = ltn.read_header(data)
+        decoded = codec.decode(data)[0].pixels
+        assert header.lossless
+        assert header.near == np.abs(decoded.astype(int) - pixels).max() > 0
+        assert ssimulacra2(pixels, decoded) > least
+        sizes.append(len(data))
+    assert sizes[1] < sizes[0] < len(exact)
+    assert sizes[1] < 0.75 * len(exact)
+
+
+def test_what_has_no_soft_edges_is_kept_to_the_bit():
+    assert loss(text(200, 300), 30) == Loss()
+    assert loss(soft().astype(np.uint16) * np.uint16(257), 70) == Loss()
+    assert loss(soft()[:5], 70) == Loss()  # too small to be measured
+    assert loss(soft(), 70, np.zeros((4, 4), bool)) == Loss()
+    found = loss(soft(), 70)
+    assert found.slack == 32
+    with pytest.raises(ImageError, match="slack"):
+        LosslessCodec().encode(Image(soft().astype(np.uint16)), slack=1)

@@ -387,3 +387,40 @@ def test_a_part_of_no_block_is_refused():
     choice = twin.Choice(part=[0, 0, 0, 0, 0, 0])
     with pytest.raises(CoderError):
         twin.encode([[(0,)] * 150] * 70, 8, choice)
+
+
+def soft(height=150, width=220):
+    """Discs whose edges are mixtures of two colours."""
+    y, x = np.mgrid[:height, :width]
+    picture = np.full((height, width, 3), 250.0)
+    for i in range(12):
+        inside = np.clip(9.3 + i - np.hypot(y - 37 * i % height, x - 53 * i % width), 0, 1)[..., None]
+        picture += inside * (np.array([20 * i, 90, 240 - 20 * i]) - picture)
+    return np.round(picture).astype(np.uint8)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_slack_is_for_edges_and_bounded_by_their_contrast(dtype):
+    samples = soft().astype(dtype) * dtype(257 if dtype == np.uint16 else 1)
+    (exact,) = encode_tiles(samples, 1024)
+    (stream,) = encode_tiles(samples, 1024, slack=32)
+    assert len(stream) < 0.8 * len(exact)
+    decoded, problems = decode_tiles([stream], samples.shape, dtype, 1024)
+    assert problems == [None]
+    off = np.abs(decoded.astype(int) - samples).max(axis=2)
+    padded = np.pad(samples.astype(int), ((1, 1), (1, 1), (0, 0)), mode="edge")
+    around = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(0, 1))
+    contrast = np.ptp(around, axis=(3, 4)).max(axis=2)
+    assert off.any()
+    assert (off <= contrast * 32 // 256).all()
+    repeats = np.zeros(off.shape, bool)
+    for axis in (0, 1):
+        for step in (-1, 1):
+            same = (np.roll(samples, step, axis) == samples).all(axis=2)
+            edge = [slice(None)] * 2
+            edge[axis] = 0 if step == 1 else -1
+            same[tuple(edge)] = False
+            repeats |= same
+    assert not off[repeats].any()
+    with pytest.raises(CoderError, match="slack"):
+        encode_tiles(samples, 1024, slack=65)

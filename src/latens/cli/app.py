@@ -187,7 +187,7 @@ def encode(
     content: Annotated[
         str | None,
         typer.Option(
-            help="photo: all by a model; drawn: lossless; auto: text and lines are kept as they are, and a lossless "
+            help="photo: all by a model; drawn: lossless; auto: text and lines stay sharp, and a lossless "
             "file is made where that is not larger, as of screenshots. auto by default, or photo with --model and "
             "for images that are too large to be read whole."
         ),

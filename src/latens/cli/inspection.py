@@ -109,7 +109,7 @@ def _drawn(anatomy: Anatomy) -> list[str]:
         ]
     if anatomy.drawn is None or not anatomy.drawn.any():
         return []
-    return [f"{anatomy.drawn.sum():,} of {anatomy.drawn.size:,} blocks of 64x64 are drawn, without loss"]
+    return [f"{anatomy.drawn.sum():,} of {anatomy.drawn.size:,} blocks of 64x64 are drawn"]
 
 
 def _text(anatomy: Anatomy) -> str:

@@ -111,8 +111,8 @@ class ImageCodec:
                 few rates takes the nearest. Not for a model of a single rate.
             effort: 1 (none) to 5 (most) of searching for latents that cost less; above 1 it needs PyTorch.
             content: "photo" leaves everything to the model. "auto" keeps blocks of 64x64 pixels with text, lines and
-                flat areas as they are, where they are found, and gives a lossless file, without a model, if that is
-                smaller. "drawn" is that in any case.
+                flat areas, where they are found, as they are but for what cannot be seen of their edges at this
+                quality, and gives a file without a model if that is smaller. "drawn" is a lossless file in any case.
 
         Raises:
             ImageError: quality, effort or content out of range, or not for this model.
@@ -125,11 +125,16 @@ class ImageCodec:
         if content == "drawn":
             return LosslessCodec().encode(image, effort=effort, content="drawn")
         header = self._header(image, level)
-        drawn = self._drawn(image.pixels, header) if content == "auto" else None
-        if drawn is not None and drawn.all():
-            return LosslessCodec().encode(image, effort=effort)
-        data = self._write(image, header, self._features(_filled(image.pixels, drawn), header), steps, drawn)
-        return data if content == "photo" else smaller(image, data, drawn, effort=effort)
+        quality = _QUALITY if quality is None else quality
+        drawn = self._drawn(image.pixels, header, screens.slack(quality)) if content == "auto" else None
+        loss = screens.Loss()
+        if drawn is not None:
+            loss = screens.loss(image.pixels, quality, drawn)
+            if drawn.all():
+                return LosslessCodec().encode(image, effort=effort, **loss._asdict())
+        features = self._features(_filled(image.pixels, drawn), header)
+        data = self._write(image, header, features, steps, drawn, loss)
+        return data if content == "photo" else smaller(image, data, drawn, effort=effort, **loss._asdict())
 
     def encode_strips(
         self,
@@ -362,21 +367,23 @@ class ImageCodec:
             while tiles:
                 yield tiles.pop()
 
-    def _drawn(self, pixels: Samples, header: ltn.Header) -> Blocks | None:
-        """The blocks that are better kept as they are than left to the model at the header's quality; None for none."""
+    def _drawn(self, pixels: Samples, header: ltn.Header, slack: int = 0) -> Blocks | None:
+        """The blocks that are better drawn, with slack, than left to the model at the quality; None for none."""
         seen = screens.look(pixels)
         drawn = seen.sure
         if seen.doubt.any():
             bits, plain = self._spent(pixels, header)
-            exact = measure(pixels, header.tile_size, drawn | seen.doubt)
-            drawn = drawn | (seen.doubt & (exact <= _WORTH * bits))
+            kept = measure(pixels, header.tile_size, drawn | seen.doubt, slack=slack)
+            drawn = drawn | (seen.doubt & (kept <= _WORTH * bits))
         if not drawn.any():
             return None
         if not seen.page:
             # Estimates leave out what is lost at borders, for the model and for what adapts: single blocks of a
             # photograph are hardly ever worth it.
-            kept = sum(map(len, encode_tiles(pixels, header.tile_size, part=drawn)))
-            if kept > _WORTH * (plain - self._spent(screens.fill(pixels, drawn), header)[1]):
+            streams = encode_tiles(pixels, header.tile_size, slack=slack, part=drawn)
+            if sum(map(len, streams)) > _WORTH * (
+                plain - self._spent(screens.fill(pixels, drawn), header)[1]
+            ):
                 return None
         return drawn
 
@@ -403,10 +410,11 @@ class ImageCodec:
         features: Iterable[Array],
         steps: int,
         drawn: Blocks | None = None,
+        loss: screens.Loss = screens.Loss(),  # noqa: B008
     ) -> bytes:
         """The file at the header's quality, given :meth:`_features` of the picture that the model sees."""
         tiles: list[ltn.Tile | None] = []
-        layers = None if drawn is None else iter(screens.drawn_tiles(image.pixels, header, drawn))
+        layers = None if drawn is None else iter(screens.drawn_tiles(image.pixels, header, drawn, loss))
         pixels = _filled(image.pixels, drawn) if steps else image.pixels
         picture = _Picture(self.model, header) if self.model.exact else None
         given = iter(features)

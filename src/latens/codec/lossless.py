@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ from latens import format as ltn
 from latens.entropy_coding.lossless import (
     CONTENTS,
     MAX_NEAR,
+    MAX_SLACK,
     MAX_TILE,
     Blocks,
     Content,
@@ -44,36 +46,43 @@ class LosslessCodec:
     (2, 3, 1)
     """
 
-    def encode(self, image: Image, *, near: int = 0, effort: int = 1, content: Content = "auto") -> bytes:
-        """The ``.ltn`` file of an image; every sample is kept, or is off by no more than ``near``.
+    def encode(
+        self, image: Image, *, near: int = 0, slack: int = 0, effort: int = 1, content: Content = "auto"
+    ) -> bytes:
+        """The ``.ltn`` file of an image; every sample is kept, or is off by no more than ``near`` and ``slack`` allow.
 
         Args:
             image: grey or RGB, 8 to 16 bits. Alpha, always exact, ICC, EXIF and XMP go into the file unchanged. What
                 would be larger than the PNG it came from is tried again with effort 2.
             near: 0 to 255, on the scale of the image's samples: 0 to 255, or 0 to 65,535.
+            slack: 0 to 64; how much of the contrast around a pixel its samples may be off, in 1/256. Only for 8 bits.
             effort: 1; from 2 on files are smaller by a few per cent, and take longer to make and, of photographs, to
                 decode.
             content: "photo" or "drawn" for who knows; "auto" finds out, block by block.
 
         Raises:
-            ImageError: ``near``, effort or content out of range.
+            ImageError: ``near``, ``slack``, effort or content out of range.
             LimitError: the image or its metadata are too large for a file.
         """
         if not 0 <= near <= MAX_NEAR:
             raise ImageError(f"the largest error must be 0 to {MAX_NEAR}, got {near}")
+        if not 0 <= slack <= MAX_SLACK or (slack and image.pixels.dtype != np.uint8):
+            raise ImageError(f"slack must be 0 to {MAX_SLACK}, and 0 for 16 bits, got {slack}")
         if not 1 <= effort <= 5:
             raise ImageError(f"effort must be 1 to 5, got {effort}")
         check_content(content)
         samples = image.pixels
         if image.alpha is not None:
             samples = np.concatenate([samples, image.alpha[..., None]], axis=2)
-        file = self._file(image, samples, near, effort, content)
-        if near == 0 and effort == 1 and 0 < image.png_bytes < len(file):
+        file = self._file(image, samples, near, slack, effort, content)
+        if near == slack == 0 and effort == 1 and 0 < image.png_bytes < len(file):
             # Something is in it that this effort does not look for.
-            file = min(file, self._file(image, samples, near, effort + 1, content), key=len)
+            file = min(file, self._file(image, samples, near, slack, effort + 1, content), key=len)
         return file
 
-    def _file(self, image: Image, samples: Samples, near: int, effort: int, content: Content) -> bytes:
+    def _file(
+        self, image: Image, samples: Samples, near: int, slack: int, effort: int, content: Content
+    ) -> bytes:
         """The file of an image and its samples, alpha among them."""
         height, width = samples.shape[:2]
         header = ltn.Header.without_model(
@@ -86,9 +95,14 @@ class LosslessCodec:
             near=near,
             alpha=image.alpha is not None,
         )
-        streams = encode_tiles(samples, header.tile_size, near=near, effort=effort, content=content)
+        streams = encode_tiles(
+            samples, header.tile_size, near=near, slack=slack, effort=effort, content=content
+        )
         # What is kept of a sample that may be off is known only after decoding.
-        kept = _decode(header, streams)[0] if near else samples
+        kept = _decode(header, streams)[0] if near or slack else samples
+        if slack:
+            off = np.maximum(kept, samples) - np.minimum(kept, samples)
+            header = replace(header, near=int(off.max()))
         tiles: list[ltn.Tile | None] = [
             ltn.Tile(_checksum(kept, rect), stream)
             for rect, stream in zip(header.tiles(), streams, strict=True)
@@ -187,8 +201,10 @@ def alpha_of(container: ltn.Container) -> Samples | None:
     return stored.astype(dtype, copy=False)  # the machine's byte order
 
 
-def smaller(image: Image, lossy: bytes, drawn: Blocks | None, *, effort: int = 1) -> bytes:
-    """The lossless file of an image if that is not larger than ``lossy``, else ``lossy``.
+def smaller(
+    image: Image, lossy: bytes, drawn: Blocks | None, *, near: int = 0, slack: int = 0, effort: int = 1
+) -> bytes:
+    """The file of an image without a model if that is not larger than ``lossy``, else ``lossy``.
 
     What the first rows take, the whole picture takes: of a photograph, a few of them are enough to know, and the rest
     is not coded. Their number doubles until they, or all, tell.
@@ -197,7 +213,7 @@ def smaller(image: Image, lossy: bytes, drawn: Blocks | None, *, effort: int = 1
         image: the picture.
         lossy: a file of it.
         drawn: which blocks look drawn; with many of them nothing is gained by looking at some first.
-        effort: of the lossless file.
+        near, slack, effort: of the file without a model.
     """
     samples = image.pixels.size + (0 if image.alpha is None else image.alpha.size)
     height = len(image.pixels)
@@ -208,7 +224,7 @@ def smaller(image: Image, lossy: bytes, drawn: Blocks | None, *, effort: int = 1
         if _LEAST * len(LosslessCodec().encode(_top(image, rows))) > len(lossy):
             return lossy
         rows *= 2
-    exact = LosslessCodec().encode(image, effort=effort)
+    exact = LosslessCodec().encode(image, near=near, slack=slack, effort=effort)
     return exact if len(exact) <= len(lossy) else lossy
 
 

@@ -64,7 +64,7 @@ def encode(
         lossless: keep every sample, without a model; see :class:`LosslessCodec`.
         near_lossless: the same, with an error of each sample of at most so much, 1 to 255; alpha has none.
         content: "photo" for a file that a model makes; "drawn" for a lossless one; "auto" for blocks of text, lines and
-            flat areas that stay as they are in the file of a model, and a lossless one where that is smaller, as of
+            flat areas that stay sharp in the file of a model, and one without a model where that is smaller, as of
             screenshots. By default "auto", or "photo" for who names a model. With ``lossless`` or
             ``near_lossless``, "photo" and "auto" are the same: each block is coded in the way that suits it.
 

@@ -12,6 +12,7 @@ from latens import _native
 from latens.errors import CoderError, ShapeError
 
 MAX_NEAR = 255
+MAX_SLACK = 64
 MAX_TILE = 4096
 BLOCK = 64
 """Side of the blocks that a part of a tile consists of."""
@@ -28,6 +29,7 @@ def encode_tiles(
     tile: int,
     *,
     near: int = 0,
+    slack: int = 0,
     effort: int = 1,
     content: Content = "auto",
     part: Blocks | None = None,
@@ -38,29 +40,33 @@ def encode_tiles(
         samples: (height, width, 1 to 4) of uint8 or uint16; with 2 or 4 channels the last is alpha.
         tile: width and height of tiles in pixels, up to 4096.
         near: the largest error of a sample, 0 to 255; alpha has none.
+        slack: of the contrast around a drawn pixel, in 1/256, by how much it may be off besides if it does not
+            have the colour of a neighbour; 0 to 64.
         effort: 1, or 2 for smaller streams that take longer to make and, of photographs, to decode.
         content: "photo" and "drawn" leave out the search for the way in which each block is coded.
         part: which blocks are coded, others being anything; tiles are then a multiple of 64 pixels wide, and a tile
             without any block has an empty stream. All if None.
 
     Raises:
-        CoderError: ``near`` out of range, or no memory.
+        CoderError: ``near`` or ``slack`` out of range, or no memory.
         ShapeError: other samples or tiles.
     """
     if samples.ndim != 3 or samples.dtype not in (np.uint8, np.uint16):
         raise ShapeError(f"expected uint8 or uint16 of 3 dimensions, got {samples.dtype} of {samples.shape}")
     if not 0 <= near <= MAX_NEAR:
         raise CoderError(f"the largest error must be 0 to {MAX_NEAR}, got {near}")
+    if not 0 <= slack <= MAX_SLACK:
+        raise CoderError(f"the slack must be 0 to {MAX_SLACK}, got {slack}")
     samples = np.ascontiguousarray(samples)
     if part is not None:
         samples = only(samples, part)
     blocks = None if part is None else np.ascontiguousarray(part, np.uint8)
     options = (min(max(effort, 1), 2), CONTENTS.index(content), blocks)
-    streams = _native.lossless_encode(samples, tile, near, *options)
-    if near == 0:
+    streams = _native.lossless_encode(samples, tile, near, slack, *options)
+    if near == slack == 0:
         return streams
     # Errors make new colours of a drawing's few: a tile may be smaller without any.
-    exact = _native.lossless_encode(samples, tile, 0, *options)
+    exact = _native.lossless_encode(samples, tile, 0, 0, *options)
     return [min(pair, key=len) for pair in zip(streams, exact, strict=True)]
 
 
@@ -99,14 +105,14 @@ def decode_part(stream: bytes, shape: tuple[int, int, int], dtype: npt.DTypeLike
     return out, part.astype(bool)
 
 
-def measure(samples: Samples, tile: int, part: Blocks) -> npt.NDArray[np.float32]:
-    """Bits that each block would take without loss, about; 0 for blocks that are no part.
+def measure(samples: Samples, tile: int, part: Blocks, *, slack: int = 0) -> npt.NDArray[np.float32]:
+    """Bits that each block would take, about; 0 for blocks that are no part.
 
     Args:
-        samples, tile, part: as for :func:`encode_tiles`.
+        samples, tile, part, slack: as for :func:`encode_tiles`.
     """
     out = np.zeros(part.shape, np.float32)
-    _native.lossless_measure(only(samples, part), tile, np.ascontiguousarray(part, np.uint8), out)
+    _native.lossless_measure(only(samples, part), tile, slack, np.ascontiguousarray(part, np.uint8), out)
     return out
 
 

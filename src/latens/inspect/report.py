@@ -34,8 +34,9 @@ _SECTIONS = (
     (
         "What is drawn",
         ("blocks",),
-        "Text, lines and flat areas are kept as they are, without loss, in blocks of 64x64 pixels; the model sees a "
-        "smooth continuation of their surroundings there. Where both take about the same bits, a block is kept.",
+        "Text, lines and flat areas are kept, but for what nobody sees of soft edges, in blocks of 64x64 pixels; "
+        "the model sees a smooth continuation of their surroundings there. Where both take about "
+        "the same bits, a block is kept.",
     ),
     (
         "Which channels take them",
