@@ -169,7 +169,7 @@ def test_chunks_of_unknown_kind() -> None:
 def test_kind_of_frame_that_is_newer() -> None:
     head, *_ = pieces(written(frames_of(1)))
     with pytest.raises(VersionError, match="newer"):
-        read(head + chunk(b"F", b"\0\0\x11" + bytes(4)))
+        read(head + chunk(b"F", b"\0\0\x21" + bytes(4)))
 
 
 def test_sizes_above_the_limits() -> None:

@@ -73,6 +73,12 @@ SceneCuts = Annotated[
     typer.Option("--scene-cuts/--no-scene-cuts", help="Whether a new scene begins with a frame coded alone."),
 ]
 Preset = Annotated[str, typer.Option("--preset", help="How long to search: fast, medium or slow.")]
+Content = Annotated[
+    str,
+    typer.Option(
+        "--content", help="auto: text and lines on a screen are kept as they are; photo: all by the model."
+    ),
+]
 Frames = Annotated[int | None, typer.Option("--frames", min=1, help="Only so many, from the start.")]
 RawSize = Annotated[
     str | None, typer.Option("--raw", help="The input is bare planes of this size, as 416x240.")
@@ -116,6 +122,7 @@ def encode(
     bframes: BFrames = None,
     preset: Preset = "medium",
     scene_cuts: SceneCuts = True,
+    content: Content = "auto",
     frames: Frames = None,
     raw: RawSize = None,
     raw_fps: RawRate = "25",
@@ -166,7 +173,9 @@ def encode(
 
             source, given, total = opened()
             with _Progress("Measuring", total, quiet) as progress:
-                known = first_pass(codec, source.info, given, structure, source.sound, progress.advance)
+                known = first_pass(
+                    codec, source.info, given, structure, source.sound, content, progress.advance
+                )
             budget = known.budget(target_bitrate)
         source, given, total = opened()
         with (
@@ -183,6 +192,7 @@ def encode(
                 quality=quality if codec.qualities else None,
                 sound=source.sound,
                 budget=budget,
+                content=content,
             )
             for _ in coded:
                 count += 1

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from latens import format as ltn
 from latens.errors import TargetError, VideoError
@@ -80,6 +80,7 @@ def first_pass(
     frames: Iterable[VideoFrame],
     structure: Structure,
     sound: Sound | None = None,
+    content: str = "auto",
     progress: Callable[[], None] = lambda: None,
 ) -> FirstPass:
     """Code a video at a middle quality into a file that is thrown away; arguments as of :meth:`VideoCodec.encode`.
@@ -93,7 +94,8 @@ def first_pass(
     keys = set()
     with tempfile.TemporaryFile() as opened:
         file = cast(BinaryIO, opened)
-        for coded in codec.encode(info, frames, file, structure=structure, quality=_FIRST, sound=sound):
+        options: dict[str, Any] = {"structure": structure, "sound": sound, "content": content}
+        for coded in codec.encode(info, frames, file, quality=_FIRST, **options):
             sizes[coded.number] = coded.bytes
             if coded.key:
                 keys.add(coded.number)

@@ -12,8 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from latens import format as ltn
+from latens.codec import recording
 from latens.codec.rate import Budget
 from latens.codec.structure import DEFAULT_STRUCTURE, Structure, plan
+from latens.entropy_coding.lossless import Blocks
 from latens.errors import ChecksumError, CoderError, FormatError, VideoError, WrongWeightsError
 from latens.io import Light, Mastering, Sound, VideoFrame, VideoInfo
 from latens.runtime.coding import Samples, VideoFileModel
@@ -96,6 +98,7 @@ class VideoCodec:
         quality: float | None = None,
         sound: Sound | None = None,
         budget: Budget | None = None,
+        content: str = "auto",
     ) -> Iterator[CodedFrame]:
         """Write the ``.ltn`` file of a video; a frame is in the file when it is yielded, in the order of coding.
 
@@ -107,16 +110,19 @@ class VideoCodec:
             quality: 0 to 100, 50 by default; None for weights that have one only.
             sound: that goes with the frames; see :attr:`latens.io.VideoSource.sound`.
             budget: of bytes, from a first pass over the same frames (:mod:`latens.codec.rate`), in place of a quality.
+            content: "photo" leaves everything to the model; with "auto" what is drawn, as on a screen, loses nothing.
 
         Yields:
             What became of each frame.
 
         Raises:
-            VideoError: no frame, frames that do not fit ``info``, timestamps that do not rise, or a quality that
-                there is not.
+            VideoError: no frame, frames that do not fit ``info``, timestamps that do not rise, or a quality or
+                content that there is not.
             LimitError: too large for a file.
             ModelError: the weights give values that are not finite.
         """
+        if content not in ("auto", "photo"):
+            raise VideoError(f"content of a video is auto or photo, not {content!a:.40}")
         level = self._level(quality if budget is None else budget.quality)
         header = ltn.VideoHeader(
             width=info.width,
@@ -138,6 +144,7 @@ class VideoCodec:
         step = max(round(1 / info.frame_rate / info.time_base), 1)
         shown = info.height, info.width
         pictures: dict[int, Samples] = {}
+        drawn: dict[int, Blocks | None] = {}  # squares of the pictures
         last: VideoFrame | None = None
         better = 0  # steps of quality above the header's
         for planned in plan(frames, structure, info.bit_depth):
@@ -146,7 +153,13 @@ class VideoCodec:
             if budget is not None and len(references) < 2:
                 better = round((self._level(budget.quality) - level) / ltn.QUALITY_STEP)
             own = self._own_level(level, planned.bonus + better, not references)
-            found = self.model.encode(self._picture(frame, info), references, own, info.bit_depth, shown)
+            picture = self._picture(frame, info)
+            given = picture, references, own, info.bit_depth, shown
+            before = drawn[planned.references[0]] if references else None
+            if content == "auto" and self.model.structured:
+                found, exact, drawn[number] = recording.encode(self.model, before, *given)
+            else:
+                found, exact, drawn[number] = self.model.encode(*given), None, None
             checksum = found.checksum if not references or not self.model.structured else None
             coded = ltn.Frame(
                 number,
@@ -155,12 +168,14 @@ class VideoCodec:
                 checksum,
                 found.streams,
                 None if own == level else own,
+                exact,
             )
             if sound is not None:
                 writer.add_sound(sound.take(), sound.start)
             writer.add(coded)
             pictures[number] = found.picture
             pictures = {other: pictures[other] for other in (writer.order.ready, *writer.order.waiting)}
+            drawn = {other: drawn[other] for other in pictures}
             if budget is not None:
                 budget.spend(number, coded.size)
             if last is None or frame.timestamp > last.timestamp:
@@ -282,10 +297,16 @@ class VideoCodec:
 
     def _decode(self, frame: ltn.Frame, references: list[Samples], header: ltn.VideoHeader) -> Samples:
         shape = self._padded(header.height, header.width)
-        checksum, picture = self.model.decode(frame, references, shape, header)
+        squares = None
+        if frame.drawn is not None:
+            if not self.model.structured:
+                raise FormatError(f"{self.model.id} knows no drawn squares")
+            squares = recording.read(frame.drawn, frame.key, shape, header.bit_depth)
+        kept = None if squares is None else squares.drawn
+        checksum, picture = self.model.decode(frame, references, shape, header, kept)
         if frame.checksum is not None and checksum != frame.checksum:
             raise ChecksumError(f"its symbols have checksum {checksum:08x}, {frame.checksum:08x} was stored")
-        return picture
+        return picture if squares is None else recording.lay(picture, squares)
 
     # -- help ----------------------------------------------------------------------------------------------
 

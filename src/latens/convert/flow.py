@@ -25,7 +25,7 @@ from latens.errors import FormatError, ModelError, UnknownModelError
 from latens.io import printable
 from latens.models.video.google import FLOW_UNITS, Hyperprior, ScaleSpaceFlow
 from latens.runtime import Decoded, ExactEntropy
-from latens.runtime.coding import CodedPicture, Samples, checksum
+from latens.runtime.coding import CodedPicture, Keep, Samples, Squares, checksum
 from latens.runtime.layers import RELU
 from latens.zoo.architectures import entry
 from latens.zoo.pretrained import load_pretrained, read_checkpoint
@@ -147,6 +147,7 @@ class FlowVideo:
         level: int,
         depth: int,
         visible: tuple[int, int] | None = None,
+        keep: Keep | None = None,
     ) -> CodedPicture:
         network = self.network
         run = network._transform
@@ -171,7 +172,12 @@ class FlowVideo:
         return ltn.Stream(lanes, stream), decoded
 
     def decode(
-        self, frame: ltn.Frame, references: Sequence[Samples], shape: tuple[int, int], header: ltn.VideoHeader
+        self,
+        frame: ltn.Frame,
+        references: Sequence[Samples],
+        shape: tuple[int, int],
+        header: ltn.VideoHeader,
+        kept: Squares | None = None,
     ) -> tuple[int, Samples]:
         if len(references) > 1:
             raise FormatError(f"{self.id} knows no frames with two references")

@@ -47,6 +47,7 @@ __all__ = [
     "BT601",
     "BT709",
     "QUALITY_STEP",
+    "Drawn",
     "Frame",
     "FrameOrder",
     "Index",
@@ -68,14 +69,18 @@ GRID = 128
 MAX_INDEX = 65536
 """Key frames in an index. One of a longer film leaves out every other, again and again."""
 
-_SHAPE, _HDR, _FRAME, _COMPACT, _SOUND, _INDEX, _END = b"dhFPsnZ"
-_ANY_KNOWN = re.compile(b"[FsnZ]")
+_SHAPE, _HDR, _DRAWN, _FRAME, _COMPACT, _SOUND, _INDEX, _END = b"dhDFPsnZ"
+_ANY_KNOWN = re.compile(b"[DFsnZ]")
 # Sound is written in chunks of about so much, and read in chunks of at most so much.
 _SOUND_USUAL, _SOUND_MOST = 1 << 15, 1 << 16
 _OPTIONAL = 0x20
 _MAX_UNKNOWN = 256
 _OWN_QUALITY = 8
-_MAX_KIND = 15
+_HAS_DRAWN = 16
+_MAX_KIND = 31
+_MAX_RUNS = 1 << 16
+# Of what a compact frame's CRC starts with, where drawn squares go before.
+_CRC_DRAWN = 0x8000
 _MAX_STREAMS = 4
 _LANES = (1, 2, 4, 8)
 # References of a compact frame, by their code: how far the one before is away, and the one behind; 0 is none.
@@ -257,13 +262,24 @@ class Stream(NamedTuple):
     data: bytes
 
 
+class Drawn(NamedTuple):
+    """What of a frame is drawn, in squares of 64x64 pixels.
+
+    runs: lengths of runs of squares, row by row: some that are left to the model, some that stay as predicted, and so
+    on in turn; none for a key frame. tile: a tile of a lossless file that has a part of the squares, or no byte.
+    """
+
+    runs: tuple[int, ...] = ()
+    tile: bytes = b""
+
+
 class Frame(NamedTuple):
     """One coded frame. Frames come in the order of decoding.
 
     number: place in the order of showing, from 0. timestamp: ticks of the time base; rises with numbers. references:
     numbers of the frames that it needs, the earlier first; none for a key frame, two at most. checksum: of its symbols;
     None for a compact frame. streams: one to four, of a compact frame one or two. quality: of its own; None for the
-    header's.
+    header's. drawn: what of it is, if anything.
     """
 
     number: int
@@ -272,6 +288,7 @@ class Frame(NamedTuple):
     checksum: int | None
     streams: tuple[Stream, ...]
     quality: int | None = None
+    drawn: Drawn | None = None
 
     @property
     def key(self) -> bool:
@@ -280,8 +297,9 @@ class Frame(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes of all streams."""
-        return sum(len(stream.data) for stream in self.streams)
+        """Bytes of all streams, and of what is drawn."""
+        drawn = 0 if self.drawn is None else len(_pack_drawn(self.drawn))
+        return sum(len(stream.data) for stream in self.streams) + drawn
 
 
 class KeyFrame(NamedTuple):
@@ -474,11 +492,27 @@ def _pack_compact(frame: Frame, header: VideoHeader, order: FrameOrder) -> bytes
     data = second[0].data if second else b""
     out += varint(len(data) << 2 | first.lanes.bit_length() - 1, "stream size") + data + first.data
     chunk = bytes([_COMPACT]) + varint(len(out), "chunk size") + out
-    return chunk + _crc16(chunk, order).to_bytes(2, "little")
+    return chunk + _crc16(chunk, order, frame.drawn is not None).to_bytes(2, "little")
 
 
-def _crc16(chunk: bytes | memoryview, order: FrameOrder) -> int:
-    return binascii.crc_hqx(chunk, order.count & 0xFFFF)
+def _crc16(chunk: bytes | memoryview, order: FrameOrder, drawn: bool) -> int:
+    return binascii.crc_hqx(chunk, (order.count & 0xFFFF) ^ (_CRC_DRAWN if drawn else 0))
+
+
+def _pack_drawn(drawn: Drawn) -> bytes:
+    runs = b"".join(varint(run, "a run of squares") for run in drawn.runs)
+    return varint(len(drawn.runs), "runs of squares") + runs + drawn.tile
+
+
+def _unpack_drawn(payload: memoryview) -> Drawn:
+    reader = Reader(payload)
+    count = reader.varint("runs of squares")
+    if count > _MAX_RUNS:
+        raise LimitError(f"{count} runs of squares, where {_MAX_RUNS} are allowed")
+    runs = tuple(reader.varint("a run of squares") for _ in range(count))
+    if 0 in runs[1:]:
+        raise FormatError("drawn squares: a run is empty")
+    return Drawn(runs, bytes(payload[reader.pos :]))
 
 
 def _unpack_compact(payload: memoryview, header: VideoHeader, order: FrameOrder) -> Frame:
@@ -516,6 +550,8 @@ def _pack_frame(frame: Frame) -> bytes:
     assert frame.checksum is not None  # FrameOrder and the writer see to it
     if frame.quality is not None:
         kind |= _OWN_QUALITY
+    if frame.drawn is not None:
+        kind |= _HAS_DRAWN
     out = bytearray(varint(frame.number, "frame number") + varint(frame.timestamp, "timestamp"))
     out.append(kind)
     if frame.quality is not None:
@@ -526,12 +562,14 @@ def _pack_frame(frame: Frame) -> bytes:
     return bytes(out)
 
 
-def _unpack_frame(payload: memoryview) -> Frame:
+def _unpack_frame(payload: memoryview, drawn: Drawn | None) -> Frame:
     reader = Reader(payload)
     number, timestamp = reader.varint("a frame's number"), reader.varint("a frame's timestamp")
     kind = reader.uint(1, "a frame")
     if kind > _MAX_KIND:
         raise VersionError(f"frame {number}: kind {kind} is newer than this release of Latens; update it")
+    if bool(kind & _HAS_DRAWN) != (drawn is not None):
+        raise FormatError(f"frame {number}: its drawn squares do not go before it")
     quality = reader.uint(2, "a frame") if kind & _OWN_QUALITY else None
     checksum = reader.uint(4, "a frame")
     streams = []
@@ -541,7 +579,7 @@ def _unpack_frame(payload: memoryview) -> Frame:
     if reader.pos != len(payload):
         raise FormatError(f"frame {number}: {len(payload) - reader.pos} bytes follow its last stream")
     references = () if kind & 1 else (number - 1,)
-    return Frame(number, timestamp, references, checksum, tuple(streams), quality)
+    return Frame(number, timestamp, references, checksum, tuple(streams), quality, drawn)
 
 
 def _pack_index(index: Index) -> bytes:
@@ -625,6 +663,10 @@ class VideoWriter:
         self.order.check(frame)
         if frame.key:
             self._keys.add(KeyFrame(number, frame.timestamp, self._size))
+        if frame.drawn is not None:
+            if len(frame.drawn.runs) > _MAX_RUNS or 0 in frame.drawn.runs[1:]:
+                raise FormatError(f"frame {number}: its runs of squares are not what a reader takes")
+            self._write(_pack_chunk(_DRAWN, _pack_drawn(frame.drawn)))
         if compact:
             self._write(_pack_compact(frame, self.header, self.order))
         else:
@@ -734,6 +776,7 @@ class VideoReader:
         self._whole = True
         self._keys = _Keys()
         self._unknown = self._unknown_size = 0
+        self._drawn: tuple[Drawn, int] | None = None  # of the next frame, and where it is
         self._effort = 0
         self._seeked = False
         self._sound = sound
@@ -786,7 +829,7 @@ class VideoReader:
             except FormatError as error:
                 if not self._conceal:
                     raise
-                self._whole = False
+                self._whole, self._drawn = False, None
                 if not self._note(str(error)) or not self._find():
                     break
                 continue
@@ -795,7 +838,7 @@ class VideoReader:
             except LatensError as error:
                 if not self._conceal:
                     raise
-                self._whole = False
+                self._whole, self._drawn = False, None
                 if not self._note(str(error)):
                     break
                 continue
@@ -890,7 +933,11 @@ class VideoReader:
         if not self._need(size):
             raise TruncatedError(f"the file ends inside the chunk at byte {self._offset}")
         with memoryview(self._buffer) as data:
-            computed = _crc16(data[:end], self.order) if kind == _COMPACT else zlib.crc32(data[:end])
+            computed = (
+                _crc16(data[:end], self.order, self._drawn is not None)
+                if kind == _COMPACT
+                else zlib.crc32(data[:end])
+            )
         stored = int.from_bytes(self._buffer[end:size], "little")
         if stored != computed:
             raise ChecksumError(
@@ -910,19 +957,25 @@ class VideoReader:
         return kind, payload, start
 
     def _take(self, kind: int, payload: bytes, start: int) -> Frame | None:
+        drawn, self._drawn = self._drawn, None
         if kind == _FRAME:
-            frame = _unpack_frame(memoryview(payload))
+            frame = _unpack_frame(memoryview(payload), drawn[0] if drawn else None)
             self._check(frame)
             if frame.key:
-                self._keys.add(KeyFrame(frame.number, frame.timestamp, start))
+                self._keys.add(KeyFrame(frame.number, frame.timestamp, drawn[1] if drawn else start))
             return frame
         if kind == _COMPACT:
             if not self._whole:
                 return None
             frame = _unpack_compact(memoryview(payload), self.header, self.order)
+            frame = frame._replace(drawn=drawn[0] if drawn else None)
             self._check(frame)
             return frame
-        if kind == _INDEX:
+        if drawn:
+            raise FormatError(f"no frame follows the drawn squares at byte {drawn[1]}")
+        if kind == _DRAWN:
+            self._drawn = _unpack_drawn(memoryview(payload)), start
+        elif kind == _INDEX:
             index = _unpack_index(memoryview(payload))
             if self.index is not None:
                 raise FormatError(f"the index at byte {start} is repeated")
@@ -1056,6 +1109,8 @@ class VideoReader:
                     and code <= _MAX_KIND
                     and reader.pos - start + 4 <= length <= self.header.max_chunk
                 )
+            elif kind == _DRAWN:
+                fits = reader.varint("squares") <= _MAX_RUNS and length <= self.header.max_chunk
             elif kind == _SOUND:
                 fits = (
                     reader.varint("sound") >= self._sound_chunks and length <= _SOUND_MOST + 2 * VARINT_BYTES

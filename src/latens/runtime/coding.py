@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -17,9 +17,11 @@ __all__ = [
     "CodedPicture",
     "CodedTile",
     "FileModel",
+    "Keep",
     "Prices",
     "Rows",
     "Samples",
+    "Squares",
     "VideoFileModel",
     "Window",
     "checksum",
@@ -29,6 +31,10 @@ LATENT = 16  # pixels per position of y
 
 Array = npt.NDArray[Any]
 Samples = npt.NDArray[np.uint16]
+Squares = npt.NDArray[np.bool_]
+"""Of the squares of 64x64 pixels of a picture, ``(H / 64, W / 64)``."""
+Keep = Callable[[Samples], Squares]
+"""From the prediction of a frame, ``(H, W, 3)``, to the squares that stay as predicted."""
 
 
 class Window(NamedTuple):
@@ -201,6 +207,7 @@ class VideoFileModel(Protocol):
         level: int,
         depth: int,
         visible: tuple[int, int] | None = None,
+        keep: Keep | None = None,
     ) -> CodedPicture:
         """Code a frame, alone or under the condition of others as the decoder has them.
 
@@ -210,13 +217,19 @@ class VideoFileModel(Protocol):
             level: the frame's quality, as a header's.
             depth: the header's bits of samples.
             visible: height and width of what is shown; None for all.
+            keep: of a structured model, for a frame that is not alone: says what stays as predicted.
 
         Raises:
             ModelError: the weights give values that are not finite.
         """
 
     def decode(
-        self, frame: ltn.Frame, references: Sequence[Samples], shape: tuple[int, int], header: ltn.VideoHeader
+        self,
+        frame: ltn.Frame,
+        references: Sequence[Samples],
+        shape: tuple[int, int],
+        header: ltn.VideoHeader,
+        kept: Squares | None = None,
     ) -> tuple[int, Samples]:
         """Checksum over the symbols of a frame of padded ``shape``, and its picture.
 
@@ -225,6 +238,7 @@ class VideoFileModel(Protocol):
             references: the pictures that it refers to, in its order.
             shape: height and width.
             header: of the file.
+            kept: of a structured model: what stays as predicted.
 
         Raises:
             CoderError, FormatError: the frame is damaged.

@@ -15,7 +15,7 @@ from latens import format as ltn
 from latens.entropy_coding import LaneDecoder, LaneEncoder, choose_lanes
 from latens.errors import FormatError, ModelError
 from latens.runtime import motion
-from latens.runtime.coding import CodedPicture, Samples, checksum
+from latens.runtime.coding import CodedPicture, Keep, Samples, Squares, checksum
 from latens.runtime.factors import Factors
 from latens.runtime.networks import Network
 from latens.runtime.parts import IntegerTables
@@ -35,6 +35,7 @@ _SCALINGS = {"h_a": (1, 4), "h_scale": (4, 1)}
 _DEPTH = 16
 _PIXELS = _DEPTH, 3
 _HYPER = 64  # pixels of a position of z
+_SQUARE = 64  # and of a square that may be drawn
 _Y_MAX = 1 << 20
 _SYMBOL_MAX = 32767
 # What a squared error of one step is worth, in bits: a symbol is changed to a cheaper one where that pays.
@@ -115,6 +116,7 @@ class ReleasedVideo:
         level: int,
         depth: int,
         visible: tuple[int, int] | None = None,
+        keep: Keep | None = None,
     ) -> CodedPicture:
         """See :class:`latens.runtime.coding.VideoFileModel`."""
         image = self.image
@@ -133,6 +135,9 @@ class ReleasedVideo:
             filled = moved.copy()
             filled[shown] = picture[shown]
             picture = filled
+        kept = None if keep is None else keep(moved)
+        if kept is not None:
+            picture = _kept(picture, moved, kept)
         expected = self._latent(moved, level)
         y = self._latent(picture, level)
         z = self._z_of(y, expected, level)
@@ -150,14 +155,19 @@ class ReleasedVideo:
             if worth > 8 * len(data):
                 latent = ltn.Stream(lanes, data)
                 coded += [z, symbols.transpose(2, 0, 1)]
-                found_picture = self._changed(moved, expected, symbols, level)
+                found_picture = _kept(self._changed(moved, expected, symbols, level), moved, kept)
         streams = [latent]
         if not still:
             streams.append(ltn.Stream(1, motion.encode(field, len(references))))
         return CodedPicture(tuple(streams), checksum(*coded), found_picture)
 
     def decode(
-        self, frame: ltn.Frame, references: Sequence[Samples], shape: tuple[int, int], header: ltn.VideoHeader
+        self,
+        frame: ltn.Frame,
+        references: Sequence[Samples],
+        shape: tuple[int, int],
+        header: ltn.VideoHeader,
+        kept: Squares | None = None,
     ) -> tuple[int, Samples]:
         """See :class:`latens.runtime.coding.VideoFileModel`."""
         image = self.image
@@ -186,7 +196,7 @@ class ReleasedVideo:
         decoder.finish()
         crc = checksum(field, z, symbols.transpose(2, 0, 1))
         if symbols.any():
-            moved = self._changed(moved, self._latent(moved, level), symbols, level)
+            moved = _kept(self._changed(moved, self._latent(moved, level), symbols, level), moved, kept)
         return crc, moved
 
     def _latent(self, picture: Samples, level: int) -> Int32:
@@ -265,6 +275,13 @@ class ReleasedVideo:
         for name, network in self.networks.items():
             found |= network.arrays(f"network.{name}")
         return found
+
+
+def _kept(picture: Samples, moved: Samples, kept: Squares | None) -> Samples:
+    """A picture, in some squares as predicted."""
+    if kept is None:
+        return picture
+    return np.where(kept.repeat(_SQUARE, 0).repeat(_SQUARE, 1)[..., None], moved, picture)
 
 
 def _worth(residual: Int32, symbols: Int16) -> float:
