@@ -70,7 +70,10 @@ def test_the_default_of_an_architecture_is_what_the_field_uses() -> None:
     objective = make_objective(config, torch.device("cpu"))
     assert isinstance(objective.model, MeanScaleHyperprior)
     assert (objective.model.N, objective.model.M) == (192, 320)
-    assert [TrainConfig.for_architecture(name).batch for name in ("wacnn", "hpcm")] == [16, 32]
+    names = ("wacnn", "tcm", "cca", "mlic++", "hpcm", "hpcm-large", "dcvc-rt")
+    assert [TrainConfig.for_architecture(name).batch for name in names] == [16, 8, 8, 32, 32, 32, 8]
+    config = replace(TrainConfig.for_architecture("mlic++"), steps=100)
+    assert [config.crops_at(step) for step in (59, 60)] == [(32, 256), (8, 512)]
 
 
 @pytest.mark.parametrize("metric", ["mse", "ms-ssim"])

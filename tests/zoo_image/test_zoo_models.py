@@ -54,6 +54,8 @@ def is_here(name):
     return True
 
 
+VIDEO = {"dcvc-rt": "DCVCRT", "dcvc-rt-intra": "DCVCRTIntra", "ssf2020": "ScaleSpaceFlow"}
+
 HERE = [name for name in NAMES if is_here(name)]
 
 
@@ -64,9 +66,9 @@ def meta(name, quality=None):
 
 class TestEntries:
     def test_names(self):
-        assert {e.id: e.architecture for e in zoo.entries()} == {**NAMES, "ssf2020": "ScaleSpaceFlow"}
+        assert {e.id: e.architecture for e in zoo.entries()} == {**NAMES, **VIDEO}
         assert set(zoo.image_models) == set(NAMES)
-        assert set(zoo.video_models) == {"ssf2020"}
+        assert set(zoo.video_models) == set(VIDEO)
         assert zoo.models == {**zoo.image_models, **zoo.video_models}
         for name, function in zoo.models.items():
             assert function.__name__ == name.replace("-", "_").replace("++", "_plus_plus")
@@ -190,7 +192,7 @@ class TestFunctions:
         assert set(zoo.image_models) <= set(model_architectures)
         assert "ssf2020" not in model_architectures
         video = importlib.import_module("latens.zoo.video")
-        assert list(video.model_architectures) == ["ssf2020"]
+        assert list(video.model_architectures) == sorted(VIDEO)
         assert video.model_urls["ssf2020"]["mse"][9] == f"{video.root_url}/ssf2020-mse-9-e89345c4.pth.tar"
         with pytest.raises(AttributeError, match="no dictionary of models called 'model_colours'"):
             _ = video.model_colours
@@ -318,4 +320,4 @@ def test_listing(monkeypatch):
     assert by_size["bmshj2018-factorized-relu", (1,)].source == ""
     assert by_size["bmshj2018-hyperprior-vbr", ()].qualities == ()
     for row in rows:
-        assert (row.parameters is None) == (row.mac_per_pixel is None) == (row.name not in [*HERE, "ssf2020"])
+        assert (row.parameters is None) == (row.mac_per_pixel is None) == (row.name not in [*HERE, *VIDEO])

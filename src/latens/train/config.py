@@ -16,11 +16,32 @@ from latens.models.latens_base import LatensBaseConfig
 from latens.models.video import LatensVideoConfig
 from latens.models.video.google import FLOW_UNITS
 
-__all__ = ["DEFAULT_ARCHITECTURE", "FLOW_ARCHITECTURE", "VIDEO_ARCHITECTURE", "TrainConfig"]
+__all__ = [
+    "DEFAULT_ARCHITECTURE",
+    "FLOW_ARCHITECTURE",
+    "FRAMES_ARCHITECTURE",
+    "VIDEO_ARCHITECTURE",
+    "TrainConfig",
+]
 
 DEFAULT_ARCHITECTURE = "latens-base"
 VIDEO_ARCHITECTURE = "latens-video"
 FLOW_ARCHITECTURE = "ssf2020"
+FRAMES_ARCHITECTURE = "dcvc-rt"
+
+_RECIPES: dict[str, dict[str, Any]] = {
+    "cca": {"batch": 8},
+    "dcvc-rt": {"batch": 8, "sequence": ((0, 2), (100_000, 4), (200_000, 7))},
+    "hpcm": {"batch": 32},
+    "hpcm-large": {"batch": 32},
+    "mlic++": {"batch": 32, "large_crop": 512, "large_fraction": 0.4},
+    "tcm": {"batch": 8},
+}
+"""Where authors say something else than what is usual in the field, in their papers or in what they train with.
+
+Of DCVC-RT, sequences that grow are the way of its family (Li, Li, Lu, "Neural video compression with feature
+modulation", CVPR 2024); the steps are not theirs.
+"""
 
 _CHOICES = {
     "metric": ("mse", "ms-ssim", "eye"),
@@ -46,7 +67,7 @@ class TrainConfig:
         validation: folder of images to validate on, instead of ``holdout``.
         exclude_like: folder of test images; photographs that show the same are kept out of training.
         cache: folder for decoded pixels; decoded anew each time if empty.
-        architecture: ``"latens-base"``, ``"latens-video"``, ``"ssf2020"``, or a name of the zoo of images or of
+        architecture: ``"latens-base"``, ``"latens-video"``, or a name of the zoo or of
             :data:`latens.registry.MODELS`.
         quality: of the zoo, 1 to 8: sizes of the networks and weight of the distortion; 0 for none.
         sizes: constructor arguments in place of those of ``quality``, such as ``(N, M)``.
@@ -203,11 +224,8 @@ class TrainConfig:
             return cls(
                 architecture=architecture, learning_rate=1e-4, betas=(0.9, 0.999), large_crop=384, sequence=((0, 3),)
             )  # fmt: skip
-        # Li et al. 2025 take twice as many crops as is usual.
-        batch = 32 if architecture in ("hpcm", "hpcm-large") else 16
-        return cls(
-            architecture=architecture, batch=batch, learning_rate=1e-4, betas=(0.9, 0.999), schedule="cosine"
-        )
+        usual = {"batch": 16, "learning_rate": 1e-4, "betas": (0.9, 0.999), "schedule": "cosine"}
+        return cls(architecture=architecture, **{**usual, **_RECIPES.get(architecture, {})})
 
     @property
     def mixture(self) -> Mixture | None:
@@ -223,7 +241,7 @@ class TrainConfig:
     @property
     def is_video(self) -> bool:
         """Whether it is trained on sequences of frames."""
-        return self.architecture in (VIDEO_ARCHITECTURE, FLOW_ARCHITECTURE)
+        return self.architecture in (VIDEO_ARCHITECTURE, FLOW_ARCHITECTURE, FRAMES_ARCHITECTURE)
 
     def frames_at(self, step: int) -> int:
         """Frames per sequence of a step."""

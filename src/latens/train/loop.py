@@ -27,7 +27,7 @@ from latens.models.latens_base import LatensBase, LatensBaseConfig
 from latens.models.video import ScaleSpaceFlow
 from latens.runtime import set_threads
 from latens.train.checkpoints import read_checkpoint, write_checkpoint
-from latens.train.config import TrainConfig
+from latens.train.config import FRAMES_ARCHITECTURE, TrainConfig
 from latens.train.data import CropSampler, PhotoPool
 from latens.train.logs import RunLog
 from latens.train.objectives import architecture_of, make_objective
@@ -252,7 +252,8 @@ class Trainer:
     def _branch(self, path: Path) -> None:
         """Start from another run's checkpoint, or from weights alone."""
         is_default = isinstance(self.model, LatensBase)
-        if path.suffix == ".safetensors" and self.config.is_video:
+        is_network = self.config.architecture == FRAMES_ARCHITECTURE
+        if path.suffix == ".safetensors" and self.config.is_video and not is_network:
             found = getattr(load_video(path), "network", None)
             if found is None:
                 raise TrainingError(

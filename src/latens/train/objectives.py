@@ -27,10 +27,12 @@ from latens.losses import Mixture, squared_error, structural_dissimilarity
 from latens.models import CompressionModel
 from latens.models.latens_base import LatensBase, LatensBaseConfig
 from latens.models.vbr import ScaleHyperpriorVbr
-from latens.models.video import LatensVideo, LatensVideoConfig, ScaleSpaceFlow
+from latens.models.video import DCVCRT, DCVCRTIntra, LatensVideo, LatensVideoConfig, ScaleSpaceFlow
+from latens.models.video.dcvc import Reference
 from latens.ops import compute_padding
 from latens.runtime.planes import planes_from_rgb
 from latens.train.config import DEFAULT_ARCHITECTURE, FLOW_ARCHITECTURE, VIDEO_ARCHITECTURE, TrainConfig
+from latens.transforms.functional import rgb2ycbcr, ycbcr2rgb
 from latens.zoo.weights import frozen, parse
 
 __all__ = ["Objective", "make_objective", "model_of", "rate_and_distortion"]
@@ -42,6 +44,8 @@ _GRID = 64
 _FLOW_GRID = 128
 _FLOW_SIZES = (128, 192)
 _RATES_PER_BATCH = 4
+_FRAME_LAMBDAS = 1 / 255**2, 768 / 255**2
+_FRAME_MODELS = DCVCRT, DCVCRTIntra
 _QUANTILES_EVERY = 25
 _LEAST_CROPS = {"ms-ssim": 192, "ssimulacra2": 256}
 
@@ -363,6 +367,86 @@ class FlowObjective(ZooObjective):
         yield 0.0, partial(_code_clip, codec, None)
 
 
+class FramesObjective(ZooObjective):
+    """DCVC-RT: pictures on their own, or frames told of those before, four of its qualities a batch.
+
+    The weight of the distortion rises evenly, on a logarithmic scale, from quality to quality; it is the squared error
+    in YCbCr, six eighths of it of Y. The first frame of a sequence is taken as it is, for free: what a picture model
+    makes of it, the networks learn to repair in use.
+    """
+
+    variable_rate = True
+    partly_used = True
+    transforms = ("enc", "dec", "encoder", "decoder", "recon_generation_net")
+    model: DCVCRT | DCVCRTIntra
+
+    def __init__(self, config: TrainConfig, device: torch.device) -> None:
+        if config.metric != "mse" or config.objective:
+            raise TrainingError(f"{config.architecture}: is trained for mse only")
+        super().__init__(config, device)
+
+    def forward(self, x: Tensor, quality: Tensor, step: int, hard: bool) -> Tensor:
+        losses, rates, distortions = [], [], []
+        groups = min(_RATES_PER_BATCH, len(x))
+        for part, levels in zip(x.tensor_split(groups), quality.tensor_split(groups), strict=True):
+            qp = int(float(levels[int(torch.randint(len(levels), ()))]) * 63)
+            low, high = _FRAME_LAMBDAS
+            lmbda = low * (high / low) ** (qp / 63)
+            for frame, out in self._coded(part.view(len(part), -1, 3, *part.shape[2:]).unbind(1), qp):
+                rate, _ = rate_and_distortion(out, frame)
+                planes = (out["x_hat"] - frame).square().mean((2, 3)) * 255**2
+                error = planes @ planes.new_tensor([0.75, 0.125, 0.125])
+                losses.append((rate + lmbda * error) / math.sqrt(lmbda))
+                rates.append(rate)
+                distortions.append(squared_error(ycbcr2rgb(out["x_hat"]), ycbcr2rgb(frame)))
+        return _figures(torch.cat(losses), torch.cat(rates), torch.cat(distortions))
+
+    def _coded(self, frames: Iterable[Tensor], qp: int) -> Iterator[tuple[Tensor, dict[str, Any]]]:
+        """Frames in YCbCr and what they are coded as, one after the other."""
+        reference: Reference | None = None
+        for rgb in frames:
+            frame = rgb2ycbcr(rgb).contiguous(memory_format=torch.channels_last)
+            if isinstance(self.model, DCVCRTIntra):
+                yield frame, self.model(frame, qp)
+            elif reference is None:
+                reference = Reference(frame=frame)
+            else:
+                out = self.model(frame, qp, reference)
+                # Gradients stop here: frames learn to be good references from their own pixels.
+                reference = Reference(feature=out["reference"].feature.detach())
+                yield frame, out
+
+    def files(self, model: nn.Module) -> Iterator[tuple[float, Callable[[Pixels], tuple[int, Pixels]]]]:
+        coder = _with_tables(model)
+        for quality in VALIDATION_QUALITIES:
+            yield quality, partial(_code_frames, coder, round(quality * 63))
+
+
+def _code_frames(coder: DCVCRT | DCVCRTIntra, qp: int, pixels: Pixels) -> tuple[int, Pixels]:
+    """Bytes of the strings of a picture ``(H, W, 3)``, or of a clip without its first frame; what they decode to."""
+    device = next(coder.parameters()).device
+    frames = torch.from_numpy(np.array(pixels)).to(device).view(-1, *pixels.shape[-3:]).permute(0, 3, 1, 2)
+    pad, unpad = compute_padding(frames.shape[2], frames.shape[3], min_div=16)
+    frames = F.pad(rgb2ycbcr(frames.float() / 255.0), pad, mode="replicate")
+    decoded, size = [], 0
+    at_encoder = at_decoder = Reference(frame=frames[:1])
+    for frame in frames[:, None]:
+        if isinstance(coder, DCVCRTIntra):
+            code = coder.compress(frame, qp)
+            decoded.append(coder.decompress(code["strings"], code["shape"], qp)["x_hat"])
+        elif not decoded:
+            decoded.append(frame)
+            continue
+        else:
+            code = coder.compress(frame, qp, at_encoder)
+            out = coder.decompress(code["strings"], code["shape"], qp, at_decoder)
+            at_encoder, at_decoder = code["reference"], out["reference"]
+            decoded.append(out["x_hat"])
+        size += sum(len(string) for part in code["strings"] for string in part)
+    rgb = ycbcr2rgb(F.pad(torch.cat(decoded), unpad)).clamp(0, 1).permute(0, 2, 3, 1)
+    return size, rgb.mul(255.0).round_().byte().cpu().numpy().reshape(pixels.shape)
+
+
 def make_objective(config: TrainConfig, device: torch.device) -> Objective:
     """The objective of a configuration, with random weights.
 
@@ -374,6 +458,8 @@ def make_objective(config: TrainConfig, device: torch.device) -> Objective:
         return DefaultObjective(config, device)
     if config.architecture == FLOW_ARCHITECTURE:
         return FlowObjective(config, device)
+    if issubclass(_model_class(config.architecture), _FRAME_MODELS):
+        return FramesObjective(config, device)
     if config.is_video:
         if config.metric != "mse" or config.objective:
             raise TrainingError(f"{VIDEO_ARCHITECTURE}: is trained for mse only")
@@ -491,7 +577,7 @@ def _lmbda(config: TrainConfig) -> float:
     table = zoo.entry("bmshj2018-hyperprior").lmbda[measure]
     if config.quality:
         return table[config.quality - 1]
-    if issubclass(_model_class(config.architecture), ScaleHyperpriorVbr):
+    if issubclass(_model_class(config.architecture), (ScaleHyperpriorVbr, *_FRAME_MODELS)):
         return table[-1]
     raise TrainingError(f"{printable(config.architecture)}: expected a quality from 1 to 8, or lmbda")
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from latens.zoo.architectures import listing as listing
     from latens.zoo.image import *  # noqa: F403
     from latens.zoo.pretrained import load_pretrained as load_pretrained
-    from latens.zoo.video import ssf2020 as ssf2020
+    from latens.zoo.video import *  # noqa: F403
     from latens.zoo.weights import load as load
     from latens.zoo.weights import save as save
 
@@ -45,7 +45,7 @@ _HOMES = {
     "load": "weights",
     "load_pretrained": "pretrained",
     "save": "weights",
-    "ssf2020": "video",
+    **dict.fromkeys(("dcvc_rt", "dcvc_rt_intra", "ssf2020"), "video"),
 }
 
 __all__ = [

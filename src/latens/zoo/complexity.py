@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from latens.entropy_models import EntropyModel
 from latens.errors import ModelError
-from latens.models.video import ScaleSpaceFlow
+from latens.models.video import DCVCRT, DCVCRTIntra, ScaleSpaceFlow
+from latens.models.video.dcvc import Reference
 
 __all__ = ["Complexity", "count"]
 
 _SIZE = 256  # pixels on each side; a multiple of what every model needs
 
 # By the names they have throughout the literature.
-_ENCODER_ONLY = ("g_a", "h_a", "motion_encoder", "res_encoder", "hyper_encoder")
-_DECODER_ONLY = ("g_s",)
+_ENCODER_ONLY = (
+    "g_a", "h_a", "motion_encoder", "res_encoder", "hyper_encoder", "encoder", "enc", "hyper_enc",
+)  # fmt: skip
+_DECODER_ONLY = ("g_s", "dec", "recon_generation_net")
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,15 @@ class Complexity:
     decoding: float
 
 
+def _inputs(model: nn.Module, x: Tensor) -> tuple[Any, ...]:
+    """What a model takes to code a picture, or a frame like it."""
+    if isinstance(model, ScaleSpaceFlow):
+        return ([x, x],)
+    if isinstance(model, DCVCRT):
+        return x, 0, Reference(feature=x.new_empty(len(x), model.dim, x.shape[2] // 8, x.shape[3] // 8))
+    return (x, 0) if isinstance(model, DCVCRTIntra) else (x,)
+
+
 def count(model: nn.Module) -> Complexity:
     """Count the products of convolutions and matrices when ``model`` codes an RGB image.
 
@@ -51,15 +64,20 @@ def count(model: nn.Module) -> Complexity:
     x = torch.empty(1, 3, _SIZE, _SIZE, device=parameters[0].device, dtype=parameters[0].dtype)
     training = model.training
     counter = FlopCounterMode(display=False)
+    # The counter minds inputs that gradients flow to, which parameters may be.
+    learned = [parameter for parameter in parameters if parameter.requires_grad]
     try:
+        model.requires_grad_(False)
         with torch.no_grad(), counter:
-            model.eval()([x, x] if isinstance(model, ScaleSpaceFlow) else x)
+            model.eval()(*_inputs(model, x))
     except (RuntimeError, ValueError, TypeError) as error:
         raise ModelError(
             f"{type(model).__name__} cannot be counted with an image {_SIZE}x{_SIZE}: {error}"
         ) from error
     finally:
         model.train(training)
+        for parameter in learned:
+            parameter.requires_grad_()
     by_module = counter.get_flop_counts()
 
     def operations(*modules: str) -> float:

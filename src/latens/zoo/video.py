@@ -13,9 +13,36 @@ from latens.zoo.architectures import (
 )
 from latens.zoo.pretrained import load_pretrained, load_state_dict_from_url  # noqa: F401
 
-__all__ = ["ssf2020"]
+__all__ = ["dcvc_rt", "dcvc_rt_intra", "ssf2020"]
 
+_JIA = "Jia et al., Towards practical real-time neural video compression, CVPR 2025"
 _HASHES = "c1ac1a47 79ed4e19 9c8b998d 577c1eda 1dd7d574 59dfb6f9 4d867411 26439e20 e89345c4"
+
+
+@register_entry
+def dcvc_rt() -> ModelEntry:
+    """Frames told of the one before, of DCVC-RT. Its authors have weights (DCVC, ``cvpr2025_video``)."""
+    return ModelEntry(
+        id="dcvc-rt",
+        architecture="DCVCRT",
+        sizes={0: (128, 128, 256, 320)},
+        media="video",
+        paper=_JIA,
+        metrics=("mse",),
+    )
+
+
+@register_entry
+def dcvc_rt_intra() -> ModelEntry:
+    """Pictures on their own, of DCVC-RT: first frames. Its authors have weights (DCVC, ``cvpr2025_image``)."""
+    return ModelEntry(
+        id="dcvc-rt-intra",
+        architecture="DCVCRTIntra",
+        sizes={0: (256, 128, 368)},
+        media="video",
+        paper=_JIA,
+        metrics=("mse",),
+    )
 
 
 @register_entry

@@ -218,6 +218,11 @@ class Reference:
 class _Frames(CompressionModel):
     """What pictures on their own and others share."""
 
+    inexact = (
+        "its contexts have gates (sigmoid) and gains that docs/entropy.md has no integers for; use its compress() and "
+        "decompress(), on one machine"
+    )
+
     _qualities = _QUALITIES
     _scales = (0.11, 16, 128)
 
