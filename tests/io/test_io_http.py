@@ -184,6 +184,13 @@ def test_servers_that_cannot_be_used(
     assert server.address in str(caught.value)
 
 
+def test_an_address_is_named_once(server: Server) -> None:
+    server.answer = _not_there
+    with pytest.raises(DownloadError) as caught:
+        latens.open(server.address)
+    assert str(caught.value).count(server.address) == 1
+
+
 def test_servers_that_lie_about_the_length(server: Server) -> None:
     server.data = latens.encode(tiny.picture(300, 900), lossless=True)
     true = len(server.data)

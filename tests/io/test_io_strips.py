@@ -1,6 +1,7 @@
 """Large files from top to bottom: the same as whole ones, and what is refused."""
 
 import io
+import struct
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -43,6 +44,9 @@ FILES = {
     "tiles of 16 bits": _tiff(_pixels(np.uint16), tile=(64, 48), compression="zlib"),
     "BigTIFF": _tiff(_pixels(), bigtiff=True, rowsperstrip=17),
     "big-endian": _tiff(_pixels(np.uint16, 1), byteorder=">", rowsperstrip=100),
+    "one strip": _tiff(_pixels(), rowsperstrip=300),
+    "one strip, big-endian": _tiff(_pixels(np.uint16), byteorder=">", rowsperstrip=300),
+    "one strip, deflate": _tiff(_pixels(), compression="zlib", rowsperstrip=300),
     "packbits": _tiff(_pixels(), compression="packbits", rowsperstrip=40),
     "10 bits": b"P6\n210 300\n1023\n" + (_pixels(np.uint16) % 1024).astype(">u2").tobytes(),
     "5 levels": b"P5\n210 300\n4\n" + (_pixels(channels=1) % 5).tobytes(),
@@ -60,6 +64,24 @@ def test_strips_are_those_of_the_whole(name: str) -> None:
     assert np.array_equal(np.concatenate(found), whole.pixels)
     for fact in ("icc", "exif", "xmp", "colour", "density", "bit_depth", "notes"):
         assert getattr(strips.about, fact) == getattr(whole, fact)
+
+
+def test_strips_of_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is not compressed is taken in portions; another is as large as the picture."""
+    monkeypatch.setattr("latens.io._strips._MOST_ROWS", 100)
+    assert open_strips(io.BytesIO(FILES["one strip, deflate"]), 1 << 20) is None
+    for name in ("one strip", "one strip, big-endian"):
+        data = FILES[name]
+        assert np.array_equal(_drained(data), read_image(data).pixels)
+        strips = open_strips(io.BytesIO(data), 1 << 20)
+        assert strips is not None
+        assert len(next(strips._parts)) < 300
+    # Sizes that contradict each other are for who reads it whole.
+    row = 210 * 3
+    data = bytearray(FILES["one strip"])
+    place = data.index(struct.pack("<HHII", 279, 4, 1, 300 * row))
+    struct.pack_into("<I", data, place + 8, 300 * row - 1)
+    assert open_strips(io.BytesIO(data), 1 << 20) is None
 
 
 def test_all_filters_of_png() -> None:
@@ -106,7 +128,9 @@ def test_others_are_read_whole(data: bytes) -> None:
             read_image(data)
 
 
-@pytest.mark.parametrize("name", ["png uint8 3", "png uint16 1", "ppm uint8 3", "tiff uint8 3", "tiles"])
+@pytest.mark.parametrize(
+    "name", ["png uint8 3", "png uint16 1", "ppm uint8 3", "tiff uint8 3", "tiles", "one strip"]
+)
 def test_damage(name: str) -> None:
     data = FILES[name]
     for end in (len(data) // 2, len(data) * 9 // 10):

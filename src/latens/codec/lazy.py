@@ -170,6 +170,8 @@ class LtnImageFile(ImageFile.ImageFile):
 
     def _failed(self, error: LatensError) -> LatensError:
         name = f"{printable(os.fsdecode(self.filename))}: " if self.filename else ""
+        if str(error).startswith(name):  # as a server's
+            name = ""
         return as_os_error(type(error)(f"{name}{error}"))
 
     def _part(self, box: Box | None, scale: float | Fraction | str = 1) -> PilImage.Image:

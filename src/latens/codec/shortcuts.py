@@ -205,6 +205,8 @@ def open(
             reason = getattr(error, "strerror", None) or str(error)
             raise FormatError(f"cannot be read ({printable(reason)})") from error
     except LatensError as error:
+        if str(error).startswith(f"{printable(name)}: "):  # as a server's
+            raise
         raise type(error)(f"{printable(name)}: {error}") from error
 
 

@@ -229,11 +229,16 @@ def _open_tiff(file: BinaryIO, max_pixels: int) -> Strips | None:
         return None
     _tiff.read_facts(file, page, facts)
     width, height = page.size
-    if facts.orientation != 1 or not _tiff.is_streamable(page) or _tiff.segment_rows(file, page) > _MOST_ROWS:
+    if facts.orientation != 1:
         return None
+    parts = _tiff.plain_rows(file, page, _ROWS)
+    if parts is None:
+        if not _tiff.is_streamable(page) or _tiff.segment_rows(file, page) > _MOST_ROWS:
+            return None
+        parts = _tiff.bands(file, page)
     dtype = np.uint8 if page.bits == 8 else np.uint16
     about = facts.finish(np.zeros((1, width, page.samples), dtype), None)
-    return Strips((height, width, page.samples), about, _tiff.bands(file, page))
+    return Strips((height, width, page.samples), about, parts)
 
 
 _OPENERS: dict[str, Callable[[BinaryIO, int], Strips | None]] = {

@@ -433,6 +433,46 @@ def bands(file: BinaryIO, page: Page) -> Iterator[npt.NDArray[Any]]:
     yield band
 
 
+def plain_rows(file: BinaryIO, page: Page, rows: int) -> Iterator[npt.NDArray[Any]] | None:
+    """The same of a page in strips that are not compressed, one of which may be all of it: so many rows at a time.
+
+    None for a page of another kind, or one whose strips are not where they should be.
+    """
+    width, height = page.size
+    if (page.compression, page.one(284, 1), page.one(266, 1)) != (1, 1, 1) or 322 in page.tags:
+        return None
+    row, most = width * page.samples * page.bits // 8, page.one(278, height)
+    offsets, sizes = page.many(273), page.many(279)
+    end = file.seek(0, 2)
+    file.seek(0)
+    dtype = np.dtype("u1" if page.bits == 8 else "<u2" if file.read(2) == b"II" else ">u2")
+    strips = []
+    for offset, size, top in zip(offsets, sizes, range(0, height, max(most, 1)), strict=False):
+        count = min(most, height - top)
+        if offset < 0 or count * row > size or offset + count * row > end:
+            return None
+        strips.append((offset, count))
+    if (
+        sum(count for _, count in strips) != height
+        or len(strips) != len(offsets)
+        or len(strips) != len(sizes)
+    ):
+        return None
+
+    def parts() -> Iterator[npt.NDArray[Any]]:
+        for offset, count in strips:
+            for start in range(0, count, rows):
+                some = min(rows, count - start)
+                file.seek(offset + start * row)
+                data = file.read(some * row)
+                if len(data) < some * row:
+                    raise ImageError("image file is truncated")
+                found = np.frombuffer(data, dtype).reshape(some, width, page.samples)
+                yield found.astype(dtype.newbyteorder("="), copy=False)
+
+    return parts()
+
+
 def is_streamable(page: Page) -> bool:
     """Whether :func:`bands` can decode it with what is installed."""
     return page.compression in _ALONE or (
