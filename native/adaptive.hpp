@@ -246,7 +246,8 @@ class WordStack {
 };
 
 inline bool read_state(const std::uint8_t*& at, const std::uint8_t* end, std::uint64_t& x) {
-    if (end - at < LaneLayout::state_bytes || (end - at - LaneLayout::state_bytes) % 2 != 0) return false;
+    const auto size = static_cast<std::size_t>(end - at);
+    if (size < LaneLayout::state_bytes || (size - LaneLayout::state_bytes) % 2 != 0) return false;
     x = 0;
     for (unsigned i = 0; i < LaneLayout::state_bytes; ++i) x |= std::uint64_t{*at++} << (8 * i);
     return x >= LaneLayout::lower && x < LaneLayout::upper;

@@ -10,9 +10,10 @@ mkdir -p "$out/weights" "$objects"
 # Debian's package ships without the system's libraries: they are made once, here.
 export EM_CACHE="${EM_CACHE:-$root/build/emscripten}" EM_FROZEN_CACHE=
 
-core="decoder encoder execute fork kernels kernels_avx2 kernels_avx512 kernels_neon kernels_simd128 kernels_sse4
-lossless lossless_smooth network pool status tables team"
-library="bytes container json ltn model packed picture weights"
+# The sources of libltn, as they are listed there.
+listed=$root/native/library/CMakeLists.txt
+core=$(grep -o '}/[a-z0-9_]*[.]cpp' "$listed" | tr -d '}/' | sed 's/[.]cpp//' | sort -u)
+library=$(grep -o ' [a-z]*[.]cpp' "$listed" | tr -d ' ' | sed 's/[.]cpp//' | sort -u)
 exports=_malloc,_free,_ltn_info,_ltn_model_load,_ltn_model_free,_ltn_model_name,_ltn_model_weights_id,_ltn_decode
 exports=$exports,_ltn_image_free,_ltn_image_header,_ltn_image_pixels,_ltn_image_alpha,_ltn_image_metadata,_ltn_encode
 exports=$exports,_ltn_encode_lossless,_ltn_free
@@ -26,10 +27,12 @@ build() { # NAME FLAGS: one module
     if ! stale "$out/$name.wasm"; then return; fi
     linked=
     for source in $core $library; do
-        case " $library " in *" $source "*) path=$root/native/library/$source.cpp ;; *) path=$root/native/$source.cpp ;; esac
-        em++ -std=c++20 -O3 -fno-rtti -ffp-contract=off -Wall -Wextra -I"$root/native" "$@" -c "$path" \
-            -o "$objects/$name-$source.o"
-        linked="$linked $objects/$name-$source.o"
+        path=$root/native/$source.cpp
+        [ -e "$path" ] || path=$root/native/library/$source.cpp
+        object=$objects/$name-$source.o
+        linked="$linked $object"
+        if ! stale "$object"; then continue; fi
+        em++ -std=c++20 -O3 -fno-rtti -ffp-contract=off -Wall -Wextra -I"$root/native" "$@" -c "$path" -o "$object"
     done
     # Memory grows as files need it, to no more than the half of what a page can have.
     # shellcheck disable=SC2086
