@@ -214,9 +214,14 @@ struct TableArrays {
         if (sizes.size() != count || offsets.size() != count)
             return wrong("model: its tables " + prefix + " do not fit its networks");
         std::int64_t sum = 0;
-        for (const std::int32_t size : sizes) {
+        for (std::size_t i = 0; i < count; ++i) {
+            const std::int32_t size = sizes[i];
             if (size < 3 || size > table_size_max)
                 return wrong("tables " + prefix + ": a size is out of range");
+            const std::int64_t last = std::int64_t{offsets[i]} + size - 3;  // before the escape
+            if (offsets[i] < INT16_MIN || last > INT16_MAX)
+                return wrong("tables " + prefix + ": symbols of table " + std::to_string(i) +
+                             " leave 16 bits");
             sum += size;
         }
         if (sum != static_cast<std::int64_t>(entries.size()))

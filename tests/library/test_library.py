@@ -26,6 +26,7 @@ from latens import format as ltn
 from latens.codec import ImageCodec, LosslessCodec
 from latens.errors import LatensError
 from latens.io import Image
+from latens.runtime.arrays import read_arrays, write_arrays
 from latens.runtime.released import ReleasedPictures
 from latens.zoo import load
 
@@ -453,6 +454,14 @@ def test_weights_that_are_damaged(library: clib.Library, tiny_weights: Path) -> 
     assert renamed != good
     with pytest.raises(clib.LibraryError, match="pictured"):
         library.load(renamed)
+    arrays, metadata = read_arrays(good)
+    for name, at, offset in (("z", 3, -(2**15) - 1), ("y", 1, 2**15 + 3 - int(arrays["y.sizes"][1]))):
+        offsets = arrays[f"{name}.offsets"].copy()
+        offsets[at] = offset
+        with pytest.raises(clib.LibraryError, match=f"tables {name}: symbols of table {at} leave 16 bits"):
+            library.load(write_arrays(arrays | {f"{name}.offsets": offsets}, metadata))
+        offsets[at] = max(offset - 1, -(2**15))
+        library.c.ltn_model_free(library.load(write_arrays(arrays | {f"{name}.offsets": offsets}, metadata)))
 
 
 def test_threads(library: clib.Library, model: ctypes.c_void_p, tiny_model: ReleasedPictures) -> None:

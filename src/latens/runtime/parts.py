@@ -45,6 +45,9 @@ class IntegerTables:
         entries: int32, all tables one after the other.
         sizes: int32 ``(n,)``.
         offsets: int32 ``(n,)``.
+
+    Raises:
+        ModelError: arrays that do not fit together, or a symbol that is no int16: files hold no others.
     """
 
     entries: npt.NDArray[np.int32]
@@ -58,6 +61,12 @@ class IntegerTables:
             raise ModelError(f"CDF tables: expected sizes of 3 to {_TABLE_MAX} entries")
         if int(self.sizes.sum(dtype=np.int64)) != self.entries.size:
             raise ModelError("CDF tables: the sizes do not add up to the number of entries")
+        last = self.offsets.astype(np.int64) + self.sizes - 3  # before the escape
+        (wide,) = np.nonzero((self.offsets < -(1 << 15)) | (last >= 1 << 15))
+        if wide.size:
+            raise ModelError(
+                f"CDF tables: symbols {self.offsets[wide[0]]} to {last[wide[0]]} of table {wide[0]} leave 16 bits"
+            )
 
     @classmethod
     def from_rows(

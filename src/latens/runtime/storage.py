@@ -111,7 +111,10 @@ class Store:
         entries, sizes, offsets = (
             self.get(f"{prefix}.{part}", np.int32, 1) for part in ("entries", "sizes", "offsets")
         )
-        return IntegerTables(entries, sizes, offsets)
+        try:
+            return IntegerTables(entries, sizes, offsets)
+        except ModelError as error:
+            raise ModelError(f"entropy model: {prefix}: {error}") from error
 
     def group(self, prefix: str) -> Group:
         """The inverse of :func:`of_group`."""
