@@ -336,6 +336,9 @@ def test_what_cannot_be_trained(make: Make, monkeypatch: pytest.MonkeyPatch) -> 
         make(architecture="elic2022-official")
     with pytest.raises(TrainingError, match=r"does not take sizes \[1, 2, 3\]"):
         make(architecture="mbt2018-mean", sizes=(1, 2, 3), quality=1)
+    for name, sizes in (("hpcm", (4096, 4096)), ("tcm", (4096,))):
+        with pytest.raises(TrainingError, match=rf"{name}: sizes \[4096.* would be [\d,]+ parameters"):
+            make(architecture=name, sizes=sizes, lmbda=1.0)
     with pytest.raises(TrainingError, match="no lambdas for ms-ssim at variable rate"):
         make(**small("mbt2018-mean-vbr", metric="ms-ssim"))
     with pytest.raises(TrainingError, match="ms-ssim needs crops of 192 pixels or more, got 64"):

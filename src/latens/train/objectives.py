@@ -47,6 +47,7 @@ _RATES_PER_BATCH = 4
 _FRAME_LAMBDAS = 1 / 255**2, 768 / 255**2
 _FRAME_MODELS = DCVCRT, DCVCRTIntra
 _QUANTILES_EVERY = 25
+_MOST_VALUES = 2**31
 _LEAST_CROPS = {"ms-ssim": 192, "ssimulacra2": 256}
 
 
@@ -554,6 +555,15 @@ def _zoo_model(config: TrainConfig) -> CompressionModel:
             raise TrainingError(f"{FLOW_ARCHITECTURE}: expected two sizes, N and M, got {list(sizes)}")
         return ScaleSpaceFlow(N=sizes[0], M=sizes[1], flow_unit=config.flow_unit)
     try:
+        if config.architecture in {entry.id for entry in zoo.entries()}:
+            # Before any memory is taken; others may not be made for this device.
+            with torch.device("meta"):
+                values = sum(parameter.numel() for parameter in make(*sizes).parameters())
+            if values > _MOST_VALUES:
+                raise TrainingError(
+                    f"{config.architecture}: sizes {list(sizes)} would be {values:,} parameters; more than "
+                    f"{_MOST_VALUES:,} are not trained here"
+                )
         model = make(*sizes)
     except TypeError as error:
         raise TrainingError(
