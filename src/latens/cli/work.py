@@ -371,6 +371,3 @@ class Codecs:
                 announce(name, self._weights_dir, self._quiet)
                 self._codecs[name] = ImageCodec.for_file(header, weights_dir=self._weights_dir)
             return self._codecs[name]
-
-
-Work = Callable[[files.Job], batch.Done]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -92,11 +91,6 @@ class IntegerTables:
         for target, row in zip(padded, rows, strict=True):
             target[: row.size] = row
         return CdfTables(padded, self.sizes[start:stop], self.offsets[start:stop])
-
-    def update_hash(self, digest: hashlib._Hash) -> None:
-        """Add everything to a hash."""
-        for array in (self.sizes, self.offsets, self.entries):
-            digest.update(len(array).to_bytes(8, "little") + array.astype("<i4").tobytes())
 
 
 @dataclass(frozen=True)
