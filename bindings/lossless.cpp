@@ -87,13 +87,21 @@ using PartMap = nb::ndarray<const std::uint8_t, nb::ndim<2>, nb::c_contig, nb::d
 using OutPartMap = nb::ndarray<std::uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using OutBits = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
+template <class Array_>
+void check_mask(const Grid& grid, const Array_& mask) {
+    if (mask.shape(0) != grid.height || mask.shape(1) != grid.width)
+        raise("ShapeError", "expected a byte for each pixel");
+}
+
 nb::list encode(const Samples& samples, std::size_t tile, std::uint32_t near, std::uint32_t slack,
-                unsigned effort, unsigned content, const std::optional<PartMap>& part) {
+                unsigned effort, unsigned content, const std::optional<PartMap>& part,
+                const std::optional<PartMap>& mask) {
     const Grid grid(samples, tile);
     const latens::LosslessOptions options{near, slack, effort,
                                           static_cast<latens::Content>(std::min(content, 2u))};
     std::optional<Parts> parts;
     if (part) parts.emplace(grid, *part);
+    if (mask) check_mask(grid, *mask);
     std::vector<std::vector<std::uint8_t>> streams(grid.count());
     std::vector<latens::Status> status(grid.count());
     const auto* data = static_cast<const std::uint8_t*>(samples.data());
@@ -111,6 +119,16 @@ nb::list encode(const Samples& samples, std::size_t tile, std::uint32_t near, st
                 if (std::find(blocks.begin(), blocks.end(), 1) == blocks.end()) return;
                 if (std::find(blocks.begin(), blocks.end(), 0) != blocks.end()) own.part = blocks.data();
             }
+            std::vector<std::uint8_t> pixels;
+            if (mask) {
+                const latens::TileShape shape = grid.shape(i);
+                for (std::size_t y = 0; y < shape.height; ++y) {
+                    const std::uint8_t* row = mask->data() + (grid.top(i) + y) * grid.width + grid.left(i);
+                    pixels.insert(pixels.end(), row, row + shape.width);
+                }
+                if (std::find(pixels.begin(), pixels.end(), 1) == pixels.end()) return;
+                own.mask = pixels.data();
+            }
             status[i] = latens::encode_tile(data + grid.offset(i), grid.shape(i), own, streams[i]);
         });
     }
@@ -122,10 +140,9 @@ nb::list encode(const Samples& samples, std::size_t tile, std::uint32_t near, st
 }
 
 std::vector<std::optional<std::string>> decode(const nb::sequence& given, std::size_t tile,
-                                               const OutSamples& out, const std::optional<OutPartMap>& part) {
+                                               const OutSamples& out, const std::optional<OutPartMap>& mask) {
     const Grid grid(out, tile);
-    std::optional<Parts> parts;
-    if (part) parts.emplace(grid, *part);
+    if (mask) check_mask(grid, *mask);
     if (nb::len(given) != grid.count())
         raise("ShapeError",
               "expected " + std::to_string(grid.count()) + " tiles, got " + std::to_string(nb::len(given)));
@@ -141,11 +158,14 @@ std::vector<std::optional<std::string>> decode(const nb::sequence& given, std::s
             if (stop || !streams[i]) return;
             if (slot == 0 && !poll()) stop = true;
             const auto* bytes = reinterpret_cast<const std::uint8_t*>(streams[i]->c_str());
-            std::vector<std::uint8_t> blocks(parts ? parts->blocks(i) : 0);
-            status[i] = latens::decode_tile(bytes, streams[i]->size(), grid.shape(i), data + grid.offset(i),
-                                            parts ? blocks.data() : nullptr);
-            if (parts && status[i].ok())
-                parts->walk(i, [&](std::size_t to, std::size_t from) { part->data()[to] = blocks[from]; });
+            const latens::TileShape shape = grid.shape(i);
+            std::vector<std::uint8_t> there(mask ? shape.width * shape.height : 0);
+            status[i] = latens::decode_tile(bytes, streams[i]->size(), shape, data + grid.offset(i),
+                                            mask ? there.data() : nullptr);
+            if (!mask || !status[i].ok()) return;
+            for (std::size_t y = 0; y < shape.height; ++y)
+                std::copy_n(there.data() + y * shape.width, shape.width,
+                            mask->data() + (grid.top(i) + y) * grid.width + grid.left(i));
         });
     }
     if (stop) check({latens::Code::interrupted});
@@ -183,9 +203,9 @@ void measure(const Samples& samples, std::size_t tile, std::uint32_t slack, cons
 
 void add_lossless(nb::module_& m) {
     m.def("lossless_encode", &encode, "samples"_a.noconvert(), "tile"_a, "near"_a, "slack"_a, "effort"_a,
-          "content"_a, "part"_a.none());
+          "content"_a, "part"_a.none(), "mask"_a.none());
     m.def("lossless_decode", &decode, "streams"_a, "tile"_a, "out"_a.noconvert(),
-          "part"_a.noconvert().none());
+          "mask"_a.noconvert().none());
     m.def("lossless_measure", &measure, "samples"_a.noconvert(), "tile"_a, "slack"_a, "part"_a,
           "out"_a.noconvert());
 }

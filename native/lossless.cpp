@@ -13,7 +13,7 @@
 namespace latens {
 namespace {
 
-constexpr std::uint8_t stored = 0, coded = 1, partial = 2;
+constexpr std::uint8_t stored = 0, coded = 1, partial = 2, masked = 3;
 constexpr unsigned max_scale = 16;
 
 template <class Number>
@@ -90,23 +90,96 @@ bool code_part(Coder& coder, BlockMap& map) {
     return std::find(there.begin(), there.end(), 1) != there.end();
 }
 
+// Of a tile of which single pixels may be left out: which ones. `map.mask` has its size. False: all are.
 template <class Coder>
-void code_map(Coder& coder, const Plan& plan, BlockMap& map) {
+bool code_mask(Coder& coder, BlockMap& map, std::size_t width, std::size_t height) {
+    const std::size_t columns = (width + part_block - 1) / part_block;
+    std::array<Bit, 4> there_models{}, whole_models{};
+    std::array<Bit, 2> same_models{};
+    std::array<Bit, 16> pixel_models{};
+    std::vector<std::uint8_t> there(columns * ((height + part_block - 1) / part_block)), whole(there.size());
+    bool same = true;
+    for (std::size_t i = 0; i < there.size(); ++i) {
+        const std::size_t left = i % columns * part_block, right = std::min(left + part_block, width);
+        const std::size_t top = i / columns * part_block, bottom = std::min(top + part_block, height);
+        const auto context = [&](const std::vector<std::uint8_t>& blocks) {
+            return 2u * (left > 0 ? blocks[i - 1] : 0u) + (top > 0 ? blocks[i - columns] : 0u);
+        };
+        bool some = false, all = true;
+        if constexpr (Coder::encodes)
+            for (std::size_t y = top; y < bottom; ++y)
+                for (std::size_t x = left; x < right; ++x) {
+                    some |= map.mask[y * width + x] != 0;
+                    all &= map.mask[y * width + x] != 0;
+                }
+        there[i] = coder.bit(there_models[context(there)], some);
+        if (there[i]) whole[i] = coder.bit(whole_models[context(whole)], all);
+        for (std::size_t y = top; y < bottom; ++y) {
+            std::uint8_t* row = map.mask.data() + y * width;
+            const std::uint8_t* above = y > 0 ? row - width : nullptr;
+            if (!there[i] || whole[i]) {
+                std::fill(row + left, row + right, there[i]);
+                continue;
+            }
+            const auto over = [&](std::size_t x) { return above ? above[x] : 0u; };
+            bool now = true;
+            if constexpr (Coder::encodes)
+                for (std::size_t x = left; x < right; ++x) now &= row[x] == over(x);
+            now = coder.bit(same_models[same], now);
+            same = now;
+            for (std::size_t x = left; x < right; ++x) {
+                if (now) {
+                    row[x] = static_cast<std::uint8_t>(over(x));
+                    continue;
+                }
+                const unsigned around = 8 * (x > 0 ? row[x - 1] : 0u) + 4 * over(x) +
+                                        2 * (x > 0 ? over(x - 1) : 0u) + (x > 1 ? row[x - 2] : 0u);
+                row[x] = static_cast<std::uint8_t>(coder.bit(pixel_models[around], row[x] != 0));
+            }
+        }
+    }
+    return std::find(map.mask.begin(), map.mask.end(), 1) != map.mask.end();
+}
+
+// Which blocks a mask leaves out, and which it cuts.
+void apply_mask(BlockMap& map, std::size_t width, std::size_t height) {
+    map.cut.assign(map.drawn.size(), 0);
+    for (std::size_t i = 0; i < map.drawn.size(); ++i) {
+        const std::size_t left = i % map.columns * map_block, right = std::min(left + map_block, width);
+        const std::size_t top = i / map.columns * map_block, bottom = std::min(top + map_block, height);
+        std::size_t count = 0;
+        for (std::size_t y = top; y < bottom; ++y)
+            count += static_cast<std::size_t>(
+                std::count(map.mask.data() + y * width + left, map.mask.data() + y * width + right, 1));
+        if (count == 0)
+            map.drawn[i] = BlockMap::left_out;
+        else if (count < (right - left) * (bottom - top))
+            map.drawn[i] = map.cut[i] = 1;
+    }
+}
+
+// False: there are blocks that must be drawn, and none is.
+template <class Coder>
+bool code_map(Coder& coder, const Plan& plan, BlockMap& map) {
+    const auto cut = [&](std::size_t i) { return !map.cut.empty() && map.cut[i] != 0; };
     if (!plan.smooth || !plan.drawn) {
-        for (std::uint8_t& block : map.drawn)
-            if (block != BlockMap::left_out) block = static_cast<std::uint8_t>(plan.drawn);
-        return;
+        for (std::size_t i = 0; i < map.drawn.size(); ++i) {
+            if (cut(i) && !plan.drawn) return false;
+            if (map.drawn[i] != BlockMap::left_out) map.drawn[i] = static_cast<std::uint8_t>(plan.drawn);
+        }
+        return true;
     }
     std::array<Bit, 4> models{};
     for (std::size_t y = 0; y < map.rows; ++y) {
         for (std::size_t x = 0; x < map.columns; ++x) {
             std::uint8_t* at = &map.drawn[y * map.columns + x];
-            if (*at == BlockMap::left_out) continue;
+            if (*at == BlockMap::left_out || cut(y * map.columns + x)) continue;
             const unsigned left = x > 0 && at[-1] == 1;
             const unsigned above = y > 0 && at[-static_cast<std::ptrdiff_t>(map.columns)] == 1;
             *at = static_cast<std::uint8_t>(coder.bit(models[2 * left + above], *at != 0));
         }
     }
+    return true;
 }
 
 unsigned plane_channel(unsigned plane, unsigned channels) {
@@ -123,7 +196,7 @@ SmoothShape smooth_shape(const TileShape& shape, const Plan& plan) {
 
 template <class Sample, class Pixel, class Number>
 Status decode_coded(const std::uint8_t* data, std::size_t size, const TileShape& shape, Number* samples,
-                    std::uint8_t* part) {
+                    std::uint8_t kind, std::uint8_t* mask) {
     const Status damaged{Code::tile_damaged};
     const std::uint8_t* at = data;
     const std::uint8_t* const end = data + size;
@@ -134,8 +207,14 @@ Status decode_coded(const std::uint8_t* data, std::size_t size, const TileShape&
     if (!coder.sound() || !code_plan(coder, shape, plan)) return damaged;
     const std::size_t width = plan.across(shape), height = plan.down(shape);
     BlockMap map(width, height);
-    if (part && (plan.scale > 1 || !code_part(coder, map))) return damaged;
-    code_map(coder, plan, map);
+    if (kind != coded && plan.scale > 1) return damaged;
+    if (kind == partial && !code_part(coder, map)) return damaged;
+    if (kind == masked) {
+        map.mask.assign(width * height, 0);
+        if (!code_mask(coder, map, width, height) || !coder.sound()) return damaged;
+        apply_mask(map, width, height);
+    }
+    if (!code_map(coder, plan, map)) return damaged;
     Canvas<Pixel> canvas(plan.drawn ? width : 0, plan.drawn ? height : 0);
     std::unique_ptr<Planes<Sample>> planes;
     if (plan.smooth) {
@@ -170,7 +249,7 @@ Status decode_coded(const std::uint8_t* data, std::size_t size, const TileShape&
     for (std::size_t v = 0; v < widened.size(); ++v)
         widened[v] = static_cast<Number>(widen(static_cast<std::uint32_t>(v), plan.bits, depth));
     const bool as_is = plan.bits == depth;
-    const auto mask = static_cast<Pixel>(widened.size() - 1);
+    const auto most = static_cast<Pixel>(widened.size() - 1);
     const unsigned channels = shape.channels;
     for (std::size_t y = 0; y < shape.height; ++y) {
         Number* row = samples + y * shape.pitch;
@@ -190,7 +269,7 @@ Status decode_coded(const std::uint8_t* data, std::size_t size, const TileShape&
                 else
                     for (std::size_t x = 0; x < shape.width; ++x)
                         out[x * channels] =
-                            widened[static_cast<std::size_t>(from[x / plan.scale] >> shift & mask)];
+                            widened[static_cast<std::size_t>(from[x / plan.scale] >> shift & most)];
             } else {
                 const Sample* from = planes->samples[p].row(y / plan.scale);
                 if (plan.scale == 1 && as_is)
@@ -202,17 +281,13 @@ Status decode_coded(const std::uint8_t* data, std::size_t size, const TileShape&
             }
         }
     }
-    if (part) {
-        constexpr std::size_t per_side = part_block / map_block;
-        const std::size_t columns = (map.columns + per_side - 1) / per_side, blocks = part_blocks(shape);
-        for (std::size_t i = 0; i < blocks; ++i) {
-            const std::size_t left = i % columns, top = i / columns;
-            part[i] = map.drawn[top * per_side * map.columns + left * per_side] != BlockMap::left_out;
-            if (part[i]) continue;
-            const std::size_t from = left * part_block, to = std::min(from + part_block, shape.width);
-            for (std::size_t y = top * part_block; y < std::min((top + 1) * part_block, shape.height); ++y)
-                std::fill(samples + y * shape.pitch + from * channels,
-                          samples + y * shape.pitch + to * channels, Number{0});
+    if (kind == coded) return {};
+    for (std::size_t y = 0; y < shape.height; ++y) {
+        const std::uint8_t* blocks = map.drawn.data() + y / map_block * map.columns;
+        for (std::size_t x = 0; x < shape.width; ++x) {
+            std::uint8_t& there = mask[y * shape.width + x];
+            there = kind == masked ? map.mask[y * width + x] : blocks[x / map_block] != BlockMap::left_out;
+            if (!there) std::fill_n(samples + y * shape.pitch + x * channels, channels, Number{0});
         }
     }
     return {};
@@ -279,7 +354,7 @@ class TileEncoder {
         // In units of the coder's samples, rounded down.
         plan_.near = static_cast<std::uint32_t>(std::uint64_t{options.near} * ((1u << plan_.bits) - 1) /
                                                 ((1u << (8 * sizeof(Number))) - 1));
-        plan_.scale = options.part ? 1 : finder.scale();
+        plan_.scale = options.part || options.mask ? 1 : finder.scale();
         width_ = plan_.across(shape);
         height_ = plan_.down(shape);
         const unsigned depth = 8 * sizeof(Number);
@@ -297,6 +372,11 @@ class TileEncoder {
             }
         }
         if (options.near > 0 || options.slack > 0) find_slack();
+        base_ = BlockMap(width_, height_);
+        if (!options.mask) return;
+        base_.mask.assign(options.mask, options.mask + width_ * height_);
+        for (std::uint8_t& pixel : base_.mask) pixel = pixel != 0;
+        apply_mask(base_, width_, height_);
     }
 
     void run(std::vector<std::uint8_t>& out) {
@@ -380,6 +460,7 @@ class TileEncoder {
     }
     // Whether a block of the map is coded at all.
     bool there(std::size_t i) const {
+        if (options_.mask) return base_.drawn[i] != BlockMap::left_out;
         if (!options_.part) return true;
         constexpr std::size_t per_side = part_block / map_block;
         const std::size_t columns = (width_ + map_block - 1) / map_block;
@@ -390,9 +471,12 @@ class TileEncoder {
     BlockMap uniform(std::uint8_t drawn) const {
         BlockMap map(width_, height_);
         for (std::size_t i = 0; i < map.drawn.size(); ++i)
-            map.drawn[i] = there(i) ? drawn : BlockMap::left_out;
+            map.drawn[i] = !there(i) ? BlockMap::left_out : cut(i) ? std::uint8_t{1} : drawn;
+        map.mask = base_.mask;
+        map.cut = base_.cut;
         return map;
     }
+    bool cut(std::size_t i) const { return !base_.cut.empty() && base_.cut[i] != 0; }
 
     // What each block is, by its looks; where that does not tell, by real bits.
     BlockMap choose() const {
@@ -400,7 +484,7 @@ class TileEncoder {
         BlockMap map = uniform(0), either = map;
         std::size_t count = 0;
         for (std::size_t i = 0; i < map.drawn.size(); ++i) {
-            if (!there(i)) continue;
+            if (!there(i) || cut(i)) continue;
             ++count;
             const std::size_t percent = repeated(i % map.columns, i / map.columns);
             map.drawn[i] = percent >= percent_drawn;
@@ -411,7 +495,7 @@ class TileEncoder {
             4 * std::count(map.drawn.begin(), map.drawn.end(), 1) >= static_cast<std::ptrdiff_t>(count);
         if (page)
             for (std::size_t i = 0; i < map.drawn.size(); ++i)
-                if (either.drawn[i] == 0)
+                if (either.drawn[i] == 0 && !cut(i))
                     either.drawn[i] = colours(i % map.columns, i / map.columns) < percent_colours;
         std::size_t unsure = 0;
         for (std::size_t i = 0; i < map.drawn.size(); ++i) unsure += map.drawn[i] != either.drawn[i];
@@ -523,7 +607,10 @@ class TileEncoder {
         BitEncoder coder;
         BlockMap coded_map = map;
         code_plan(coder, shape_, plan);
-        if (options_.part) code_part(coder, coded_map);
+        if (options_.mask)
+            code_mask(coder, coded_map, width_, height_);
+        else if (options_.part)
+            code_part(coder, coded_map);
         code_map(coder, plan, coded_map);
         SmoothCode smooth;
         std::unique_ptr<Planes<Sample>> planes;
@@ -539,7 +626,7 @@ class TileEncoder {
             if (plan.smooth && plan.near > 0) take_natural(map, plan, *planes, canvas);
             Drawn<BitEncoder, Pixel>(coder, canvas, shape_.channels, plan.bits, map, slack()).run();
         }
-        std::vector<std::uint8_t> first, out{options_.part ? partial : coded};
+        std::vector<std::uint8_t> first, out{options_.mask ? masked : options_.part ? partial : coded};
         coder.finish(first);
         put_varint(out, first.size());
         out.insert(out.end(), first.begin(), first.end());
@@ -570,6 +657,7 @@ class TileEncoder {
     Plan plan_;
     std::size_t width_, height_;
     std::vector<Pixel> pixels_;
+    BlockMap base_{0, 0};               // what is left out, and cut
     std::vector<std::uint16_t> slack_;  // how much each of these may be off; empty: nothing
 };
 
@@ -622,7 +710,7 @@ Status encode_tile(const void* samples, const TileShape& shape, const LosslessOp
             TileEncoder<std::int16_t, std::uint32_t, std::uint8_t>(static_cast<const std::uint8_t*>(samples),
                                                                    shape, options)
                 .run(out);
-        if (out.size() - before > plain && !options.part) {
+        if (out.size() - before > plain && !options.part && !options.mask) {
             out.resize(before);
             if (shape.deep)
                 store(static_cast<const std::uint16_t*>(samples), shape, out);
@@ -659,11 +747,11 @@ Status measure_tile(const void* samples, const TileShape& shape, const LosslessO
 }
 
 Status decode_tile(const std::uint8_t* data, std::size_t size, const TileShape& shape, void* samples,
-                   std::uint8_t* part) {
+                   std::uint8_t* mask) {
     const Status status = check(shape);
     if (!status.ok()) return status;
     if (size == 0) return {Code::tile_damaged};
-    if (part) std::fill_n(part, part_blocks(shape), std::uint8_t{1});
+    if (mask) std::fill_n(mask, shape.width * shape.height, std::uint8_t{1});
     try {
         if (data[0] == stored) {
             const std::size_t plain = shape.width * shape.height * shape.channels * (shape.deep ? 2 : 1);
@@ -674,14 +762,13 @@ Status decode_tile(const std::uint8_t* data, std::size_t size, const TileShape& 
                 restore(data + 1, shape, static_cast<std::uint8_t*>(samples));
             return {};
         }
-        if (data[0] == partial && !part) return {Code::tile_damaged};
-        if (data[0] > partial) return {Code::tile_kind, 0, data[0], partial};
-        std::uint8_t* const found = data[0] == partial ? part : nullptr;
+        if (data[0] > masked) return {Code::tile_kind, 0, data[0], masked};
+        if (data[0] > coded && !mask) return {Code::tile_damaged};
         if (shape.deep)
-            return decode_coded<std::int32_t, std::uint64_t>(data + 1, size - 1, shape,
-                                                             static_cast<std::uint16_t*>(samples), found);
+            return decode_coded<std::int32_t, std::uint64_t>(
+                data + 1, size - 1, shape, static_cast<std::uint16_t*>(samples), data[0], mask);
         return decode_coded<std::int16_t, std::uint32_t>(data + 1, size - 1, shape,
-                                                         static_cast<std::uint8_t*>(samples), found);
+                                                         static_cast<std::uint8_t*>(samples), data[0], mask);
     } catch (const std::bad_alloc&) {
         return {Code::tile_memory};
     }

@@ -31,6 +31,8 @@ struct LosslessOptions {
     Content content = Content::any;
     // Which blocks of 64 x 64 are coded, row by row; null: all. Samples of the others are to be 0.
     const std::uint8_t* part = nullptr;
+    // In place of it, which pixels are coded, row by row.
+    const std::uint8_t* mask = nullptr;
 };
 
 // Number of blocks of 64 x 64 in a tile.
@@ -42,10 +44,10 @@ inline std::size_t part_blocks(const TileShape& shape) {
 Status encode_tile(const void* samples, const TileShape& shape, const LosslessOptions& options,
                    std::vector<std::uint8_t>& out);
 
-// Fills a tile from its stream. After an error its samples are undefined. Without `part` a tile must be
-// whole; else `part` says which blocks are there, and samples of the others become 0.
+// Fills a tile from its stream. After an error its samples are undefined. Without `mask` a tile must be
+// whole; else `mask` says of each pixel, row by row, whether it is there, and samples of the others become 0.
 Status decode_tile(const std::uint8_t* data, std::size_t size, const TileShape& shape, void* samples,
-                   std::uint8_t* part = nullptr);
+                   std::uint8_t* mask = nullptr);
 
 // About the bits that each block of `options.part` takes without loss, row by row, the way that takes fewer.
 Status measure_tile(const void* samples, const TileShape& shape, const LosslessOptions& options, float* bits);

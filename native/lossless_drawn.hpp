@@ -45,6 +45,9 @@ struct BlockMap {
 
     std::size_t columns = 0, rows = 0;
     std::vector<std::uint8_t> drawn;
+    // Of tiles in which blocks are coded in part: for each pixel whether it is. A block that is cut is drawn.
+    std::vector<std::uint8_t> mask;
+    std::vector<std::uint8_t> cut;
 
     BlockMap(std::size_t width, std::size_t height)
         : columns((width + map_block - 1) / map_block),
@@ -94,7 +97,23 @@ class Drawn {
         std::vector<Part> parts, gaps;
         unsigned repeated = 0;
         for (std::size_t y = 0; y < canvas_.height; ++y) {
-            if (y % map_block == 0) {
+            if (!map_.mask.empty()) {
+                parts.clear();
+                gaps.clear();
+                const std::uint8_t* drawn = map_.drawn.data() + y / map_block * map_.columns;
+                const std::uint8_t* there = map_.mask.data() + y * canvas_.width;
+                for (std::size_t x = 0; x < canvas_.width;) {
+                    const bool coded = there[x] != 0 && drawn[x / map_block] == 1, gap = there[x] == 0;
+                    const std::size_t begin = x;
+                    for (++x; x < canvas_.width; ++x)
+                        if ((there[x] != 0 && drawn[x / map_block] == 1) != coded || (there[x] == 0) != gap)
+                            break;
+                    if (coded)
+                        parts.push_back({begin, x});
+                    else if (gap)
+                        gaps.push_back({begin, x});
+                }
+            } else if (y % map_block == 0) {
                 parts.clear();
                 gaps.clear();
                 const std::uint8_t* drawn = map_.drawn.data() + y / map_block * map_.columns;

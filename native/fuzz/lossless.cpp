@@ -20,14 +20,21 @@ struct Case {
     std::size_t bytes() const { return shape.pitch * shape.height * (shape.deep ? 2 : 1); }
 };
 
-// Samples of blocks that are left out become 0.
-void leave_out(const Case& given, const std::vector<std::uint8_t>& part, std::vector<std::uint8_t>& samples) {
+// Samples of pixels that are left out become 0.
+void leave_out(const Case& given, const std::vector<std::uint8_t>& mask, std::vector<std::uint8_t>& samples) {
     const std::size_t pixel = given.shape.channels * (given.shape.deep ? 2 : 1);
-    const std::size_t columns = (given.shape.width + latens::part_block - 1) / latens::part_block;
-    for (std::size_t i = 0; i < samples.size(); ++i) {
-        const std::size_t x = i / pixel % given.shape.width, y = i / pixel / given.shape.width;
-        if (!part[y / latens::part_block * columns + x / latens::part_block]) samples[i] = 0;
-    }
+    for (std::size_t i = 0; i < samples.size(); ++i)
+        if (!mask[i / pixel]) samples[i] = 0;
+}
+
+// Which pixels blocks consist of.
+std::vector<std::uint8_t> pixels_of(const Case& given, const std::vector<std::uint8_t>& part) {
+    const std::size_t width = given.shape.width;
+    const std::size_t columns = (width + latens::part_block - 1) / latens::part_block;
+    std::vector<std::uint8_t> mask(width * given.shape.height);
+    for (std::size_t i = 0; i < mask.size(); ++i)
+        mask[i] = part[i / width / latens::part_block * columns + i % width / latens::part_block];
+    return mask;
 }
 
 std::vector<std::uint8_t> aligned(std::size_t size) {
@@ -40,8 +47,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     if (size < header) return 0;
     const Case given(data);
     std::vector<std::uint8_t> samples = aligned(given.bytes());
-    std::vector<std::uint8_t> part(latens::part_blocks(given.shape));
-    std::uint8_t* const map = given.parts ? part.data() : nullptr;
+    std::vector<std::uint8_t> mask(given.shape.width * given.shape.height);
+    std::uint8_t* const map = given.parts ? mask.data() : nullptr;
     const latens::Status status =
         latens::decode_tile(data + header, size - header, given.shape, samples.data(), map);
     if (!status.ok()) {
@@ -52,19 +59,19 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     options.content = static_cast<latens::Content>(data[0] % 3);
     if (given.parts) {
         std::vector<std::uint8_t> masked = samples;
-        leave_out(given, part, masked);
-        require(masked == samples, "samples where there is no block");
-        options.part = part.data();
+        leave_out(given, mask, masked);
+        require(masked == samples, "samples where there is no pixel");
+        options.mask = mask.data();
     }
     std::vector<std::uint8_t> stream, again = aligned(given.bytes());
     require(latens::encode_tile(samples.data(), given.shape, options, stream).ok(), "a tile was refused");
     require(given.parts || stream.size() <= given.bytes() + 1, "a stream is longer than its samples");
-    std::vector<std::uint8_t> found(part.size());
+    std::vector<std::uint8_t> found(mask.size());
     require(latens::decode_tile(stream.data(), stream.size(), given.shape, again.data(),
                                 given.parts ? found.data() : nullptr)
                 .ok(),
             "an encoder's stream was refused");
-    require(!given.parts || found == part, "blocks differ");
+    require(!given.parts || found == mask, "pixels differ");
     require(again == samples, "samples differ");
     return 0;
 }
@@ -87,14 +94,22 @@ Input valid_input(Random& random) {
     }
     latens::LosslessOptions options;
     options.near = below(random, 4) > 0 ? 0 : below(random, 256);
+    options.slack = below(random, 3) > 0 ? 0 : below(random, 65);
     options.effort = 1 + below(random, 2);
     options.content = static_cast<latens::Content>(below(random, 3));
     std::vector<std::uint8_t> part(latens::part_blocks(given.shape));
     for (std::uint8_t& block : part) block = below(random, 2) > 0;
     part[below(random, static_cast<std::uint32_t>(part.size()))] = 1;
+    std::vector<std::uint8_t> mask = pixels_of(given, part);
     if (given.parts) {
         options.part = part.data();
-        leave_out(given, part, samples);
+        if (below(random, 2) > 0) {
+            options.mask = mask.data();
+            const std::size_t first = below(random, static_cast<std::uint32_t>(mask.size()));
+            for (std::size_t i = first; i < mask.size(); i += 1 + below(random, 90)) mask[i] ^= 1;
+            mask[first] = 1;
+        }
+        leave_out(given, mask, samples);
     }
     require(latens::encode_tile(samples.data(), given.shape, options, input).ok(), "a tile was refused");
     return input;

@@ -64,7 +64,7 @@ Outcome decode_tiles(const Header& h, const std::vector<View>& streams, unsigned
 struct Layer {
     Rect rect;
     Buffer samples;
-    std::vector<std::uint8_t> blocks;
+    std::vector<std::uint8_t> mask;  // of each pixel, whether it is there
 };
 
 Outcome decode_layer(const Header& h, const FileTile& tile, std::size_t index, Layer& layer) {
@@ -73,9 +73,9 @@ Outcome decode_layer(const Header& h, const FileTile& tile, std::size_t index, L
     const TileShape shape{layer.rect.width, layer.rect.height, layer.rect.width * h.channels, h.channels,
                           h.deep()};
     layer.samples.assign(layer.rect.width * layer.rect.height * pixel, 0);
-    layer.blocks.assign(part_blocks(shape), 0);
+    layer.mask.assign(shape.width * shape.height, 0);
     LATENS_TRY(outcome_of(
-        decode_tile(tile.drawn.data, tile.drawn.size, shape, layer.samples.data(), layer.blocks.data()),
+        decode_tile(tile.drawn.data, tile.drawn.size, shape, layer.samples.data(), layer.mask.data()),
         LTN_ERROR_CODER, tile_name(index)));
     if (sample_crc(layer.samples.data(), layer.samples.size(), h.deep()) != tile.drawn_checksum)
         return failed(LTN_ERROR_CHECKSUM, tile_name(index) + "its drawn blocks have another checksum");
@@ -85,14 +85,18 @@ Outcome decode_layer(const Header& h, const FileTile& tile, std::size_t index, L
 // Lays drawn blocks over rows `top` to `end` of a picture.
 void compose(const Header& h, const Layer& layer, std::size_t top, std::size_t end, std::uint8_t* picture) {
     const Rect& r = layer.rect;
-    const std::size_t pixel = h.channels * h.sample_bytes(), across = (r.width + part_block - 1) / part_block;
-    for (std::size_t y = std::max(top, r.y); y < std::min(end, r.y + r.height); ++y)
-        for (std::size_t b = 0; b < across; ++b) {
-            if (layer.blocks[(y - r.y) / part_block * across + b] == 0) continue;
-            const std::size_t x = b * part_block, some = std::min(part_block, r.width - x);
-            std::memcpy(picture + (y * h.width + r.x + x) * pixel,
-                        layer.samples.data() + ((y - r.y) * r.width + x) * pixel, some * pixel);
+    const std::size_t pixel = h.channels * h.sample_bytes();
+    for (std::size_t y = std::max(top, r.y); y < std::min(end, r.y + r.height); ++y) {
+        const std::uint8_t* const first = layer.mask.data() + (y - r.y) * r.width;
+        for (const std::uint8_t *at = first, *last = first + r.width; at < last;) {
+            const std::uint8_t* const begin = std::find(at, last, 1);
+            at = std::find(begin, last, 0);
+            std::memcpy(picture + (y * h.width + r.x + static_cast<std::size_t>(begin - first)) * pixel,
+                        layer.samples.data() +
+                            ((y - r.y) * r.width + static_cast<std::size_t>(begin - first)) * pixel,
+                        static_cast<std::size_t>(at - begin) * pixel);
         }
+    }
 }
 
 // The picture that latents of tiles become, row of tiles by row of tiles.

@@ -159,18 +159,19 @@ def lossless_encode(
     effort: int,
     content: int,
     part: NDArray[np.uint8] | None,
+    mask: NDArray[np.uint8] | None,
 ) -> list[bytes]:
     """The tiles of (H, W, C), row by row, ``tile`` pixels wide and high; content: 0 any, 1 photo, 2 drawn.
 
-    part (H/64, W/64): which blocks are coded; nothing for tiles without any.
+    part (H/64, W/64): which blocks are coded; mask (H, W): which pixels, 0 or 1; nothing for tiles without any.
     """
 
 def lossless_decode(
-    streams: Sequence[bytes | None], tile: int, out: NDArray[Any], part: NDArray[np.uint8] | None
+    streams: Sequence[bytes | None], tile: int, out: NDArray[Any], mask: NDArray[np.uint8] | None
 ) -> list[str | None]:
     """Fills ``out`` (H, W, C); for each tile what is wrong with it. Tiles without a stream are left alone.
 
-    part (H/64, W/64): filled with which blocks there are; without it, tiles must be whole.
+    mask (H, W): filled with which pixels there are; without it, tiles must be whole.
     """
 
 def lossless_measure(

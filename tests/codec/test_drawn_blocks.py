@@ -13,7 +13,7 @@ from latens import format as ltn
 from latens.cli.app import app
 from latens.codec import ImageCodec, LosslessCodec, Target
 from latens.codec import image as codec_module
-from latens.codec.drawn import Loss, fill, look, loss
+from latens.codec.drawn import Loss, fill, look, loss, photographs
 from latens.codec.picture import Picture
 from latens.entropy_coding.lossless import encode_tiles, spread
 from latens.errors import ChecksumError, CoderError, FormatError, ImageError, LatensError, VersionError
@@ -168,16 +168,45 @@ def test_targets_are_met_with_the_photograph_alone(codec):
     assert ltn.read_header(codec.encode_to(drawing, Target(ssimulacra2=60), content="auto")).lossless
 
 
+def test_photographs_of_a_page_are_cut_out_to_the_pixel(codec):
+    pixels, inside = text(300, 400), np.s_[75:213, 91:302]
+    pixels[inside] = photograph(138, 211)
+    outside = np.ones(pixels.shape[:2], bool)
+    outside[inside] = False
+    seen = look(pixels)
+    assert seen.page
+    assert np.array_equal(seen.photo, ~outside)
+    image = Image(pixels)
+    data = codec.encode(image, 60, content="auto")
+    (tile,) = ltn.read(data).tiles
+    assert tile.drawn[0] == 3
+    decoded = codec.decode(data)[0].pixels
+    assert np.array_equal(decoded[outside], pixels[outside])
+    assert not np.array_equal(decoded[inside], pixels[inside])
+    alone = codec.encode(Image(text(300, 400)), 60, content="auto")
+    cut = codec.encode(Image(np.ascontiguousarray(pixels[inside])), 60)
+    assert len(data) < 1.3 * (len(alone) + len(cut))
+
+
+def test_no_photographs_in_text_or_in_nothing():
+    for pixels in (text(200, 300), soft(), np.full((70, 3, 3), 9, np.uint8), np.zeros((1, 1, 1), np.uint8)):
+        assert not look(pixels).photo.any()
+    rng = np.random.default_rng(1)
+    for size in ((16, 16), (40, 70)):
+        noise = rng.integers(0, 1 << 24, size).astype(np.uint32)
+        assert photographs(noise).all()
+
+
 def test_the_fill_is_smooth_and_leaves_the_rest_alone():
     pixels = page()
     drawn = np.ones((4, 5), bool)
     drawn[1:3, 1:4] = False
-    filled = fill(pixels, drawn)
-    assert np.array_equal(filled[PHOTO], pixels[PHOTO])
     inside = spread(drawn, 256, 320)
+    filled = fill(pixels, inside)
+    assert np.array_equal(filled[PHOTO], pixels[PHOTO])
     steps = np.abs(np.diff(filled.astype(int), axis=1)).max(axis=2)
     assert steps[inside[:, 1:] & inside[:, :-1]].max() < 40
-    assert (fill(pixels, np.ones((4, 5), bool)) == 128).all()
+    assert (fill(pixels, np.ones((256, 320), bool)) == 128).all()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 70), (65, 1), (64, 64), (63, 130)])
@@ -185,7 +214,8 @@ def test_odd_sizes_are_looked_at_and_filled(size):
     pixels = text(*size)
     seen = look(pixels)
     assert seen.sure.shape == (-(-size[0] // 64), -(-size[1] // 64))
-    drawn = np.zeros_like(seen.sure)
+    assert seen.photo.shape == size
+    drawn = np.zeros(size, bool)
     drawn[0, 0] = True
     assert fill(pixels, drawn).shape == pixels.shape
 
@@ -263,7 +293,7 @@ def test_hostile_maps_of_blocks(codec, file):
         with pytest.raises(LatensError):
             codec.decode(rewritten(file, drawn=bytes(data)))
     with pytest.raises(VersionError, match="newer"):
-        codec.decode(rewritten(file, drawn=b"\3" + tile.drawn[1:]))
+        codec.decode(rewritten(file, drawn=b"\4" + tile.drawn[1:]))
     with pytest.raises(CoderError):
         codec.decode(rewritten(file, drawn=tile.drawn[:-1]))
 

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from latens.entropy_coding import lossless_reference as twin
-from latens.entropy_coding.lossless import decode_part, decode_tiles, encode_tiles, measure, only
+from latens.entropy_coding.lossless import (
+    decode_part,
+    decode_tiles,
+    encode_tiles,
+    measure,
+    only,
+    spread,
+)
 from latens.errors import CoderError, ShapeError
 
 RNG = np.random.default_rng(5)
@@ -310,7 +317,7 @@ def test_parts_of_tiles_come_back_natively_and_by_the_twin(part, channels, dtype
     assert stream[0] == (1 if part.all() else 2)
     decoded, found = decode_part(stream, samples.shape, dtype)
     wanted = only(samples, part)
-    assert np.array_equal(found, part)
+    assert np.array_equal(found, spread(part, *samples.shape[:2]))
     assert np.abs(decoded.astype(int) - wanted).max() <= near
     assert not np.any(decoded[only(np.ones_like(samples), part) == 0])
     assert np.array_equal(by_twin(stream, samples.shape, dtype), decoded)
@@ -324,7 +331,7 @@ def test_parts_that_the_twin_writes(seed):
     choice.part = [int(b) for b in part.ravel()]
     pixels = [[tuple(int(v) for v in pixel) for pixel in row] for row in only(samples, part)]
     decoded, found = decode_part(twin.encode(pixels, 8, choice), samples.shape, np.uint8)
-    assert np.array_equal(found, part)
+    assert np.array_equal(found, spread(part, *samples.shape[:2]))
     assert np.array_equal(decoded, only(samples, part))
 
 
@@ -387,6 +394,91 @@ def test_a_part_of_no_block_is_refused():
     choice = twin.Choice(part=[0, 0, 0, 0, 0, 0])
     with pytest.raises(CoderError):
         twin.encode([[(0,)] * 150] * 70, 8, choice)
+
+
+def masks():
+    """Of 150 x 70 pixels."""
+    y, x = np.mgrid[:70, :150]
+    yield "a rectangle across blocks", (x < 37) | (x > 141) | (y < 9) | (y > 60)
+    yield "what a disc leaves", np.hypot(x - 70, y - 31) > 26.5
+    yield "noise", RNG.integers(0, 2, (70, 150)) > 0
+    yield "one pixel", (x == 149) & (y == 69)
+    yield "whole blocks", (x < 64) | (y >= 64)
+    yield "all", np.ones((70, 150), bool)
+
+
+@pytest.mark.parametrize(("name", "mask"), list(masks()))
+@pytest.mark.parametrize(
+    ("channels", "dtype", "near"), [(3, np.uint8, 0), (1, np.uint8, 3), (2, np.uint16, 0)]
+)
+def test_masks_come_back_natively_and_by_the_twin(name, mask, channels, dtype, near):
+    samples = page(channels, dtype)
+    (stream,) = encode_tiles(samples, 1024, mask=mask, near=near)
+    assert stream[0] == 3
+    decoded, found = decode_part(stream, samples.shape, dtype)
+    assert np.array_equal(found, mask)
+    assert np.abs(decoded.astype(int) - samples)[mask].max() <= near
+    assert not decoded[~mask].any()
+    assert np.array_equal(by_twin(stream, samples.shape, dtype), decoded)
+
+
+@pytest.mark.parametrize(("name", "mask"), list(masks()))
+def test_masks_that_the_twin_writes(name, mask):
+    samples = np.where(mask[..., None], page(), np.uint8(0))
+    choice = chosen(random.Random(5), 15, 3, 8)
+    choice.mask = [[int(there) for there in row] for row in mask]
+    pixels = [[tuple(int(v) for v in pixel) for pixel in row] for row in samples]
+    decoded, found = decode_part(twin.encode(pixels, 8, choice), samples.shape, np.uint8)
+    assert np.array_equal(found, mask)
+    assert np.array_equal(decoded, samples)
+
+
+def test_a_mask_costs_little_and_what_it_leaves_out_nothing():
+    mask = dict(masks())["a rectangle across blocks"]
+    samples = np.where(mask[..., None], np.uint8(77), page())
+    (stream,) = encode_tiles(samples, 1024, mask=mask)
+    assert len(stream) < 70
+    other = np.where(mask[..., None], samples, np.uint8(3))
+    assert encode_tiles(other, 1024, mask=mask) == [stream]
+    assert encode_tiles(samples, 64, mask=mask & (np.arange(150) < 64))[1:3] == [b"", b""]
+    with pytest.raises(ShapeError):
+        encode_tiles(samples, 1024, mask=mask[:-1])
+    with pytest.raises(CoderError):
+        native(stream, samples.shape, np.uint8)  # as a whole tile
+
+
+def test_damaged_masks_are_refused_or_samples():
+    mask = dict(masks())["what a disc leaves"]
+    (stream,) = encode_tiles(page(), 1024, mask=mask)
+    rng = random.Random(4)
+    for _ in range(300):
+        data = bytearray(stream)
+        for _ in range(rng.randrange(1, 4)):
+            data[rng.randrange(1, 40 if rng.random() < 0.5 else len(data))] = rng.randrange(256)
+        try:
+            decoded, found = decode_part(bytes(data[: rng.randrange(len(data)) + 1]), (70, 150, 3), np.uint8)
+        except CoderError:
+            continue
+        assert found.any()
+        assert not decoded[~found].any()
+
+
+@pytest.mark.parametrize("wrong", ["nothing", "cut and smooth", "enlarged"])
+def test_masks_that_cannot_be(wrong):
+    coder = twin._Coder()
+    mask = [[int(x < 40 and wrong != "nothing") for x in range(64)] for _ in range(64)]
+    smooth = int(wrong == "cut and smooth")
+    twin._code_plan(coder, twin.Choice(bits=8, scale=2 if wrong == "enlarged" else 1), 8, smooth, 1 - smooth)
+    try:
+        twin._code_mask(coder, 64, 64, mask)
+    except CoderError:
+        assert wrong == "nothing"
+    first = coder.finish()
+    stream = b"\3" + twin._varint(len(first)) + first
+    with pytest.raises(CoderError):
+        decode_part(stream, (64, 64, 1), np.uint8)
+    with pytest.raises(CoderError):
+        twin.decode(stream, 64, 64, 1, 8)
 
 
 def soft(height=150, width=220):

@@ -109,7 +109,8 @@ def _drawn(anatomy: Anatomy) -> list[str]:
         ]
     if anatomy.drawn is None or not anatomy.drawn.any():
         return []
-    return [f"{anatomy.drawn.sum():,} of {anatomy.drawn.size:,} blocks of 64x64 are drawn"]
+    count, of = anatomy.drawn_blocks()
+    return [f"{count:,} of {of:,} blocks of 64x64 are drawn, or partly"]
 
 
 def _text(anatomy: Anatomy) -> str:

@@ -15,10 +15,12 @@ from latens.entropy_coding.lossless import (
     BLOCK,
     MAX_TILE,
     Blocks,
+    Mask,
     block_grid,
     decode_part,
     encode_tiles,
     spread,
+    touched,
 )
 from latens.errors import ChecksumError, VersionError
 from latens.io import Image, Strips
@@ -39,6 +41,7 @@ __all__ = [
     "look",
     "look_at_strips",
     "loss",
+    "photographs",
     "slack",
     "survey",
 ]
@@ -50,7 +53,12 @@ Array = npt.NDArray[Any]
 # without doubt. Grain and lenses leave photographs far below, but for what is over-exposed.
 _DOUBT, _SURE = 0.35, 0.7
 _STEP, _EDGES = 1 / 4, 8  # of the range, between neighbours: a block with text or lines has so many
-_PAGE = 1 / 4  # of the blocks: with less text it is no page
+# Of the blocks without photographs, and of all: with less text it is no page.
+_PAGE, _LEAST_PAGE = 1 / 4, 1 / 7
+# A square of a photograph has so large a share of pixels in runs of one colour at most, and so many colours at least.
+# Around it so many pixels more belong to it, and gaps of so many. The page has a colour all over if it is this share of
+# what is left.
+_CELL, _RUNS, _COLOURS, _GROWTH, _GAP, _COMMON = 16, 0.15, 64, 48, 256, 1 / 256
 _STRIP = 4 * BLOCK  # rows of a large picture that are looked at by themselves
 _SAMPLE = 1 << 19  # pixels with which is found out how much may be lost
 _GAIN = 0.97  # of the bytes: for less nothing is to be lost
@@ -65,20 +73,23 @@ class Look(NamedTuple):
     Attributes:
         sure: drawn without a doubt.
         doubt: what real bits must decide.
-        page: whether text or lines are all over the picture. If not, a block may look drawn by chance, and there are
-            none without a doubt.
+        page: whether text or lines are all over the picture, but for its photographs. If not, a block may look drawn by
+            chance, and there are none without a doubt.
+        photo: the photographs of a page, which are no part of its blocks.
     """
 
     sure: Blocks
     doubt: Blocks
     page: bool
+    photo: Mask
 
 
 def look(pixels: Samples) -> Look:
     """Looks at the blocks of a picture ``(H, W, C)``.
 
     Counts, in each block, the pixels that have exactly the colour of one of four neighbours. Flat blocks are drawn
-    only in a picture in which text or lines are found, for a model codes an even sky as well.
+    only in a picture in which text or lines are found, for a model codes an even sky as well. Photographs of a page are
+    cut out to the pixel.
     """
     height, width = pixels.shape[:2]
     grid = block_grid(height, width)
@@ -92,8 +103,9 @@ def look(pixels: Samples) -> Look:
     counts = np.add.reduceat(np.add.reduceat(same, rows, 0, np.int32), columns, 1)
     sizes = np.multiply.outer(np.diff([*rows, height]), np.diff([*columns, width]))
     share = counts / sizes
+    nothing = np.zeros((height, width), bool)
     if not (share >= _SURE).any():
-        return Look(np.zeros(grid, bool), np.zeros(grid, bool), False)
+        return Look(np.zeros(grid, bool), np.zeros(grid, bool), False, nothing)
     # Lenses and grain leave no photograph with steps like those at the edge of a letter where all else repeats.
     green = pixels[..., pixels.shape[2] // 2].astype(np.int32)
     steps = np.zeros((height, width), bool)
@@ -101,10 +113,81 @@ def look(pixels: Samples) -> Look:
     edges = np.add.reduceat(np.add.reduceat(steps, rows, 0, np.int32), columns, 1) >= _EDGES
     sharp = (share >= _SURE) & edges
     if not sharp.any():
-        return Look(np.zeros(grid, bool), np.zeros(grid, bool), False)
-    if sharp.mean() < _PAGE:
-        return Look(np.zeros(grid, bool), share >= _DOUBT, False)
-    return Look(share >= _SURE, (share >= _DOUBT) & (share < _SURE), True)
+        return Look(np.zeros(grid, bool), np.zeros(grid, bool), False, nothing)
+    photo = photographs(packed)
+    left = np.add.reduceat(np.add.reduceat(~photo, rows, 0, np.int32), columns, 1)
+    if sharp.sum() < max(_PAGE * (2 * left >= sizes).sum(), _LEAST_PAGE * sharp.size):
+        return Look(np.zeros(grid, bool), share >= _DOUBT, False, nothing)
+    counts = np.add.reduceat(np.add.reduceat(same & ~photo, rows, 0, np.int32), columns, 1)
+    share = counts / np.maximum(left, 1)
+    return Look(share >= _SURE, (share >= _DOUBT) & (share < _SURE), True, photo)
+
+
+def photographs(packed: Array) -> Mask:
+    """Where photographs are in a page, given one number for each pixel.
+
+    Squares of many colours, in which hardly a pixel is part of a run of one, and what lies around them up to such
+    runs, and to colours that the page has all over; what is enclosed by that, too.
+    """
+    height, width = packed.shape
+    flat = _flat(packed)
+    padding = (0, -height % _CELL), (0, -width % _CELL)
+    rows, columns = (height + padding[0][1]) // _CELL, (width + padding[1][1]) // _CELL
+
+    def cells(values: Array) -> Array:
+        padded = np.pad(values, padding, mode="edge")
+        return padded.reshape(rows, _CELL, columns, _CELL).swapaxes(1, 2).reshape(rows, columns, _CELL**2)
+
+    seeds = cells(flat).mean(axis=2) < _RUNS
+    if not seeds.any():
+        return np.zeros(packed.shape, bool)
+    colours = np.sort(cells(packed)[seeds], axis=1)
+    seeds[seeds] = (colours[:, 1:] != colours[:, :-1]).sum(axis=1) >= _COLOURS
+    found = seeds.repeat(_CELL, 0)[:height].repeat(_CELL, 1)[:, :width]
+    colours, counts = np.unique(packed[::4][~found[::4]], return_counts=True)
+    others = ~flat
+    for colour in colours[counts >= max(_COMMON * counts.sum(), 2)]:
+        others &= packed != colour
+    found &= others
+    count = found.sum()
+    for _ in range(_GROWTH):
+        grown = found.copy()
+        grown[1:] |= found[:-1]
+        grown[:-1] |= found[1:]
+        grown[:, 1:] |= found[:, :-1]
+        grown[:, :-1] |= found[:, 1:]
+        found |= grown & others
+        if (now := found.sum()) == count:
+            break
+        count = now
+    photo: Mask = found | (_between(found) & _between(found.T).T)
+    return photo
+
+
+def _flat(packed: Array) -> Mask:
+    """Pixels in runs of one colour, down or across."""
+    found = np.zeros(packed.shape, bool)
+    for lines, out in ((packed, found), (packed.T, found.T)):
+        width = lines.shape[1]
+        if width < _CELL // 2:
+            continue
+        same = np.pad(lines[:, 1:] == lines[:, :-1], ((0, 0), (1, 0)))
+        sums = np.cumsum(same, axis=1, dtype=np.int32)
+        steps = _CELL // 2 - 1
+        whole = sums[:, steps:] - sums[:, : width - steps] == steps  # a run begins here
+        for step in range(steps + 1):
+            out[:, step : step + width - steps] |= whole
+    return found
+
+
+def _between(found: Mask) -> Mask:
+    """What has something close on its left and on its right."""
+    places = np.arange(found.shape[1], dtype=np.int32)
+    far = np.int32(1 << 30)
+    left = np.maximum.accumulate(np.where(found, places, -far), axis=1)
+    right = np.minimum.accumulate(np.where(found, places, far)[:, ::-1], axis=1)[:, ::-1]
+    close: Mask = right - np.maximum(left, -far // 2) <= _GAP
+    return close
 
 
 def look_at_strips(strips: Strips) -> bool:
@@ -123,15 +206,12 @@ def _packed(pixels: Samples) -> Array:
     return packed
 
 
-def fill(pixels: Samples, drawn: Blocks) -> Samples:
-    """The picture with drawn blocks replaced by a smooth continuation of the others.
+def fill(pixels: Samples, inside: Mask) -> Samples:
+    """The picture with drawn pixels replaced by a smooth continuation of the others.
 
     Means of ever larger squares of what is known are laid below it, from coarse to fine (push-pull, Gortler et al.
-    1996): no edge appears at the border of a block, where a model's synthesis would see it, and nothing that costs
-    bits.
+    1996): no edge appears at the border, where a model's synthesis would see it, and nothing that costs bits.
     """
-    height, width = pixels.shape[:2]
-    inside = spread(drawn, height, width)
     if inside.all():
         return np.full_like(pixels, np.iinfo(pixels.dtype).max // 2 + 1)
     weight = (~inside).astype(np.float32)
@@ -171,11 +251,11 @@ def _double(values: Array) -> Array:
 
 
 class Layer(NamedTuple):
-    """The drawn blocks of a rectangle of a picture: its samples, and for each block whether it is drawn."""
+    """What is drawn of a rectangle of a picture: its samples, and for each pixel whether it is."""
 
     rect: ltn.Rect
     samples: Samples
-    drawn: Blocks
+    drawn: Mask
 
 
 class Loss(NamedTuple):
@@ -190,7 +270,7 @@ def slack(quality: float) -> int:
     return min(round((100 - quality) * _SLACK), _MOST_SLACK)
 
 
-def loss(pixels: Samples, quality: float, drawn: Blocks | None = None) -> Loss:
+def loss(pixels: Samples, quality: float, drawn: Mask | None = None) -> Loss:
     """How much of what is drawn may be lost at a quality, by real bits and SSIMULACRA2 of some of its rows.
 
     Soft edges take most of the bytes of many drawings, and what they are to the last level cannot be seen. What is
@@ -199,21 +279,20 @@ def loss(pixels: Samples, quality: float, drawn: Blocks | None = None) -> Loss:
     Args:
         pixels: ``(H, W, C)`` of the picture. Of 16 bits, nothing is lost.
         quality: 0 to 100.
-        drawn: which blocks are; all if None.
+        drawn: which pixels are; all if None.
     """
     most = slack(quality)
     if drawn is None:
-        drawn = np.ones(block_grid(*pixels.shape[:2]), bool)
+        drawn = np.ones(pixels.shape[:2], bool)
     pixels, drawn = _sample(pixels, drawn)
     if most == 0 or pixels.dtype != np.uint8 or min(pixels.shape[:2]) < LEAST_SIDE or not drawn.any():
         return Loss()
-    inside = spread(drawn, *pixels.shape[:2])[..., None]
-    original = np.where(inside, pixels, np.uint8(0))
-    (stream,) = encode_tiles(pixels, MAX_TILE, part=drawn)
+    original = np.where(drawn[..., None], pixels, np.uint8(0))
+    (stream,) = encode_tiles(pixels, MAX_TILE, mask=drawn)
     best, least = Loss(), float(len(stream))
     limit = _GAIN * least
     for near in dict.fromkeys((0, 1, most // 16)):
-        (stream,) = encode_tiles(pixels, MAX_TILE, slack=most, near=near, part=drawn)
+        (stream,) = encode_tiles(pixels, MAX_TILE, slack=most, near=near, mask=drawn)
         if len(stream) > limit:
             continue
         decoded, _ = decode_part(stream, pixels.shape, pixels.dtype)
@@ -224,15 +303,17 @@ def loss(pixels: Samples, quality: float, drawn: Blocks | None = None) -> Loss:
     return best
 
 
-def _sample(pixels: Samples, drawn: Blocks) -> tuple[Samples, Blocks]:
-    """Some rows of blocks with something drawn, from everywhere, that fit into one tile."""
-    pixels, drawn = pixels[:, :MAX_TILE], drawn[:, : MAX_TILE // BLOCK]
-    rows = np.flatnonzero(drawn.any(axis=1))
+def _sample(pixels: Samples, drawn: Mask) -> tuple[Samples, Mask]:
+    """Some bands with something drawn, from everywhere, that fit into one tile."""
+    pixels, drawn = pixels[:, :MAX_TILE], drawn[:, :MAX_TILE]
+    rows = np.flatnonzero(touched(drawn).any(axis=1))
     count = min(max(_SAMPLE // (BLOCK * pixels.shape[1]), 1), MAX_TILE // BLOCK)
     if len(rows) > count:
         rows = rows[np.arange(count) * len(rows) // count]
-    bands = [pixels[row * BLOCK : (row + 1) * BLOCK] for row in rows]
-    return np.concatenate(bands) if bands else pixels[:0], drawn[rows]
+    if not len(rows):
+        return pixels[:0], drawn[:0]
+    bands = [slice(row * BLOCK, (row + 1) * BLOCK) for row in rows]
+    return np.concatenate([pixels[band] for band in bands]), np.concatenate([drawn[band] for band in bands])
 
 
 def _colour(pixels: Samples) -> Samples:
@@ -243,10 +324,13 @@ def _colour(pixels: Samples) -> Samples:
 
 
 def drawn_tiles(
-    pixels: Samples, header: ltn.Header, drawn: Blocks, loss: Loss
+    pixels: Samples, header: ltn.Header, drawn: Mask, loss: Loss
 ) -> list[tuple[bytes, Layer | None]]:
-    """For each tile of a file its drawn blocks, coded, and as a decoder will have them."""
-    streams = encode_tiles(pixels, header.tile_size, part=drawn, **loss._asdict())
+    """For each tile of a file what is drawn, coded, and as a decoder will have it."""
+    blocks = touched(drawn)
+    # Whole blocks go into tiles that all readers know.
+    part, mask = (blocks, None) if np.array_equal(spread(blocks, *drawn.shape), drawn) else (None, drawn)
+    streams = encode_tiles(pixels, header.tile_size, near=loss.near, slack=loss.slack, part=part, mask=mask)
     return [
         (stream, _layer(stream, rect, header) if stream else None)
         for rect, stream in zip(header.tiles(), streams, strict=True)
@@ -273,7 +357,7 @@ def decode_layer(tile: ltn.Tile, rect: ltn.Rect, header: ltn.Header) -> Layer | 
     """
     if not tile.drawn:
         return None
-    if tile.drawn[0] > 2:
+    if tile.drawn[0] > 3:
         raise VersionError("drawn blocks of a kind that is newer than this release of Latens; update it")
     layer = _layer(tile.drawn, rect, header)
     found = checksum(layer)
@@ -284,14 +368,13 @@ def decode_layer(tile: ltn.Tile, rect: ltn.Rect, header: ltn.Header) -> Layer | 
     return layer
 
 
-def compose(rows: Samples, top: int, layers: list[Layer], left: int = 0, block: int = BLOCK) -> None:
+def compose(rows: Samples, top: int, layers: list[Layer], left: int = 0) -> None:
     """Lay drawn blocks over rows ``(n, W, C)`` of a picture; drops layers that are done with.
 
     Args:
         rows: changed in place.
         top, left: the place of their first pixel.
         layers: of the picture, or of a small copy of it.
-        block: side of a block in it.
     """
     bottom, right = top + len(rows), left + rows.shape[1]
     for layer in list(layers):
@@ -300,9 +383,8 @@ def compose(rows: Samples, top: int, layers: list[Layer], left: int = 0, block: 
         begin, end = max(left, rect.x), min(right, rect.x + rect.width)
         if first < last and begin < end:
             part = np.s_[first - rect.y : last - rect.y, begin - rect.x : end - rect.x]
-            inside = spread(layer.drawn, rect.height, rect.width, block)[part]
             window = rows[first - top : last - top, begin - left : end - left]
-            np.copyto(window, layer.samples[part], where=inside[..., None])
+            np.copyto(window, layer.samples[part], where=layer.drawn[part][..., None])
         if bottom >= rect.y + rect.height:
             layers.remove(layer)
 
@@ -345,16 +427,15 @@ class Survey:
 
     @property
     def count(self) -> int:
-        """How many blocks are drawn."""
-        return sum(int(layer.drawn.sum()) for layer in self.layers)
+        """How many blocks are drawn, or partly."""
+        return sum(int(touched(layer.drawn).sum()) for layer in self.layers)
 
-    def grid(self) -> Blocks:
-        """Which blocks of the picture are drawn."""
-        blocks = np.full(block_grid(self.header.height, self.header.width), self.header.lossless)
-        for layer in self.layers:
-            top, left = layer.rect.y // BLOCK, layer.rect.x // BLOCK
-            blocks[top : top + layer.drawn.shape[0], left : left + layer.drawn.shape[1]] = layer.drawn
-        return blocks
+    def mask(self) -> Mask:
+        """Which pixels of the picture are drawn."""
+        mask = np.full((self.header.height, self.header.width), self.header.lossless)
+        for rect, _, drawn in self.layers:
+            mask[rect.y : rect.y + rect.height, rect.x : rect.x + rect.width] = drawn
+        return mask
 
     def picture(self) -> Image:
         """The drawn blocks, on grey."""

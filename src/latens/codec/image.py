@@ -18,7 +18,8 @@ from latens import format as ltn
 from latens.codec import drawn as screens
 from latens.codec.lossless import Content, LosslessCodec, alpha_of, check_content, encode_alpha, smaller
 from latens.codec.target import Target, search
-from latens.entropy_coding.lossless import Blocks, encode_tiles, measure
+from latens.codec.threads import together
+from latens.entropy_coding.lossless import Mask, encode_tiles, measure, spread
 from latens.errors import (
     ChecksumError,
     CoderError,
@@ -367,25 +368,27 @@ class ImageCodec:
             while tiles:
                 yield tiles.pop()
 
-    def _drawn(self, pixels: Samples, header: ltn.Header, slack: int = 0) -> Blocks | None:
-        """The blocks that are better drawn, with slack, than left to the model at the quality; None for none."""
+    def _drawn(self, pixels: Samples, header: ltn.Header, slack: int = 0) -> Mask | None:
+        """The pixels that are better drawn, with slack, than left to the model at the quality; None for none."""
         seen = screens.look(pixels)
         drawn = seen.sure
+        photo = seen.photo[..., None]
         if seen.doubt.any():
             bits, plain = self._spent(pixels, header)
-            kept = measure(pixels, header.tile_size, drawn | seen.doubt, slack=slack)
+            page = np.where(photo, pixels.dtype.type(0), pixels) if photo.any() else pixels
+            kept = measure(page, header.tile_size, drawn | seen.doubt, slack=slack)
             drawn = drawn | (seen.doubt & (kept <= _WORTH * bits))
         if not drawn.any():
             return None
+        mask = spread(drawn, *pixels.shape[:2]) & ~seen.photo
         if not seen.page:
             # Estimates leave out what is lost at borders, for the model and for what adapts: single blocks of a
             # photograph are hardly ever worth it.
             streams = encode_tiles(pixels, header.tile_size, slack=slack, part=drawn)
-            if sum(map(len, streams)) > _WORTH * (
-                plain - self._spent(screens.fill(pixels, drawn), header)[1]
-            ):
+            gain = plain - self._spent(screens.fill(pixels, mask), header)[1]
+            if sum(map(len, streams)) > _WORTH * gain:
                 return None
-        return drawn
+        return mask
 
     def _spent(self, pixels: Samples, header: ltn.Header) -> tuple[Array, int]:
         """What the model spends on a picture: bits of y for each block of 64x64 pixels, and bytes of all streams."""
@@ -409,7 +412,7 @@ class ImageCodec:
         header: ltn.Header,
         features: Iterable[Array],
         steps: int,
-        drawn: Blocks | None = None,
+        drawn: Mask | None = None,
         loss: screens.Loss = screens.Loss(),  # noqa: B008
     ) -> bytes:
         """The file at the header's quality, given :meth:`_features` of the picture that the model sees."""
@@ -637,7 +640,7 @@ class _Picture:
         yield kept
 
 
-def _filled(pixels: Samples, drawn: Blocks | None) -> Samples:
+def _filled(pixels: Samples, drawn: Mask | None) -> Samples:
     """What a model sees of a picture."""
     return pixels if drawn is None else screens.fill(pixels, drawn)
 
@@ -658,17 +661,6 @@ def check_tile_size(header: ltn.Header) -> None:
 def at_a_time(rows: int, width: int) -> int:
     """How many rows a network takes at a time of so many: fewer of wide pictures, for what it has between is large."""
     return rows if width <= _WIDE else rows // 4
-
-
-def together(work: Any, items: list[Any]) -> list[Any]:
-    """Results of all items, several at a time: tiles know nothing of each other, and the core needs no interpreter."""
-    threads = min(len(items), _native.threads())
-    if threads < 2:
-        return [work(item) for item in items]
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(work, items))
 
 
 def _seen(pixels: Samples) -> Samples:

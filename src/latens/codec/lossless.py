@@ -11,13 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from latens import format as ltn
+from latens.codec.threads import together
 from latens.entropy_coding.lossless import (
     CONTENTS,
     MAX_NEAR,
     MAX_SLACK,
     MAX_TILE,
-    Blocks,
     Content,
+    Mask,
     decode_tiles,
     encode_tiles,
 )
@@ -103,10 +104,8 @@ class LosslessCodec:
         if slack:
             off = np.maximum(kept, samples) - np.minimum(kept, samples)
             header = replace(header, near=int(off.max()))
-        tiles: list[ltn.Tile | None] = [
-            ltn.Tile(_checksum(kept, rect), stream)
-            for rect, stream in zip(header.tiles(), streams, strict=True)
-        ]
+        checksums = together(lambda rect: _checksum(kept, rect), header.tiles())
+        tiles: list[ltn.Tile | None] = list(map(ltn.Tile, checksums, streams))
         metadata = (image.icc or None, image.exif or None, image.xmp or None, image.density)
         return ltn.write(ltn.Container(header, tiles, None, *metadata))
 
@@ -137,12 +136,14 @@ class LosslessCodec:
         samples, found = _decode(header, streams)
         problems = list(container.problems)
         lost = 0
-        for index, (tile, rect) in enumerate(zip(container.tiles, header.tiles(), strict=True)):
-            error = None
-            if tile is None:
-                lost += 1
-            else:
-                error = _fault(index, tile, found[index], samples, rect)
+        tiles = list(enumerate(zip(container.tiles, header.tiles(), strict=True)))
+
+        def fault(given: Any) -> ChecksumError | CoderError | VersionError | None:
+            index, (tile, rect) = given
+            return None if tile is None else _fault(index, tile, found[index], samples, rect)
+
+        for (_, (tile, rect)), error in zip(tiles, together(fault, tiles), strict=True):
+            lost += tile is None
             if error is None:
                 continue
             if on_error == "raise":
@@ -202,7 +203,7 @@ def alpha_of(container: ltn.Container) -> Samples | None:
 
 
 def smaller(
-    image: Image, lossy: bytes, drawn: Blocks | None, *, near: int = 0, slack: int = 0, effort: int = 1
+    image: Image, lossy: bytes, drawn: Mask | None, *, near: int = 0, slack: int = 0, effort: int = 1
 ) -> bytes:
     """The file of an image without a model if that is not larger than ``lossy``, else ``lossy``.
 
@@ -212,7 +213,7 @@ def smaller(
     Args:
         image: the picture.
         lossy: a file of it.
-        drawn: which blocks look drawn; with many of them nothing is gained by looking at some first.
+        drawn: which pixels look drawn; with many of them nothing is gained by looking at some first.
         near, slack, effort: of the file without a model.
     """
     samples = image.pixels.size + (0 if image.alpha is None else image.alpha.size)

@@ -13,9 +13,9 @@ import numpy.typing as npt
 from latens import _native
 from latens import format as ltn
 from latens.codec import drawn as screens
-from latens.codec.image import ImageCodec, at_a_time, check_tile_size, together
+from latens.codec.image import ImageCodec, at_a_time, check_tile_size
 from latens.codec.lossless import alpha_of, decode_row
-from latens.entropy_coding.lossless import BLOCK
+from latens.codec.threads import together
 from latens.errors import ChecksumError, CoderError, ImageError, VersionError
 from latens.io import Image
 from latens.runtime.coding import LATENT, FileModel, Rows, Window
@@ -188,7 +188,7 @@ class Picture:
             layers: list[screens.Layer] = []
             latents = self._latents(codec.model, part, layers, 8)
             found = part.cut(latents, rows, (left, top, right, bottom), LATENT // 8)
-            found = _composed(found, (left, top), layers, 8)
+            found = _composed(found, (left, top), layers)
         else:
             found = _shrunk(self._synthesised(codec.model, area), step)
         yield from self._with_alpha(found, area, step)
@@ -234,7 +234,7 @@ class Picture:
         crc = 0
         layers: list[screens.Layer] = []
         found = part.cut(self._latents(model, part, layers, 1), rows, area, LATENT)
-        for samples in _composed(found, area[:2], layers, 1):
+        for samples in _composed(found, area[:2], layers):
             if part.whole:
                 crc = zlib.crc32(np.ascontiguousarray(samples, samples.dtype.newbyteorder("<")).data, crc)
             yield samples
@@ -411,23 +411,29 @@ def _thinned(density: ltn.Density | None, step: int) -> ltn.Density | None:
 
 
 def _composed(
-    found: Iterator[Samples], corner: tuple[int, int], layers: list[screens.Layer], step: int
+    found: Iterator[Samples], corner: tuple[int, int], layers: list[screens.Layer]
 ) -> Iterator[Samples]:
     """Rows of an area with its drawn blocks, which are known when the rows are."""
     left, top = corner
     for rows in found:
         if layers:
             rows = rows if rows.flags.writeable else rows.copy()
-            screens.compose(rows, top, layers, left, BLOCK // step)
+            screens.compose(rows, top, layers, left)
         top += len(rows)
         yield rows
 
 
 def _small_layer(layer: screens.Layer, step: int) -> screens.Layer:
     rect = layer.rect
+    if step == 1:
+        return layer
+    inside = layer.drawn[..., None]
     samples = np.concatenate(list(_shrunk(iter([layer.samples]), step)))
+    # Where only some of the pixels are drawn, the model's are taken.
+    whole = np.concatenate(list(_shrunk(iter([inside.astype(np.uint16) * np.uint16(step * step)]), step)))
     height, width = samples.shape[:2]
-    return screens.Layer(ltn.Rect(rect.x // step, rect.y // step, width, height), samples, layer.drawn)
+    rect = ltn.Rect(rect.x // step, rect.y // step, width, height)
+    return screens.Layer(rect, samples, whole[..., 0] == step * step)
 
 
 def _shrunk(pieces: Iterator[Samples], step: int) -> Iterator[Samples]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from latens import format as ltn
 from latens.codec.drawn import Look, fill, look
-from latens.entropy_coding.lossless import BLOCK, MAX_TILE, Blocks, decode_part, encode_tiles, spread
+from latens.entropy_coding.lossless import BLOCK, MAX_TILE, Blocks, decode_part, encode_tiles, spread, touched
 from latens.errors import FormatError, VersionError
 from latens.runtime.coding import CodedPicture, Samples, VideoFileModel
 
@@ -24,6 +24,7 @@ _SAME = 0.5
 # one must doubt that there is anything drawn, and in others, where what moves by parts of pixels costs most.
 _WORTH, _WORTH_LATER = 1.5, 4.0
 _ALWAYS_WORTH = 2048  # bytes
+_COVERED = 0.3  # of a square
 
 
 class Squares(NamedTuple):
@@ -75,7 +76,7 @@ def encode(
     if (references and before is None) or not fits(*picture.shape[:2]):
         return model.encode(picture, references, *given), None, None
     samples = _samples(picture, depth)
-    seen = look(samples[: visible[0], : visible[1]])
+    seen = _look(samples[: visible[0], : visible[1]])
     if before is None:
         return _encode_key(model, picture, samples, seen, given)
     candidates = seen.sure | (seen.doubt & before)
@@ -99,6 +100,15 @@ def encode(
     return found._replace(picture=lay(found.picture, squares)), drawn, squares.drawn
 
 
+def _look(samples: Samples) -> Look:
+    """What squares look like that are drawn whole, or not: without those in which much of a photograph is."""
+    seen = look(samples)
+    rows, columns = (np.arange(0, size, BLOCK) for size in seen.photo.shape)
+    covered = np.add.reduceat(np.add.reduceat(seen.photo, rows, 0, np.int32), columns, 1)
+    free = covered <= _COVERED * BLOCK**2
+    return seen._replace(sure=seen.sure & free, doubt=seen.doubt & free)
+
+
 def _encode_key(
     model: VideoFileModel,
     picture: Samples,
@@ -110,7 +120,7 @@ def _encode_key(
     if not part.any():
         return model.encode(picture, [], *given), None, None
     (tile,) = encode_tiles(samples, MAX_TILE, part=part)
-    found = model.encode(fill(picture, part), [], *given)
+    found = model.encode(fill(picture, spread(part, *picture.shape[:2])), [], *given)
     if not seen.page:
         plain = model.encode(picture, [], *given)
         if len(tile) > _WORTH * (_size(plain) - _size(found)):
@@ -166,11 +176,10 @@ def read(drawn: ltn.Drawn, key: bool, shape: tuple[int, int], depth: int) -> Squ
     size = *shape, 3 if key else 4
     if drawn.tile and drawn.tile[0] > 2:
         raise VersionError("drawn squares of a kind that is newer than this release of Latens; update it")
-    samples, part = (
-        decode_part(drawn.tile, size, dtype)
-        if drawn.tile
-        else (np.zeros(size, dtype), np.zeros(grid, np.bool_))
-    )
+    samples, part = np.zeros(size, dtype), np.zeros(grid, np.bool_)
+    if drawn.tile:
+        samples, mask = decode_part(drawn.tile, size, dtype)
+        part = touched(mask)
     return Squares(kept.reshape(grid), part, samples)
 
 

@@ -22,6 +22,8 @@ Content = Literal["auto", "photo", "drawn"]
 Samples = npt.NDArray[Any]  # uint8 or uint16
 Blocks = npt.NDArray[np.bool_]
 """Of each block of 64x64 pixels, ``(ceil(height / 64), ceil(width / 64))``."""
+Mask = npt.NDArray[np.bool_]
+"""Of each pixel, ``(height, width)``."""
 
 
 def encode_tiles(
@@ -33,6 +35,7 @@ def encode_tiles(
     effort: int = 1,
     content: Content = "auto",
     part: Blocks | None = None,
+    mask: Mask | None = None,
 ) -> list[bytes]:
     """The streams of a picture's tiles, row by row.
 
@@ -46,6 +49,7 @@ def encode_tiles(
         content: "photo" and "drawn" leave out the search for the way in which each block is coded.
         part: which blocks are coded, others being anything; tiles are then a multiple of 64 pixels wide, and a tile
             without any block has an empty stream. All if None.
+        mask: in place of it, which pixels are coded, in any tiles.
 
     Raises:
         CoderError: ``near`` or ``slack`` out of range, or no memory.
@@ -58,10 +62,15 @@ def encode_tiles(
     if not 0 <= slack <= MAX_SLACK:
         raise CoderError(f"the slack must be 0 to {MAX_SLACK}, got {slack}")
     samples = np.ascontiguousarray(samples)
-    if part is not None:
+    if mask is not None:
+        if mask.shape != samples.shape[:2]:
+            raise ShapeError(f"expected a mask of {samples.shape[:2]}, got {mask.shape}")
+        samples = np.where(mask[..., None], samples, samples.dtype.type(0))
+    elif part is not None:
         samples = only(samples, part)
     blocks = None if part is None else np.ascontiguousarray(part, np.uint8)
-    options = (min(max(effort, 1), 2), CONTENTS.index(content), blocks)
+    pixels = None if mask is None else np.ascontiguousarray(mask, np.uint8)
+    options = (min(max(effort, 1), 2), CONTENTS.index(content), blocks, pixels)
     streams = _native.lossless_encode(samples, tile, near, slack, *options)
     if near == slack == 0:
         return streams
@@ -90,19 +99,19 @@ def decode_tiles(
     return out, problems
 
 
-def decode_part(stream: bytes, shape: tuple[int, int, int], dtype: npt.DTypeLike) -> tuple[Samples, Blocks]:
-    """One tile of which parts may be left out: its samples, 0 where there are none, and the blocks that it has.
+def decode_part(stream: bytes, shape: tuple[int, int, int], dtype: npt.DTypeLike) -> tuple[Samples, Mask]:
+    """One tile of which parts may be left out: its samples, 0 where there are none, and the pixels that it has.
 
     Raises:
         CoderError: it is damaged.
         ShapeError: there is no such tile.
     """
     out = np.zeros(shape, dtype)
-    part = np.zeros(block_grid(*shape[:2]), np.uint8)
-    (problem,) = _native.lossless_decode([stream], MAX_TILE, out, part)
+    mask = np.zeros(shape[:2], np.uint8)
+    (problem,) = _native.lossless_decode([stream], MAX_TILE, out, mask)
     if problem is not None:
         raise CoderError(problem)
-    return out, part.astype(bool)
+    return out, mask.view(np.bool_)
 
 
 def measure(samples: Samples, tile: int, part: Blocks, *, slack: int = 0) -> npt.NDArray[np.float32]:
@@ -124,6 +133,13 @@ def block_grid(height: int, width: int) -> tuple[int, int]:
 def spread(blocks: Blocks, height: int, width: int, side: int = BLOCK) -> Blocks:
     """The same for each pixel, ``(height, width)``."""
     return blocks.repeat(side, 0)[:height].repeat(side, 1)[:, :width]
+
+
+def touched(mask: Mask) -> Blocks:
+    """The blocks in which there is something."""
+    rows, columns = (np.arange(0, size, BLOCK) for size in mask.shape)
+    found: Blocks = np.logical_or.reduceat(np.logical_or.reduceat(mask, rows, 0), columns, 1)
+    return found
 
 
 def only(samples: Samples, part: Blocks) -> Samples:

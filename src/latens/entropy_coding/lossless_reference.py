@@ -199,7 +199,7 @@ class Choice:
     """What an encoder may choose of a tile.
 
     drawn: of each 32x32 block, row by row, 0 smooth, 1 drawn; None: all are drawn. part: of each 64x64 block, whether
-    it is coded; None: all are, in a tile of kind 1.
+    it is coded; None: all are, in a tile of kind 1. mask: of each pixel, row by row, in place of part.
     """
 
     bits: int = 0  # 0: as many as the depth
@@ -207,6 +207,7 @@ class Choice:
     near: int = 0
     drawn: list[int] | None = None
     part: list[int] | None = None
+    mask: list[list[int]] | None = None
     planes: list[PlaneChoice] = field(default_factory=list)
 
 
@@ -420,10 +421,18 @@ class _Drawn:
     """The drawn pixels of a tile."""
 
     def __init__(
-        self, coder: _Coder, width: int, height: int, bits: int, channels: int, deep: bool, drawn: list[int]
+        self,
+        coder: _Coder,
+        width: int,
+        height: int,
+        bits: int,
+        channels: int,
+        deep: bool,
+        drawn: list[int],
+        mask: list[list[int]] | None = None,
     ) -> None:
         self.coder, self.width, self.height, self.bits = coder, width, height, bits
-        self.channels, self.deep, self.drawn = channels, deep, drawn
+        self.channels, self.deep, self.drawn, self.mask = channels, deep, drawn, mask
         self.stride = width + 8
         self.pixels = [0] * (self.stride * (height + 2))
         self.order = _order(channels)
@@ -478,15 +487,17 @@ class _Drawn:
             at = self.place(0, y)
             row, above = self.pixels, at - self.stride
             blocks = self.drawn[y // 32 * columns : (y // 32 + 1) * columns]
+            kinds = [blocks[x // 32] for x in range(self.width)]
+            if self.mask is not None:
+                kinds = [kind if there else 2 for kind, there in zip(kinds, self.mask[y], strict=True)]
             for x in range(self.width):
-                if blocks[x // 32] == 2:
+                if kinds[x] == 2:
                     row[at + x] = row[above + x]
             row[at - 4 : at] = [row[above]] * 4
-            inside = [x for x in range(self.width) if blocks[x // 32] == 1]
-            parts = [(x, x) for x in inside if x == 0 or blocks[(x - 1) // 32] != 1]
+            inside = [x for x in range(self.width) if kinds[x] == 1]
+            starts = [x for x in inside if x == 0 or kinds[x - 1] != 1]
             parts = [
-                (x, next((e for e in range(x, self.width) if blocks[e // 32] != 1), self.width))
-                for x, _ in parts
+                (x, next((e for e in range(x, self.width) if kinds[e] != 1), self.width)) for x in starts
             ]
             if parts:
                 same = int(all(row[at + x] == row[above + x] for x in inside))
@@ -734,6 +745,50 @@ def _code_part(coder: _Coder, width: int, height: int, given: list[int] | None) 
     return [part[y // 2 * columns + x // 2] for y in range(-(-height // 32)) for x in range(-(-width // 32))]
 
 
+def _code_mask(coder: _Coder, width: int, height: int, given: list[list[int]] | None) -> list[list[int]]:
+    """Of each pixel, whether it is coded."""
+    mask = [[0] * width for _ in range(height)]
+    there, whole, as_above, pixels = _Models(), _Models(), _Models(), _Models()
+    kinds: dict[tuple[int, int], tuple[int, int]] = {}
+    same = 1
+
+    def at(y: int, x: int) -> int:
+        return mask[y][x] if x >= 0 and y >= 0 else 0
+
+    for top in range(0, height, 64):
+        for left in range(0, width, 64):
+            across = range(left, min(left + 64, width))
+            down = range(top, min(top + 64, height))
+            wanted = [given[y][x] for y in down for x in across] if given else []
+            beside, above = kinds.get((top, left - 64), (0, 0)), kinds.get((top - 64, left), (0, 0))
+            some = coder.bit(there[2 * beside[0] + above[0]], int(any(wanted)))
+            all_ = coder.bit(whole[2 * beside[1] + above[1]], int(all(wanted))) if some else 0
+            kinds[top, left] = some, all_
+            for y in down:
+                if some == all_:
+                    mask[y][left : left + 64] = [some] * len(across)
+                    continue
+                repeats = given is not None and all(given[y][x] == at(y - 1, x) for x in across)
+                same = coder.bit(as_above[same], int(repeats))
+                for x in across:
+                    if same:
+                        mask[y][x] = at(y - 1, x)
+                        continue
+                    around = 8 * at(y, x - 1) + 4 * at(y - 1, x) + 2 * at(y - 1, x - 1) + at(y, x - 2)
+                    mask[y][x] = coder.bit(pixels[around], given[y][x] if given else 0)
+    if not any(map(any, mask)):
+        raise CoderError("a tile without pixels")
+    return mask
+
+
+def _whole_blocks(mask: list[list[int]]) -> list[int | None]:
+    """Of each 32x32 block: None if it is whole, else its kind: 2, left out, or 1, which one that is cut is."""
+    height, width = len(mask), len(mask[0])
+    corners = [(x, y) for y in range(0, height, 32) for x in range(0, width, 32)]
+    found = ({v for row in mask[y : y + 32] for v in row[x : x + 32]} for x, y in corners)
+    return [None if kinds == {1} else 2 if kinds == {0} else 1 for kinds in found]
+
+
 def _wide(v: int, bits: int, depth: int) -> int:
     top = (1 << bits) - 1
     return (v * ((1 << depth) - 1) + top // 2) // top
@@ -748,7 +803,7 @@ def _varint(value: int) -> bytes:
 
 
 def encode(pixels: Sequence[Sequence[Pixel]], depth: int, choice: Choice | None = None) -> bytes:
-    """A tile of kind 1 or 2. With `near` only smooth blocks differ from the pixels, and by no more than it."""
+    """A tile of kind 1, 2 or 3. With `near` only smooth blocks differ from the pixels, and by no more than it."""
     choice = choice or Choice()
     choice.bits = choice.bits or depth
     height, width = -(-len(pixels) // choice.scale), -(-len(pixels[0]) // choice.scale)
@@ -764,7 +819,13 @@ def encode(pixels: Sequence[Sequence[Pixel]], depth: int, choice: Choice | None 
     if choice.part is not None:
         coded = _code_part(_Coder(), width, height, choice.part)
         drawn = [kind if there else 2 for kind, there in zip(drawn, coded, strict=True)]
+    if choice.mask is not None:
+        fixed = _whole_blocks(choice.mask)
+        coded = [int(kind is None) for kind in fixed]
+        drawn = [free if kind is None else kind for free, kind in zip(drawn, fixed, strict=True)]
     _code_plan(coder, choice, depth, int(0 in drawn), int(1 in drawn))
+    if choice.mask is not None:
+        _code_mask(coder, width, height, choice.mask)
     if choice.part is not None:
         _code_part(coder, width, height, choice.part)
     if 0 in drawn and 1 in drawn:
@@ -776,7 +837,7 @@ def encode(pixels: Sequence[Sequence[Pixel]], depth: int, choice: Choice | None 
             plane = [[pixel[channel] for pixel in row] for row in rows]
             streams.append(smooth.encode(p, plane, choice.planes[p] if choice.planes else PlaneChoice()))
     if 1 in drawn:
-        pass_ = _Drawn(coder, width, height, choice.bits, channels, depth == 16, drawn)
+        pass_ = _Drawn(coder, width, height, choice.bits, channels, depth == 16, drawn, choice.mask)
         for y, row in enumerate(rows):
             for x, pixel in enumerate(row):
                 if not drawn[y // 32 * columns + x // 32]:
@@ -785,7 +846,7 @@ def encode(pixels: Sequence[Sequence[Pixel]], depth: int, choice: Choice | None 
                 pass_.pixels[pass_.place(x, y)] = sum(s << (choice.bits * c) for c, s in enumerate(pixel))
         pass_.run()
     first = coder.finish()
-    return (b"\1" if choice.part is None else b"\2") + b"".join(
+    return (b"\3" if choice.mask is not None else b"\1" if choice.part is None else b"\2") + b"".join(
         _varint(len(part)) + part for part in (first, *streams)
     )
 
@@ -799,7 +860,7 @@ def decode(data: bytes, width: int, height: int, channels: int, depth: int) -> l
         values = [int.from_bytes(data[i : i + size], "little") for i in range(1, len(data), size)]
         flat = [tuple(values[i : i + channels]) for i in range(0, len(values), channels)]
         return [flat[y * width : (y + 1) * width] for y in range(height)]
-    if data[:1] not in (b"\1", b"\2"):
+    if data[:1] not in (b"\1", b"\2", b"\3"):
         raise CoderError("an unknown kind")
     at = 1
 
@@ -825,11 +886,19 @@ def decode(data: bytes, width: int, height: int, channels: int, depth: int) -> l
     w, h, bits = -(-width // choice.scale), -(-height // choice.scale), choice.bits
     columns, rows = -(-w // 32), -(-h // 32)
     coded = [1] * (columns * rows)
+    if data[:1] != b"\1" and choice.scale > 1:
+        raise CoderError("parts of an enlarged tile")
     if data[:1] == b"\2":
-        if choice.scale > 1:
-            raise CoderError("parts of an enlarged tile")
         coded = _code_part(coder, w, h, None)
     drawn = [has_drawn if there else 2 for there in coded]
+    mask = None
+    if data[:1] == b"\3":
+        mask = _code_mask(coder, w, h, None)
+        fixed = _whole_blocks(mask)
+        if 1 in fixed and not has_drawn:
+            raise CoderError("blocks that are cut and not drawn")
+        coded = [int(kind is None) for kind in fixed]
+        drawn = [has_drawn if kind is None else kind for kind in fixed]
     if has_smooth and has_drawn:
         drawn = _code_blocks(coder, columns, drawn, coded)
     order = _order(channels)
@@ -844,7 +913,7 @@ def decode(data: bytes, width: int, height: int, channels: int, depth: int) -> l
             smooth.decode(p, *part)
     if at != len(data):
         raise CoderError("bytes are left over")
-    pass_ = _Drawn(coder, w, h, bits, channels, depth == 16, drawn)
+    pass_ = _Drawn(coder, w, h, bits, channels, depth == 16, drawn, mask)
     for p, plane_samples in enumerate(smooth.samples):
         for y in range(h):
             for x in range(w):
@@ -858,7 +927,8 @@ def decode(data: bytes, width: int, height: int, channels: int, depth: int) -> l
         row = []
         for x in range(width):
             colour = pass_.pixels[pass_.place(x // choice.scale, y // choice.scale)]
-            there = coded[y // choice.scale // 32 * columns + x // choice.scale // 32]
+            there = drawn[y // choice.scale // 32 * columns + x // choice.scale // 32] != 2
+            there = there and (mask is None or bool(mask[y][x]))
             row.append(tuple(values[pass_.sample(colour, c)] if there else 0 for c in range(channels)))
         result.append(row)
     return result

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from latens.entropy_coding.lossless import touched
 from latens.errors import ShapeError
 
 __all__ = [
@@ -142,7 +143,7 @@ class Anatomy:
         y: the latent.
         z: the side information, if the model has any.
         parts: what is stored.
-        drawn: which blocks of 64x64 pixels are kept as they are, None if that was not looked for. The latent is that
+        drawn: which pixels are drawn, None if that was not looked for. The latent is that
             of what the model sees in their place.
         lossless: bytes of the lossless file that is made of the picture without being asked, because it is not larger;
             0 if there is none. All else tells what the model makes of it.
@@ -200,6 +201,11 @@ class Anatomy:
         raw = b"".join(np.clip(a.symbols, limit.min, limit.max).astype("<i2").tobytes() for a in latents)
         return Baselines(len(raw), len(zlib.compress(raw, 9)))
 
+    def drawn_blocks(self) -> tuple[int, int]:
+        """In how many blocks of 64x64 pixels something is drawn, and how many there are."""
+        blocks = touched(np.zeros(self.original.shape[:2], bool) if self.drawn is None else self.drawn)
+        return int(blocks.sum()), blocks.size
+
     def summary(self) -> dict[str, Any]:
         """The figures, ready for JSON."""
         channels = self.y.channel_bits()
@@ -213,7 +219,9 @@ class Anatomy:
             "psnr": self.psnr,
             "parts": {p.name: {"ideal_bytes": p.ideal_bits / 8, "bytes": p.bytes} for p in self.parts},
             "baselines": {"int16": self.baselines().int16, "zlib": self.baselines().zlib},
-            "drawn": None if self.drawn is None else {"blocks": int(self.drawn.sum()), "of": self.drawn.size},
+            "drawn": None
+            if self.drawn is None
+            else dict(zip(("blocks", "of"), self.drawn_blocks(), strict=True)),
             "lossless_bytes": self.lossless,
             "channels": [{"channel": c, "bits": float(channels[c])} for c in self.y.strongest(len(channels))],
         }

@@ -11,7 +11,6 @@ import numpy.typing as npt
 from PIL import Image as PilImage
 from PIL import ImageColor
 
-from latens.entropy_coding.lossless import spread
 from latens.errors import UnavailableError
 from latens.inspect.anatomy import REACH, Anatomy, RatePoint, spatial_correlation
 
@@ -179,8 +178,8 @@ def _blocks(anatomy: Anatomy) -> Any:
     """What is drawn, in colour with a frame; what the model makes, in grey."""
     height, width = anatomy.original.shape[:2]
     assert anatomy.drawn is not None
-    inside = spread(anatomy.drawn, height, width)
-    # Where blocks of both kinds meet, two pixels wide.
+    inside, (count, of) = anatomy.drawn, anatomy.drawn_blocks()
+    # Where both kinds meet, two pixels wide.
     edge = np.zeros_like(inside)
     edge[:, 1:] |= inside[:, 1:] != inside[:, :-1]
     edge[1:] |= inside[1:] != inside[:-1]
@@ -192,9 +191,7 @@ def _blocks(anatomy: Anatomy) -> Any:
     figure, ((axes,),) = _figure(8, 8 * height / width + 0.5)
     axes.set_axis_off()
     axes.imshow(picture, interpolation="nearest")
-    axes.set_title(
-        f"{anatomy.drawn.sum():,} of {anatomy.drawn.size:,} blocks are drawn, the model makes the grey ones"
-    )
+    axes.set_title(f"something is drawn in {count:,} of {of:,} blocks, the model makes what is grey")
     return figure
 
 

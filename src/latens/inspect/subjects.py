@@ -135,7 +135,7 @@ class LtnSubject(Subject):
         original = _rgb(pixels)
         container, reconstruction, size, exact = self._code(original, quality)
         parts, tiles = self._parts(container, size)
-        drawn = None if self._content == "photo" else survey(container).grid()
+        drawn = None if self._content == "photo" else survey(container).mask()
         seen = original if drawn is None or not drawn.any() else fill(original, drawn)
         y, z = self._latents(seen, container.header, tiles)
         parts = _with_theory(parts, y, z)
