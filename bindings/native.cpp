@@ -69,7 +69,7 @@ class Encoder {
     }
 
     latens::Backlog backlog_;
-    std::atomic<bool> flag_{false};
+    std::atomic<int> flag_{0};
 };
 
 // Holds on to the array that the core reads in place. Lanes have one option each: their number, `skip_below`.
@@ -90,7 +90,7 @@ class Decoder {
   private:
     Data data_;
     Core core_;
-    std::atomic<bool> flag_{false};
+    std::atomic<int> flag_{0};
 };
 using StreamDecoder = Decoder<latens::StreamDecoder, std::int32_t>;
 using LaneDecoder = Decoder<latens::LaneDecoder, std::int16_t, std::uint32_t>;

@@ -223,7 +223,7 @@ class Stream {
     latens::Samples samples_;
     std::size_t width_;
     latens::Stream core_;
-    std::atomic<bool> flag_{false};
+    std::atomic<int> flag_{0};
 };
 
 struct Network {

@@ -57,17 +57,18 @@ void run(Work work) {
 }
 
 // A coder has one position in one stream: two threads inside it at once is an error, not a race.
+// The flag is an int: exchanging a byte takes libatomic on riscv64, before GCC 13.
 class Busy {
   public:
-    explicit Busy(std::atomic<bool>& flag) : flag_(flag) {
-        if (flag_.exchange(true)) raise("CoderError", "this coder is in use by another thread");
+    explicit Busy(std::atomic<int>& flag) : flag_(flag) {
+        if (flag_.exchange(1)) raise("CoderError", "this coder is in use by another thread");
     }
-    ~Busy() { flag_ = false; }
+    ~Busy() { flag_ = 0; }
     Busy(const Busy&) = delete;
     Busy& operator=(const Busy&) = delete;
 
   private:
-    std::atomic<bool>& flag_;
+    std::atomic<int>& flag_;
 };
 
 template <class T>
