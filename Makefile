@@ -16,7 +16,7 @@ export PIP_CONSTRAINT := file://$(subst $(SPACE),%20,$(CURDIR))/constraints.txt
 export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
 export NO_MKDOCS_2_WARNING := 1
 NATIVE := $(wildcard native/*.cpp native/*.hpp bindings/*.cpp bindings/*.hpp) CMakeLists.txt
-CPP := $(wildcard native/*.cpp native/*.hpp native/library/*.cpp native/library/*.hpp native/library/ltn.h examples/ltn.c native/fuzz/*.cpp tools/*.cpp native/tests/*.cpp native/tests/*.hpp bindings/*.cpp bindings/*.hpp)
+CPP := $(wildcard native/*.cpp native/*.hpp native/library/*.cpp native/library/*.hpp native/library/ltn.h examples/ltn.c native/library/freedesktop/*.c native/fuzz/*.cpp tools/*.cpp native/tests/*.cpp native/tests/*.hpp bindings/*.cpp bindings/*.hpp)
 
 .PHONY: demo install test test-fast test-all check format docs evidence library web wheel-test clean
 

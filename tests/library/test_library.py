@@ -538,16 +538,70 @@ def test_kinds_of_files(tmp_path: Path) -> None:
         assert sorted(found) == sorted((bytes([code]), b"\3") for code in codes)
 
 
-def test_the_thumbnailer(tmp_path: Path) -> None:
-    (line,) = re.findall(r"^Exec=latens (.*)$", (FREEDESKTOP / "ltn.thumbnailer").read_text(), re.M)
-    (tmp_path / "in put.ltn").write_bytes(LosslessCodec().encode(picture(80, 120)))
-    out = tmp_path / "thumbnail"  # there may be no suffix, and the file may be there
-    out.touch()
-    names = {"%i": str(tmp_path / "in put.ltn"), "%o": str(out)}
-    arguments = [names.get(word, word) for word in line.split()]
-    subprocess.run([sys.executable, "-m", "latens", *arguments], check=True)
-    with PillowImage.open(out) as image:
-        assert (image.format, image.size) == ("PNG", (30, 20))
+@pytest.mark.skipif(sys.platform != "linux", reason="file managers elsewhere have other ways")
+def test_the_thumbnailer(
+    folder: Path, library: clib.Library, tiny_weights: Path, tiny_model: ReleasedPictures, tmp_path: Path
+) -> None:
+    (line,) = re.findall(r"^Exec=(.*)$", (FREEDESKTOP / "ltn.thumbnailer").read_text(), re.M)
+    shutil.copy(tiny_weights, tmp_path / f"{tiny_model.id}.safetensors")
+    source, out = tmp_path / "in put.ltn", tmp_path / "thumbnail"
+
+    def run(data: bytes, size: int = 30) -> subprocess.CompletedProcess[bytes]:
+        source.write_bytes(data)
+        names = {"%s": str(size), "%i": str(source), "%o": str(out)}
+        name, *arguments = (names.get(word, word) for word in line.split())
+        return subprocess.run(
+            [folder / name, *arguments], capture_output=True, env={"LTN_WEIGHTS": str(tmp_path)}
+        )
+
+    for number, image in enumerate(
+        (
+            picture(80, 120),
+            picture(120, 80, bits=12, alpha=True),
+            picture(90, 90, 1),
+            picture(2, 120),
+            picture(20, 30, 1, bits=16),
+        )
+    ):
+        for codec in (LosslessCodec(), ImageCodec(tiny_model)):
+            data = codec.encode(image)
+            out.write_bytes(b"there may be one")
+            assert run(data).returncode == 0
+            with PillowImage.open(out) as found:
+                found.load()
+                size = ((30, 20), (20, 30), (30, 30), (30, 1), (30, 20))[number]
+                assert (found.format, found.mode, found.size) == ("PNG", "RGBA", size)
+            decoded = ImageCodec(tiny_model).decode(data)[0].to_8_bits()
+            pixels = np.broadcast_to(decoded.pixels, (*decoded.pixels.shape[:2], 3)).astype(np.float64)
+            alpha = (
+                np.full(pixels.shape[:2], 255.0)
+                if decoded.alpha is None
+                else decoded.alpha.astype(np.float64)
+            )
+            rows, columns = len(pixels) // size[1], pixels.shape[1] // size[0]
+            if number != 4:
+                squares = (pixels * alpha[..., None]).reshape(size[1], rows, size[0], columns, 3).sum((1, 3))
+                visible = alpha.reshape(size[1], rows, size[0], columns).sum((1, 3))
+                small = np.asarray(found)
+                colour = squares / np.maximum(visible, 1)[..., None]
+                assert np.abs(small[..., :3] - colour)[visible > 0].max() <= 1.5
+                assert np.abs(small[..., 3] - visible / (rows * columns)).max() <= 1
+            else:
+                assert np.array_equal(np.asarray(found)[..., :3], pixels)
+
+    out.unlink()
+    sound = ImageCodec(tiny_model).encode(picture(80, 120))
+    (tmp_path / f"{tiny_model.id}.safetensors").write_bytes(b"no weights")
+    for data, why in ((sound[:-1], b"data end"), (b"", b""), (sound, b""), (b"LTN", b"")):
+        failed = run(data)
+        assert failed.returncode == 1
+        assert failed.stderr.startswith(b"ltn-thumbnailer: ")
+        assert why in failed.stderr
+        assert failed.stderr.count(b"\n") == 1
+        assert not out.exists()
+    (tmp_path / f"{tiny_model.id}.safetensors").unlink()
+    assert b"cannot be read" in run(sound).stderr
+    assert run(sound, 0).returncode == 1
 
 
 def test_the_page_compiles(tmp_path: Path) -> None:
