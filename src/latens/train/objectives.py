@@ -459,12 +459,12 @@ def make_objective(config: TrainConfig, device: torch.device) -> Objective:
         return DefaultObjective(config, device)
     if config.architecture == FLOW_ARCHITECTURE:
         return FlowObjective(config, device)
-    if issubclass(_model_class(config.architecture), _FRAME_MODELS):
-        return FramesObjective(config, device)
-    if config.is_video:
+    if config.architecture == VIDEO_ARCHITECTURE:
         if config.metric != "mse" or config.objective:
             raise TrainingError(f"{VIDEO_ARCHITECTURE}: is trained for mse only")
         return VideoObjective(config, device)
+    if issubclass(_model_class(config.architecture), _FRAME_MODELS):
+        return FramesObjective(config, device)
     variable = issubclass(_model_class(config.architecture), ScaleHyperpriorVbr)
     return VbrObjective(config, device) if variable else ZooObjective(config, device)
 
