@@ -136,6 +136,10 @@ class PictureModel:
     def _two_steps(self) -> _native.TwoSteps:
         return self.networks["h_mean"].two_steps(self.networks["mean_0"], self.networks["context"])
 
+    def __getstate__(self) -> dict[str, Any]:
+        # The core's part is made again from the networks.
+        return {name: value for name, value in vars(self).items() if name != "_two_steps"}
+
     def _step_factors(self, quality: int) -> list[Factor]:
         return [self.factors[name].at(quality) for name in ("mean_scale", "context_scale")]
 
