@@ -108,3 +108,9 @@ class ResultsError(LatensError, ValueError):
 
 class OutOfScopeError(LatensError, ImportError):
     """Something of CompressAI that Latens does not have and will not have."""
+
+
+def named(error: LatensError, name: str) -> LatensError:
+    """The same error with the name of its file in front, unless it is there already, as in a server's."""
+    text = str(error)
+    return type(error)(text if text.startswith(f"{name}: ") else f"{name}: {text}")

@@ -17,6 +17,7 @@ from latens.entropy_coding.lossless import (
     Blocks,
     Mask,
     block_grid,
+    counts,
     decode_part,
     encode_tiles,
     spread,
@@ -99,27 +100,23 @@ def look(pixels: Samples) -> Look:
     same[1:] |= packed[1:] == packed[:-1]
     same[1:, 1:] |= packed[1:, 1:] == packed[:-1, :-1]
     same[1:, :-1] |= packed[1:, :-1] == packed[:-1, 1:]
-    rows, columns = np.arange(0, height, BLOCK), np.arange(0, width, BLOCK)
-    counts = np.add.reduceat(np.add.reduceat(same, rows, 0, np.int32), columns, 1)
-    sizes = np.multiply.outer(np.diff([*rows, height]), np.diff([*columns, width]))
-    share = counts / sizes
     nothing = np.zeros((height, width), bool)
+    sizes = counts(~nothing)
+    share = counts(same) / sizes
     if not (share >= _SURE).any():
         return Look(np.zeros(grid, bool), np.zeros(grid, bool), False, nothing)
     # Lenses and grain leave no photograph with steps like those at the edge of a letter where all else repeats.
     green = pixels[..., pixels.shape[2] // 2].astype(np.int32)
     steps = np.zeros((height, width), bool)
     steps[:, 1:] = np.abs(np.diff(green, axis=1)) >= _STEP * np.iinfo(pixels.dtype).max
-    edges = np.add.reduceat(np.add.reduceat(steps, rows, 0, np.int32), columns, 1) >= _EDGES
-    sharp = (share >= _SURE) & edges
+    sharp = (share >= _SURE) & (counts(steps) >= _EDGES)
     if not sharp.any():
         return Look(np.zeros(grid, bool), np.zeros(grid, bool), False, nothing)
     photo = photographs(packed)
-    left = np.add.reduceat(np.add.reduceat(~photo, rows, 0, np.int32), columns, 1)
+    left = counts(~photo)
     if sharp.sum() < max(_PAGE * (2 * left >= sizes).sum(), _LEAST_PAGE * sharp.size):
         return Look(np.zeros(grid, bool), share >= _DOUBT, False, nothing)
-    counts = np.add.reduceat(np.add.reduceat(same & ~photo, rows, 0, np.int32), columns, 1)
-    share = counts / np.maximum(left, 1)
+    share = counts(same & ~photo) / np.maximum(left, 1)
     return Look(share >= _SURE, (share >= _DOUBT) & (share < _SURE), True, photo)
 
 
@@ -144,9 +141,9 @@ def photographs(packed: Array) -> Mask:
     colours = np.sort(cells(packed)[seeds], axis=1)
     seeds[seeds] = (colours[:, 1:] != colours[:, :-1]).sum(axis=1) >= _COLOURS
     found = seeds.repeat(_CELL, 0)[:height].repeat(_CELL, 1)[:, :width]
-    colours, counts = np.unique(packed[::4][~found[::4]], return_counts=True)
+    colours, often = np.unique(packed[::4][~found[::4]], return_counts=True)
     others = ~flat
-    for colour in colours[counts >= max(_COMMON * counts.sum(), 2)]:
+    for colour in colours[often >= max(_COMMON * often.sum(), 2)]:
         others &= packed != colour
     found &= others
     count = found.sum()

@@ -15,7 +15,7 @@ from latens import format as ltn
 from latens.codec.image import ImageCodec
 from latens.codec.lossless import LosslessCodec
 from latens.codec.picture import Box, CodecFor, Metadata, Picture, check_box, divisor
-from latens.errors import FormatError, ImageError, LatensError
+from latens.errors import FormatError, ImageError, LatensError, named
 from latens.io import Image, from_pil, printable, to_pil
 
 if TYPE_CHECKING:
@@ -169,10 +169,9 @@ class LtnImageFile(ImageFile.ImageFile):
         return super().crop(box)
 
     def _failed(self, error: LatensError) -> LatensError:
-        name = f"{printable(os.fsdecode(self.filename))}: " if self.filename else ""
-        if str(error).startswith(name):  # as a server's
-            name = ""
-        return as_os_error(type(error)(f"{name}{error}"))
+        if self.filename:
+            error = named(error, printable(os.fsdecode(self.filename)))
+        return as_os_error(error)
 
     def _part(self, box: Box | None, scale: float | Fraction | str = 1) -> PilImage.Image:
         picture = self._picture

@@ -10,7 +10,16 @@ import numpy.typing as npt
 
 from latens import format as ltn
 from latens.codec.drawn import Look, fill, look
-from latens.entropy_coding.lossless import BLOCK, MAX_TILE, Blocks, decode_part, encode_tiles, spread, touched
+from latens.entropy_coding.lossless import (
+    BLOCK,
+    MAX_TILE,
+    Blocks,
+    counts,
+    decode_part,
+    encode_tiles,
+    spread,
+    touched,
+)
 from latens.errors import FormatError, VersionError
 from latens.runtime.coding import CodedPicture, Samples, VideoFileModel
 
@@ -103,9 +112,7 @@ def encode(
 def _look(samples: Samples) -> Look:
     """What squares look like that are drawn whole, or not: without those in which much of a photograph is."""
     seen = look(samples)
-    rows, columns = (np.arange(0, size, BLOCK) for size in seen.photo.shape)
-    covered = np.add.reduceat(np.add.reduceat(seen.photo, rows, 0, np.int32), columns, 1)
-    free = covered <= _COVERED * BLOCK**2
+    free = counts(seen.photo) <= _COVERED * BLOCK**2
     return seen._replace(sure=seen.sure & free, doubt=seen.doubt & free)
 
 
@@ -174,7 +181,7 @@ def read(drawn: ltn.Drawn, key: bool, shape: tuple[int, int], depth: int) -> Squ
         kept[start:end] = number % 2 == 1
     dtype = np.uint8 if depth == 8 else np.uint16
     size = *shape, 3 if key else 4
-    if drawn.tile and drawn.tile[0] > 2:
+    if drawn.tile and drawn.tile[0] > 2:  # squares are whole: no masks
         raise VersionError("drawn squares of a kind that is newer than this release of Latens; update it")
     samples, part = np.zeros(size, dtype), np.zeros(grid, np.bool_)
     if drawn.tile:

@@ -14,7 +14,7 @@ from latens.codec.image import ImageCodec, Samples
 from latens.codec.lazy import OpenedImage
 from latens.codec.lossless import Content, LosslessCodec, check_content
 from latens.codec.target import Target
-from latens.errors import FormatError, ImageError, LatensError, OutputError, ShapeError, TargetError
+from latens.errors import FormatError, ImageError, LatensError, OutputError, ShapeError, TargetError, named
 from latens.io import (
     Image,
     atomic_write,
@@ -205,9 +205,7 @@ def open(
             reason = getattr(error, "strerror", None) or str(error)
             raise FormatError(f"cannot be read ({printable(reason)})") from error
     except LatensError as error:
-        if str(error).startswith(f"{printable(name)}: "):  # as a server's
-            raise
-        raise type(error)(f"{printable(name)}: {error}") from error
+        raise named(error, printable(name)) from error
 
 
 def save(

@@ -135,11 +135,16 @@ def spread(blocks: Blocks, height: int, width: int, side: int = BLOCK) -> Blocks
     return blocks.repeat(side, 0)[:height].repeat(side, 1)[:, :width]
 
 
+def counts(mask: Mask) -> npt.NDArray[np.int32]:
+    """How many pixels of each block there are."""
+    rows, columns = (np.arange(0, size, BLOCK) for size in mask.shape)
+    found: npt.NDArray[np.int32] = np.add.reduceat(np.add.reduceat(mask, rows, 0, np.int32), columns, 1)
+    return found
+
+
 def touched(mask: Mask) -> Blocks:
     """The blocks in which there is something."""
-    rows, columns = (np.arange(0, size, BLOCK) for size in mask.shape)
-    found: Blocks = np.logical_or.reduceat(np.logical_or.reduceat(mask, rows, 0), columns, 1)
-    return found
+    return counts(mask) > 0
 
 
 def only(samples: Samples, part: Blocks) -> Samples:
