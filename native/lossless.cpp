@@ -194,6 +194,45 @@ SmoothShape smooth_shape(const TileShape& shape, const Plan& plan) {
 
 // ---- decoding
 
+// Pixels whose samples have all bits of a Number, as samples side by side.
+template <unsigned channels, class Number, class Pixel>
+void spread_pixels(const Pixel* pixels, std::size_t count, Number* out) {
+    for (std::size_t x = 0; x < count; ++x)
+        for (unsigned c = 0; c < channels; ++c)
+            out[x * channels + c] = static_cast<Number>(pixels[x] >> (8 * sizeof(Number) * c));
+}
+template <class Number, class Pixel>
+void spread_pixels(const Pixel* pixels, std::size_t count, unsigned channels, Number* out) {
+    switch (channels) {
+        case 1:
+            return spread_pixels<1>(pixels, count, out);
+        case 2:
+            return spread_pixels<2>(pixels, count, out);
+        case 3:
+            return spread_pixels<3>(pixels, count, out);
+        default:
+            return spread_pixels<4>(pixels, count, out);
+    }
+}
+
+// Puts what planes have in smooth blocks into a canvas.
+template <class Sample, class Pixel>
+void take_smooth(const BlockMap& map, unsigned bits, const Planes<Sample>& planes, Canvas<Pixel>& canvas) {
+    const auto channels = static_cast<unsigned>(planes.samples.size());
+    for (std::size_t y = 0; y < canvas.height; ++y) {
+        Pixel* row = canvas.row(y);
+        const auto take = [&](std::size_t from, std::size_t to) {
+            std::fill(row + from, row + to, Pixel{0});
+            for (unsigned p = 0; p < channels; ++p) {
+                const unsigned shift = bits * plane_channel(p, channels);
+                const Sample* samples = planes.samples[p].row(y);
+                for (std::size_t x = from; x < to; ++x) row[x] |= static_cast<Pixel>(samples[x]) << shift;
+            }
+        };
+        map.parts_of_row(y, canvas.width, take, [](std::size_t, std::size_t) {});
+    }
+}
+
 template <class Sample, class Pixel, class Number>
 Status decode_coded(const std::uint8_t* data, std::size_t size, const TileShape& shape, Number* samples,
                     std::uint8_t kind, std::uint8_t* mask) {
@@ -225,21 +264,12 @@ Status decode_coded(const std::uint8_t* data, std::size_t size, const TileShape&
             if (!code_plane(coder, smooth, p, map, codes[p]) || !coder.sound()) return damaged;
             if (!take_slice(at, end, streams[p])) return damaged;
         }
-        planes = std::make_unique<Planes<Sample>>(width, height, shape.channels);
+        planes = std::make_unique<Planes<Sample>>(width, height, shape.channels, true);
         if (!decode_planes(smooth, map, codes, streams, *planes)) return damaged;
     }
     if (at != end) return damaged;
     if (plan.drawn) {
-        if (plan.smooth) {
-            for (std::size_t y = 0; y < height; ++y) {
-                Pixel* row = canvas.row(y);
-                for (unsigned p = 0; p < shape.channels; ++p) {
-                    const unsigned shift = plan.bits * plane_channel(p, shape.channels);
-                    const Sample* from = planes->samples[p].row(y);
-                    for (std::size_t x = 0; x < width; ++x) row[x] |= static_cast<Pixel>(from[x]) << shift;
-                }
-            }
-        }
+        if (plan.smooth) take_smooth(map, plan.bits, *planes, canvas);
         Drawn<BitDecoder, Pixel>(coder, canvas, shape.channels, plan.bits, map).run();
     }
     if (!coder.finished()) return damaged;
@@ -257,28 +287,26 @@ Status decode_coded(const std::uint8_t* data, std::size_t size, const TileShape&
             std::copy(row - shape.pitch, row - shape.pitch + shape.width * channels, row);
             continue;
         }
+        if (plan.drawn) {
+            const Pixel* from = canvas.row(y / plan.scale);
+            if (plan.scale == 1 && as_is)
+                spread_pixels(from, shape.width, channels, row);
+            else
+                for (std::size_t x = 0; x < shape.width; ++x)
+                    for (unsigned c = 0; c < channels; ++c)
+                        row[x * channels + c] =
+                            widened[static_cast<std::size_t>(from[x / plan.scale] >> (plan.bits * c) & most)];
+            continue;
+        }
         for (unsigned p = 0; p < channels; ++p) {
-            const unsigned channel = plane_channel(p, channels);
-            Number* out = row + channel;
-            if (plan.drawn) {
-                const Pixel* from = canvas.row(y / plan.scale);
-                const unsigned shift = plan.bits * channel;
-                if (plan.scale == 1 && as_is)
-                    for (std::size_t x = 0; x < shape.width; ++x)
-                        out[x * channels] = static_cast<Number>(from[x] >> shift);
-                else
-                    for (std::size_t x = 0; x < shape.width; ++x)
-                        out[x * channels] =
-                            widened[static_cast<std::size_t>(from[x / plan.scale] >> shift & most)];
-            } else {
-                const Sample* from = planes->samples[p].row(y / plan.scale);
-                if (plan.scale == 1 && as_is)
-                    for (std::size_t x = 0; x < shape.width; ++x)
-                        out[x * channels] = static_cast<Number>(from[x]);
-                else
-                    for (std::size_t x = 0; x < shape.width; ++x)
-                        out[x * channels] = widened[static_cast<std::size_t>(from[x / plan.scale])];
-            }
+            Number* out = row + plane_channel(p, channels);
+            const Sample* from = planes->samples[p].row(y / plan.scale);
+            if (plan.scale == 1 && as_is)
+                for (std::size_t x = 0; x < shape.width; ++x)
+                    out[x * channels] = static_cast<Number>(from[x]);
+            else
+                for (std::size_t x = 0; x < shape.width; ++x)
+                    out[x * channels] = widened[static_cast<std::size_t>(from[x / plan.scale])];
         }
     }
     if (kind == coded) return {};
@@ -580,7 +608,7 @@ class TileEncoder {
     }
 
     std::unique_ptr<Planes<Sample>> make_planes() const {
-        auto planes = std::make_unique<Planes<Sample>>(width_, height_, shape_.channels);
+        auto planes = std::make_unique<Planes<Sample>>(width_, height_, shape_.channels, false);
         for (unsigned p = 0; p < shape_.channels; ++p) {
             const unsigned shift = plan_.bits * plane_channel(p, shape_.channels);
             const auto mask = static_cast<Pixel>((Pixel{1} << plan_.bits) - 1);
@@ -623,7 +651,7 @@ class TileEncoder {
         }
         if (plan.drawn) {
             Canvas<Pixel> canvas = make_canvas();
-            if (plan.smooth && plan.near > 0) take_natural(map, plan, *planes, canvas);
+            if (plan.smooth && plan.near > 0) take_smooth(map, plan.bits, *planes, canvas);
             Drawn<BitEncoder, Pixel>(coder, canvas, shape_.channels, plan.bits, map, slack()).run();
         }
         std::vector<std::uint8_t> first, out{options_.mask ? masked : options_.part ? partial : coded};
@@ -635,21 +663,6 @@ class TileEncoder {
             out.insert(out.end(), stream.begin(), stream.end());
         }
         return out;
-    }
-
-    // What a decoder will find in the blocks that are not drawn, where that is not exact.
-    void take_natural(const BlockMap& map, const Plan& plan, Planes<Sample>& planes,
-                      Canvas<Pixel>& canvas) const {
-        for (std::size_t y = 0; y < height_; ++y) {
-            for (std::size_t x = 0; x < width_; ++x) {
-                if (map.drawn[y / map_block * map.columns + x / map_block] != 0) continue;
-                Pixel pixel = 0;
-                for (unsigned p = 0; p < shape_.channels; ++p)
-                    pixel |= static_cast<Pixel>(planes.samples[p].row(y)[x])
-                             << (plan.bits * plane_channel(p, shape_.channels));
-                canvas.row(y)[x] = pixel;
-            }
-        }
     }
 
     const TileShape& shape_;

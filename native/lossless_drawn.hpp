@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "adaptive.hpp"
+#include "aligned.hpp"
 
 namespace latens {
 
@@ -34,7 +35,7 @@ struct Canvas {
     }
 
     std::size_t width, height, stride;
-    std::vector<Pixel> pixels;
+    Large<Pixel> pixels;
 };
 
 inline constexpr std::size_t map_block = 32;
@@ -53,6 +54,22 @@ struct BlockMap {
         : columns((width + map_block - 1) / map_block),
           rows((height + map_block - 1) / map_block),
           drawn(columns * rows) {}
+
+    // Calls `smooth(from, to)` and `other(from, to)` for what a row of so many pixels consists of.
+    template <class Smooth, class Other>
+    void parts_of_row(std::size_t y, std::size_t width, const Smooth& smooth, const Other& other) const {
+        const std::uint8_t* blocks = drawn.data() + y / map_block * columns;
+        for (std::size_t i = 0; i < columns;) {
+            std::size_t j = i + 1;
+            while (j < columns && blocks[j] == blocks[i]) ++j;
+            const std::size_t end = std::min(j * map_block, width);
+            if (blocks[i] != 0)
+                other(i * map_block, end);
+            else
+                smooth(i * map_block, end);
+            i = j;
+        }
+    }
 };
 
 template <class Coder, class Pixel>
@@ -82,7 +99,7 @@ class Drawn {
           close_hit_(1024),
           neighbour_(8192),
           neighbour_colour_(std::size_t{1} << hash_bits_) {
-        for (auto& table : sample_) table.resize(std::size_t{1} << hash_bits_);
+        sample_.resize(sample_tables << hash_bits_);
         if (channels_ >= 3)
             order_ = {1, 0, 2, 3};
         else
@@ -156,6 +173,7 @@ class Drawn {
     }
 
   private:
+    static constexpr std::size_t sample_tables = 5;
     static constexpr unsigned none = 0, same_colour = 1, other_colour = 2;
 
     // What followed surroundings with this hash: `check` tells most others apart, `seen` is 0 for nothing.
@@ -530,7 +548,8 @@ class Drawn {
         for (unsigned i = bits_; i-- > 0;) {
             if (i % 4 == 3 || node == 0) {
                 for (unsigned k = 0; k < 5; ++k)
-                    lines[k] = &sample_[k][hash(bases[k], prefix * 4 + which) >> (36 - hash_bits_) << 4];
+                    lines[k] = &sample_[(k << hash_bits_) +
+                                        (hash(bases[k], prefix * 4 + which) >> (36 - hash_bits_) << 4)];
                 node = 1;
             }
             Bit* const models[5] = {lines[0] + node, lines[1] + node, lines[2] + node, lines[3] + node,
@@ -553,7 +572,7 @@ class Drawn {
     std::vector<Place> far_;
     std::vector<Slot> wide_, close_, by_first_;
     std::vector<Bit> match_, match_around_, wide_hit_, close_hit_, neighbour_, neighbour_colour_;
-    std::array<std::vector<Bit>, 5> sample_;
+    Large<Bit> sample_;  // one table after the other
     std::array<Bit, 8> repeated_{};
     std::array<Bit, 128> whole_{};
     std::array<Bit, 17 * 18> run_size_{};

@@ -40,8 +40,9 @@ struct Wide<std::int32_t> {
     using Type = std::int64_t;
 };
 
-// What can be known of a row before its first sample is: for each sample the predictor's sum without the two
-// taps to the left, and the expected size of the residual without those. In units of the coefficients.
+// What can be known of a part of a row before its first sample is: for each sample the predictor's sum
+// without the two taps to the left, and the expected size of the residual without those. In units of the
+// coefficients.
 template <class Sample>
 struct RowSums {
     explicit RowSums(std::size_t width) : prediction(width + 16), size(width + 16) {}
@@ -61,13 +62,14 @@ LATENS_INLINE void add_products(const Sample* at, const Sample* above, std::int3
 
 template <class Sample>
 LATENS_INLINE void row_sums_inline(const SmoothShape& shape, const PlaneCode& code, Planes<Sample>& planes,
-                                   unsigned plane, std::size_t y, RowSums<Sample>& sums) {
+                                   unsigned plane, std::size_t y, std::size_t from, std::size_t to,
+                                   RowSums<Sample>& sums) {
     using Sum = typename Wide<Sample>::Type;
     const std::size_t kind = std::min(plane, 2u);
     const std::uint8_t* classes = code.map.data() + y / class_block * shape.block_columns();
     const auto rows = [&](std::vector<Plane<Sample>>& of, unsigned back, int dx, int dy) {
         Plane<Sample>& from = of[plane - back];
-        return from.row(y) + dy * static_cast<std::ptrdiff_t>(from.stride) + dx;
+        return from.row(y + static_cast<std::size_t>(dy)) + dx;
     };
     const Sample* at[taps.size()];
     const Sample* above[taps.size()];
@@ -78,7 +80,7 @@ LATENS_INLINE void row_sums_inline(const SmoothShape& shape, const PlaneCode& co
     const Sample* sizes[size_taps.size()];
     for (std::size_t t = 2; t < size_tap_counts[kind]; ++t)
         sizes[t] = rows(planes.sizes, size_taps[t].plane, size_taps[t].dx, size_taps[t].dy);
-    for (std::size_t x = 0; x < shape.width; x += class_block) {
+    for (std::size_t x = from; x < to; x += class_block) {
         const unsigned k = classes[x / class_block];
         const auto& c = code.coefficients[k];
         Sum prediction[class_block];
@@ -98,12 +100,14 @@ LATENS_INLINE void row_sums_inline(const SmoothShape& shape, const PlaneCode& co
 }
 
 LATENS_WIDER void row_sums(const SmoothShape& shape, const PlaneCode& code, Planes<std::int16_t>& planes,
-                           unsigned plane, std::size_t y, RowSums<std::int16_t>& sums) {
-    row_sums_inline(shape, code, planes, plane, y, sums);
+                           unsigned plane, std::size_t y, std::size_t from, std::size_t to,
+                           RowSums<std::int16_t>& sums) {
+    row_sums_inline(shape, code, planes, plane, y, from, to, sums);
 }
 LATENS_WIDER void row_sums(const SmoothShape& shape, const PlaneCode& code, Planes<std::int32_t>& planes,
-                           unsigned plane, std::size_t y, RowSums<std::int32_t>& sums) {
-    row_sums_inline(shape, code, planes, plane, y, sums);
+                           unsigned plane, std::size_t y, std::size_t from, std::size_t to,
+                           RowSums<std::int32_t>& sums) {
+    row_sums_inline(shape, code, planes, plane, y, from, to, sums);
 }
 
 // ---- tables
@@ -209,7 +213,8 @@ void decode_run(Lane<Sample>* const (&lanes)[n], std::size_t from, std::size_t t
     const auto each = [](const auto& function) LATENS_LAMBDA_INLINE {
         [&]<unsigned... i>(std::integer_sequence<unsigned, i...>) LATENS_LAMBDA_INLINE {
             (function(std::integral_constant<unsigned, i>{}), ...);
-        }(std::make_integer_sequence<unsigned, n>{});
+        }
+        (std::make_integer_sequence<unsigned, n>{});
     };
     const auto start = static_cast<std::ptrdiff_t>(from);
     each([&](auto i) LATENS_LAMBDA_INLINE {
@@ -300,23 +305,6 @@ void decode_run(Lane<Sample>* const (&lanes)[n], std::size_t from, std::size_t t
         decode_run<n, true>(lanes, from, to, top);
 }
 
-// Calls `natural(from, to)` and `drawn(from, to)` for the parts of a row.
-template <class Natural, class DrawnPart>
-void for_parts(const SmoothShape& shape, const BlockMap& map, std::size_t y, const Natural& natural,
-               const DrawnPart& drawn) {
-    const std::uint8_t* blocks = map.drawn.data() + y / map_block * map.columns;
-    for (std::size_t i = 0; i < map.columns;) {
-        std::size_t j = i + 1;
-        while (j < map.columns && blocks[j] == blocks[i]) ++j;
-        const std::size_t end = std::min(j * map_block, shape.width);
-        if (blocks[i] != 0)
-            drawn(i * map_block, end);
-        else
-            natural(i * map_block, end);
-        i = j;
-    }
-}
-
 // Drawn parts look like the row above.
 template <class Sample>
 void fill_part(Plane<Sample>& samples, Plane<Sample>& sizes, std::size_t y, std::size_t from,
@@ -355,21 +343,28 @@ bool decode_planes(const SmoothShape& shape, const BlockMap& map, const std::vec
             planes.samples[p].pad_left(y);
             planes.sizes[p].pad_left(y);
             Lane<Sample>& lane = lanes[p];
-            row_sums(shape, lane.code, planes, p, y, lane.sums);
             lane.out = planes.samples[p].row(y);
             lane.sizes = planes.sizes[p].row(y);
             lane.above = lane.out - planes.samples[p].stride;
             lane.classes = lane.code.map.data() + y / class_block * shape.block_columns();
         }
+        const auto sums = [&](unsigned i, std::size_t from, std::size_t to) {
+            Lane<Sample>& lane = lanes[active[i]];
+            row_sums(shape, lane.code, planes, active[i], rows[i], from, to, lane.sums);
+        };
         if (all_natural && count == 3) {
+            for (unsigned i = 0; i < count; ++i) sums(i, 0, shape.width);
             Lane<Sample>* const three[] = {&lanes[active[0]], &lanes[active[1]], &lanes[active[2]]};
             decode_run(three, 0, shape.width, top);
         } else {
             for (unsigned i = 0; i < count; ++i) {
                 Lane<Sample>* const one[] = {&lanes[active[i]]};
-                for_parts(
-                    shape, map, rows[i],
-                    [&](std::size_t from, std::size_t to) { decode_run(one, from, to, top); },
+                map.parts_of_row(
+                    rows[i], shape.width,
+                    [&](std::size_t from, std::size_t to) {
+                        sums(i, from, to);
+                        decode_run(one, from, to, top);
+                    },
                     [&](std::size_t from, std::size_t to) {
                         fill_part(planes.samples[active[i]], planes.sizes[active[i]], rows[i], from, to);
                     });
@@ -417,6 +412,10 @@ LATENS_WIDER float error_of(const float* products, const float* form, std::size_
     float rest = 0;
     for (; k < count; ++k) rest += products[k] * form[k];
     return rest + ((sums[0] + sums[4]) + (sums[1] + sums[5])) + ((sums[2] + sums[6]) + (sums[3] + sums[7]));
+}
+
+LATENS_WIDER void add_weighted(const float* products, double weight, std::size_t count, double* sums) {
+    for (std::size_t i = 0; i < count; ++i) sums[i] += weight * static_cast<double>(products[i]);
 }
 
 // Solves a x = b for a symmetric positive matrix whose lower triangle is given, slightly regularised.
@@ -511,8 +510,14 @@ class Classifier {
                 const Sample* row = from.row(top + y) + left;
                 const Sample* at = row + tap.dy * static_cast<std::ptrdiff_t>(from.stride) + tap.dx;
                 const Sample* above = row - from.stride;
+                float* out_row = feature + y * class_block;
+                if (width == class_block) {
+                    for (std::size_t x = 0; x < class_block; ++x)
+                        out_row[x] = static_cast<float>(at[x] - above[x]);
+                    continue;
+                }
                 for (std::size_t x = 0; x < class_block; ++x)
-                    feature[y * class_block + x] = x < width ? static_cast<float>(at[x] - above[x]) : 0.0F;
+                    out_row[x] = x < width ? static_cast<float>(at[x] - above[x]) : 0.0F;
             }
         }
     }
@@ -525,8 +530,7 @@ class Classifier {
         for (std::size_t b = 0; b < blocks_.size(); ++b) {
             if (classes_[b] != k) continue;
             any = true;
-            for (std::size_t i = 0; i < sums.size(); ++i)
-                sums[i] += static_cast<double>(weights_[b]) * static_cast<double>(products_[b][i]);
+            add_weighted(products_[b].data(), static_cast<double>(weights_[b]), sums.size(), sums.data());
         }
         if (!any) return;
         const std::size_t n = count_;
@@ -558,7 +562,11 @@ class Classifier {
     void assign(const PlaneCode& code) {
         const std::size_t columns = shape_.block_columns();
         std::vector<std::uint8_t> map(columns * shape_.block_rows(), 0);
-        const float fresh = std::log2(static_cast<float>(code.classes)) + 2.0F;
+        // Bits are half of the samples times the logarithm of the error; those of the number are a factor
+        // here.
+        const auto factor = [](float bits) { return std::exp2(bits / (0.5F * block_samples)); };
+        const float as_left = factor(0.8F), as_above = factor(2.0F);
+        const float fresh = factor(std::log2(static_cast<float>(code.classes)) + 2.0F);
         for (std::size_t b = 0; b < blocks_.size(); ++b) {
             const std::size_t at = blocks_[b];
             const std::uint8_t above = at >= columns ? map[at - columns] : 0;
@@ -566,12 +574,11 @@ class Classifier {
             float best = 0, squared = 0;
             for (unsigned k = 0; k < code.classes; ++k) {
                 const float found = error(b, k);
-                const float bits =
-                    0.5F * block_samples * std::log2(found / block_samples + 0.3F) + (k == left    ? 0.8F
-                                                                                      : k == above ? 2.0F
-                                                                                                   : fresh);
-                if (k == 0 || bits < best) {
-                    best = bits;
+                const float cost = (found / block_samples + 0.3F) * (k == left    ? as_left
+                                                                     : k == above ? as_above
+                                                                                  : fresh);
+                if (k == 0 || cost < best) {
+                    best = cost;
                     squared = found;
                     classes_[b] = static_cast<std::uint8_t>(k);
                 }
@@ -618,13 +625,13 @@ void make_residuals(const SmoothShape& shape, const BlockMap& map, Planes<Sample
     for (std::size_t y = 0; y < shape.height; ++y) {
         samples.pad_left(y);
         sizes.pad_left(y);
-        row_sums(shape, code, planes, plane, y, sums);
         Sample* row = samples.row(y);
         const Sample* above = row - samples.stride;
         const std::uint8_t* classes = code.map.data() + y / class_block * shape.block_columns();
-        for_parts(
-            shape, map, y,
+        map.parts_of_row(
+            y, shape.width,
             [&](std::size_t from, std::size_t to) {
+                row_sums(shape, code, planes, plane, y, from, to, sums);
                 for (std::size_t x = from; x < to; ++x) {
                     const auto& c = code.coefficients[classes[x / class_block]];
                     const auto at = static_cast<std::ptrdiff_t>(x);
@@ -789,11 +796,11 @@ void code_residuals(const SmoothShape& shape, const BlockMap& map, Planes<Sample
                             : 2 * static_cast<std::uint32_t>(-residual);
     };
     for (std::size_t y = 0; y < shape.height; ++y) {
-        row_sums(shape, code, planes, plane, y, sums);
         const Sample* sizes = planes.sizes[plane].row(y);
-        for_parts(
-            shape, map, y,
+        map.parts_of_row(
+            y, shape.width,
             [&](std::size_t from, std::size_t to) {
+                row_sums(shape, code, planes, plane, y, from, to, sums);
                 for (std::size_t x = from; x < to; ++x) {
                     const auto at = static_cast<std::ptrdiff_t>(x);
                     const unsigned level = level_at(sums.size[x] + code.size_weights[0] * sizes[at - 1] +
@@ -854,8 +861,8 @@ SmoothCode encode_planes(const SmoothShape& shape, const BlockMap& map, Planes<S
         Plane<Sample>& samples = planes.samples[p];
         for (std::size_t y = 0; y < shape.height; ++y) {
             samples.pad_left(y);
-            for_parts(
-                shape, map, y, [](std::size_t, std::size_t) {},
+            map.parts_of_row(
+                y, shape.width, [](std::size_t, std::size_t) {},
                 [&](std::size_t from, std::size_t to) { fill_part(samples, planes.sizes[p], y, from, to); });
             samples.pad_right(y);
         }

@@ -203,22 +203,24 @@ bool code_plane(Coder& coder, const SmoothShape& shape, unsigned plane, const Bl
     return true;
 }
 
-// A plane of samples, or of sizes of residuals, with a margin like a Canvas's, and a row below.
+// A plane of samples, or of sizes of residuals, with a margin like a Canvas's, and a row below. Of a plane
+// that is a `ring` there are the last eight rows.
 template <class Sample>
 struct Plane {
-    static constexpr std::size_t margin = 4, above = 2, below = 1, slack = 16;
+    static constexpr std::size_t margin = 4, above = 2, below = 1, slack = 16, ring_rows = 8;
 
-    Plane(std::size_t width_, std::size_t height_)
+    Plane(std::size_t width_, std::size_t height_, bool ring)
         : width(width_),
           height(height_),
           stride(width_ + 2 * margin),
-          samples(stride * (height_ + above + below) + slack) {}
+          kept(ring ? ring_rows - 1 : ~std::size_t{0}),
+          samples(stride * (ring ? ring_rows : height_ + above + below) + slack) {}
 
-    Sample* row(std::size_t y) { return samples.data() + (y + above) * stride + margin; }
-    const Sample* row(std::size_t y) const { return samples.data() + (y + above) * stride + margin; }
+    Sample* row(std::size_t y) { return samples.data() + ((y + above) & kept) * stride + margin; }
+    const Sample* row(std::size_t y) const { return samples.data() + ((y + above) & kept) * stride + margin; }
     void pad_left(std::size_t y) {
         Sample* at = row(y);
-        std::fill(at - margin, at, *(at - stride));
+        std::fill(at - margin, at, *row(y - 1));
     }
     void pad_right(std::size_t y) {
         Sample* end = row(y) + width;
@@ -227,17 +229,18 @@ struct Plane {
         if (y == height - 1) std::copy(row(y) - margin, row(y) + width + margin, row(y + 1) - margin);
     }
 
-    std::size_t width, height, stride;
-    std::vector<Sample> samples;
+    std::size_t width, height, stride, kept;
+    Large<Sample> samples;
 };
 
 // The planes of a picture in the order in which they are coded, with what their residuals were.
 template <class Sample>
 struct Planes {
-    Planes(std::size_t width, std::size_t height, unsigned count) {
+    // A decoder needs no more than the last sizes.
+    Planes(std::size_t width, std::size_t height, unsigned count, bool last_sizes) {
         for (unsigned i = 0; i < count; ++i) {
-            samples.emplace_back(width, height);
-            sizes.emplace_back(width, height);
+            samples.emplace_back(width, height, false);
+            sizes.emplace_back(width, height, last_sizes);
         }
     }
     std::vector<Plane<Sample>> samples, sizes;
