@@ -32,6 +32,7 @@ Samples = npt.NDArray[Any]  # uint8 or uint16
 # One tile sees the whole picture, several are coded at the same time: what takes long is cut.
 _ONE_TILE_PIXELS = 1 << 22
 _TILE = 2048
+_STRIP = 64  # rows: a copy of so many stays in the cache
 _SHARE = 0.3  # of the blocks: with more of them drawn, a lossless file may be the smallest
 # Rows that are coded to learn whether that is so: a multiple of these, of as many times a lossy file's bytes; as part
 # of a whole, which shares its tables with them, they take at least so much of what they take alone.
@@ -293,5 +294,8 @@ def _decode(
 
 def _checksum(samples: Samples, rect: ltn.Rect) -> int:
     """CRC-32 of a tile's samples, row by row, as bytes in the order of files."""
-    part = samples[rect.y : rect.y + rect.height, rect.x : rect.x + rect.width]
-    return zlib.crc32(np.ascontiguousarray(part, part.dtype.newbyteorder("<")).data)
+    crc = 0
+    for top in range(rect.y, rect.y + rect.height, _STRIP):
+        part = samples[top : min(top + _STRIP, rect.y + rect.height), rect.x : rect.x + rect.width]
+        crc = zlib.crc32(np.ascontiguousarray(part, part.dtype.newbyteorder("<")).data, crc)
+    return crc
