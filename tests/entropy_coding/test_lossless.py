@@ -1,6 +1,10 @@
 """Lossless tiles: the native coder against the twin in plain Python, both ways, and against bad input."""
 
+import base64
+import hashlib
+import json
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -420,6 +424,21 @@ def test_masks_come_back_natively_and_by_the_twin(name, mask, channels, dtype, n
     assert np.abs(decoded.astype(int) - samples)[mask].max() <= near
     assert not decoded[~mask].any()
     assert np.array_equal(by_twin(stream, samples.shape, dtype), decoded)
+
+
+FROZEN = json.loads((Path(__file__).parents[1] / "vectors" / "lossless.json").read_text())
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_frozen_streams(name):
+    """Made by tests/vectors/make_lossless.py. If this fails, files that people have do not decode any more."""
+    case = FROZEN[name]
+    stream, shape, dtype = base64.b64decode(case["stream"]), tuple(case["shape"]), np.dtype(case["dtype"])
+    assert stream[0] == case["kind"]
+    samples, there = decode_part(stream, shape, dtype)
+    pixels = samples.astype("<u2").tobytes() + there.astype(np.uint8).tobytes()
+    assert hashlib.sha256(pixels).hexdigest() == case["digest"]
+    assert np.array_equal(by_twin(stream, shape, dtype), samples)
 
 
 @pytest.mark.parametrize(("name", "mask"), list(masks()))
