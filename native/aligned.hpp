@@ -44,7 +44,7 @@ struct HugePages {
         const std::size_t bytes = count * sizeof(T);
 #ifdef __linux__
         if (bytes >= page) {
-            void* memory = ::operator new (bytes, std::align_val_t{page});
+            void* memory = ::operator new(bytes, std::align_val_t{page});
             madvise(memory, bytes, MADV_HUGEPAGE);  // no matter if it is refused
             return static_cast<T*>(memory);
         }
@@ -54,7 +54,7 @@ struct HugePages {
     void deallocate(T* memory, [[maybe_unused]] std::size_t count) {
 #ifdef __linux__
         if (count * sizeof(T) >= page) {
-            ::operator delete (memory, std::align_val_t{page});
+            ::operator delete(memory, std::align_val_t{page});
             return;
         }
 #endif

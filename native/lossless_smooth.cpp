@@ -213,8 +213,7 @@ void decode_run(Lane<Sample>* const (&lanes)[n], std::size_t from, std::size_t t
     const auto each = [](const auto& function) LATENS_LAMBDA_INLINE {
         [&]<unsigned... i>(std::integer_sequence<unsigned, i...>) LATENS_LAMBDA_INLINE {
             (function(std::integral_constant<unsigned, i>{}), ...);
-        }
-        (std::make_integer_sequence<unsigned, n>{});
+        }(std::make_integer_sequence<unsigned, n>{});
     };
     const auto start = static_cast<std::ptrdiff_t>(from);
     each([&](auto i) LATENS_LAMBDA_INLINE {
