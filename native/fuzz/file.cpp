@@ -202,6 +202,11 @@ void decode(const std::uint8_t* data, std::size_t size) {
     ltn_error error{};
     ltn_image* image = nullptr;
     const ltn_code known = ltn_info(data, size, &limits, &header, nullptr);
+    const void* preview = nullptr;
+    std::size_t preview_size = 0;
+    require(ltn_preview(data, size, &limits, &preview, &preview_size, nullptr) == known, "a preview differs");
+    require(preview == nullptr || (known == LTN_OK && preview >= data && preview_size < size),
+            "a preview outside");
     const ltn_code code = ltn_decode(model(), data, size, &limits, &image, &error);
     require(code == error.code && (code == LTN_OK) == (image != nullptr), "an image and an error");
     require(code == LTN_OK || error.message[0] != '\0', "an error without a message");
@@ -280,10 +285,14 @@ Input valid_input(Random& random) {
     void* file = nullptr;
     std::size_t size = 0;
     ltn_error error;
-    const ltn_code code = below(random, 2) > 0
-                              ? ltn_encode(model(), &source, below(random, 101), &file, &size, &error)
-                              : ltn_encode_lossless(&source, below(random, 3), 1, &file, &size, &error);
-    require(code == LTN_OK, code == LTN_OK ? "" : error.message);
+    const bool lossless = below(random, 2) == 0;
+    const auto encode = [&] {
+        const ltn_code code = lossless
+                                  ? ltn_encode_lossless(&source, below(random, 3), 1, &file, &size, &error)
+                                  : ltn_encode(model(), &source, below(random, 101), &file, &size, &error);
+        require(code == LTN_OK, code == LTN_OK ? "" : error.message);
+    };
+    encode();
     const auto* data = static_cast<const std::uint8_t*>(file);
     // What an encoder made decodes.
     ltn_image* image = nullptr;
@@ -295,6 +304,18 @@ Input valid_input(Random& random) {
     } else {
         const Input apart = taken_apart(data, size);
         input.insert(input.end(), apart.begin(), apart.end());
+        if (below(random, 3) == 0) {
+            ltn_free(file);
+            source.width = (source.width + 7) / 8;
+            source.height = (source.height + 7) / 8;
+            source.xmp = nullptr;
+            source.xmp_size = 0;
+            encode();
+            input.push_back('p');
+            latens::put_uint(input, static_cast<std::uint32_t>(size), 2);
+            input.insert(input.end(), static_cast<std::uint8_t*>(file),
+                         static_cast<std::uint8_t*>(file) + size);
+        }
     }
     ltn_free(file);
     return input;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <tuple>
 
 namespace latens {
 namespace {
@@ -14,7 +15,19 @@ constexpr const char* newer = " is newer than this library; update it";
 constexpr std::array<const char*, 3> prefixes = {"latens-base-", "latens-eye-", "latens-psnr-"};
 
 // The order of chunks in a file; `T` and `D` are one kind.
-enum class Chunk : std::uint8_t { icc, exif, xmp, density, alpha, tile, pixels, index, end, unknown };
+enum class Chunk : std::uint8_t {
+    icc,
+    exif,
+    xmp,
+    density,
+    alpha,
+    tile,
+    pixels,
+    preview,
+    index,
+    end,
+    unknown
+};
 
 Chunk kind_of(std::uint8_t type) {
     switch (type) {
@@ -33,6 +46,8 @@ Chunk kind_of(std::uint8_t type) {
             return Chunk::tile;
         case 'c':
             return Chunk::pixels;
+        case 'p':
+            return Chunk::preview;
         case 'n':
             return Chunk::index;
         case 'Z':
@@ -170,7 +185,10 @@ Outcome stream_fits(std::size_t index, std::size_t size, const Rect& rect) {
 // Takes the chunks one by one.
 class Collector {
   public:
-    Collector(Container& container) : c_(container), h_(container.header) { c_.tiles.resize(h_.tiles()); }
+    Collector(Container& container, const FileLimits& limits, bool inner)
+        : c_(container), h_(container.header), limits_(limits), inner_(inner) {
+        c_.tiles.resize(h_.tiles());
+    }
 
     Outcome add(std::uint8_t type, View payload, std::size_t start, std::size_t end) {
         const Chunk kind = kind_of(type);
@@ -185,6 +203,8 @@ class Collector {
         const std::string where = "the chunk at byte " + std::to_string(start);
         if (kind < last_) return wrong(where + " is out of order");
         if (kind == last_ && seen_any_ && kind != Chunk::tile) return wrong(where + " is repeated");
+        if (inner_ && (kind < Chunk::alpha || kind == Chunk::preview))
+            return wrong(where + " must not be in a preview");
         last_ = kind;
         seen_any_ = true;
         switch (kind) {
@@ -209,6 +229,8 @@ class Collector {
                 c_.pixels = crc;
                 return {};
             }
+            case Chunk::preview:
+                return preview(payload);
             case Chunk::index:
                 return index(payload);
             default:
@@ -292,6 +314,27 @@ class Collector {
         return {};
     }
 
+    Outcome preview(View payload) {
+        if (payload.size > max_metadata) return too_much("the preview is above 16 MiB");
+        Container found;
+        Outcome o = read_container(payload, limits_, found, true);
+        if (o.code == LTN_ERROR_NOT_LTN) o.code = LTN_ERROR_FORMAT;
+        if (!o.ok()) {
+            o.message = "preview: " + o.message;
+            return o;
+        }
+        const Header& h = found.header;
+        const auto same = [](const Header& a) {
+            return std::tie(a.channels, a.bit_depth, a.colour, a.model, a.entropy_id, a.weights_id,
+                            a.lossless);
+        };
+        if (h.width != (h_.width + 7) / 8 || h.height != (h_.height + 7) / 8 || same(h) != same(h_) ||
+            found.has_alpha() != c_.has_alpha())
+            return wrong("preview: it is not an eighth of the picture, or of another kind");
+        c_.preview = payload;
+        return {};
+    }
+
     Outcome index(View payload) {
         Reader in(payload);
         std::uint64_t value = 0;
@@ -322,6 +365,8 @@ class Collector {
 
     Container& c_;
     const Header& h_;
+    const FileLimits& limits_;
+    const bool inner_;
     Chunk last_ = Chunk::icc;
     bool seen_any_ = false, ended_ = false;
     std::size_t unknown_ = 0, unknown_size_ = 0, first_ = 0;
@@ -384,11 +429,11 @@ Rect Header::tile(std::size_t index) const {
     return {x, y, std::min(tile_size, width - x), std::min(tile_size, height - y)};
 }
 
-Outcome read_container(View data, const FileLimits& limits, Container& result) {
+Outcome read_container(View data, const FileLimits& limits, Container& result, bool inner) {
     std::size_t position = 0;
     LATENS_TRY(read_header(data, result.header, position));
     LATENS_TRY(check_size(result.header, limits));
-    Collector collector(result);
+    Collector collector(result, limits, inner);
     while (!collector.ended()) {
         if (position == data.size) return failed(LTN_ERROR_TRUNCATED, "the file ends without an END chunk");
         Reader in(data, position);

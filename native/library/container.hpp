@@ -70,12 +70,14 @@ struct Container {
     std::optional<std::uint32_t> pixels;  // checksum of the picture
     std::vector<View> alpha_tiles;        // for each tile, or none
     Buffer alpha;                         // samples as in files, or none
+    View preview;                         // a file of an eighth of the sides, or none
 
     bool has_alpha() const { return header.alpha || !alpha_tiles.empty() || !alpha.empty(); }
 };
 
-// Everything that can be checked without decoding tiles is. Views are into `data`.
-Outcome read_container(View data, const FileLimits& limits, Container& result);
+// Everything that can be checked without decoding tiles is. Views are into `data`. `inner`: of a preview,
+// which has neither metadata nor a preview.
+Outcome read_container(View data, const FileLimits& limits, Container& result, bool inner = false);
 
 // Whether a header can carry it.
 bool name_is_valid(const std::string& name);

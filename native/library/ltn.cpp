@@ -187,6 +187,23 @@ ltn_code ltn_info(const void* data, size_t size, const ltn_limits* limits, ltn_h
     });
 }
 
+ltn_code ltn_preview(const void* data, size_t size, const ltn_limits* limits, const void** preview,
+                     size_t* preview_size, ltn_error* error) {
+    return guarded(error, [&]() -> Outcome {
+        if (data == nullptr || preview == nullptr || preview_size == nullptr)
+            return senseless("no data, or no place for the preview");
+        *preview = nullptr;
+        *preview_size = 0;
+        latens::FileLimits own;
+        LATENS_TRY(limits_of(limits, own));
+        latens::Container c;
+        LATENS_TRY(latens::read_container(view(data, size), own, c));
+        *preview = c.preview.data;
+        *preview_size = c.preview.size;
+        return {};
+    });
+}
+
 ltn_code ltn_model_load(const void* data, size_t size, ltn_model** model, ltn_error* error) {
     return guarded(error, [&]() -> Outcome {
         if (data == nullptr || model == nullptr) return senseless("no data, or no place for the model");

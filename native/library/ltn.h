@@ -25,7 +25,7 @@ extern "C" {
 #endif
 
 /* Raised when functions or fields are added; files and existing functions stay as they are. */
-#define LTN_API_VERSION 1
+#define LTN_API_VERSION 2
 
 typedef enum ltn_code {
     LTN_OK = 0,
@@ -81,6 +81,11 @@ LTN_API void ltn_set_threads(unsigned count);
 /* Reads the structure of a whole file and checks it, all but what streams of tiles hold. */
 LTN_API ltn_code ltn_info(const void* data, size_t size, const ltn_limits* limits, ltn_header* header,
                           ltn_error* error);
+
+/* The small copy that a file carries, if it does, else NULL: a file, too, within `data`, with an eighth of
+ * the sides and of the same model. Since version 2. */
+LTN_API ltn_code ltn_preview(const void* data, size_t size, const ltn_limits* limits, const void** preview,
+                             size_t* preview_size, ltn_error* error);
 
 /* Makes a model of a weights file: safetensors as `latens` ships them, or packed. `data` are not needed
  * after. */

@@ -9,6 +9,7 @@ import sys
 import zlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -90,7 +91,14 @@ def small_container() -> Container:
         exif=b"II*\0 exif",
         xmp=b"<x/>",
         density=((4, 1), (3, 1), ""),
+        preview=small_preview(),
     )
+
+
+def small_preview(header: Header = SMALL, alpha: bytes | None = bytes(19 * 13), **about: Any) -> bytes:
+    """A file as large as the preview of SMALL; what is in its tile is of no account."""
+    small = replace(header, width=19, height=13, quality=3, tile_size=1024, lanes=2)
+    return ltn.write(Container(small, [Tile(5, b"small")], alpha, **about))
 
 
 def rich_file() -> bytes:
@@ -229,7 +237,13 @@ def containers(draw: st.DrawFn) -> Container:
     )
     fractions = st.tuples(st.integers(1, 2**35 - 1), st.integers(1, 2**35 - 1))
     density = draw(st.none() | st.tuples(fractions, fractions, st.sampled_from(["", "inch", "cm", "m"])))
-    return Container(header, list(tiles), alpha, draw(some), draw(some), draw(some), density)
+    preview = None
+    if draw(st.booleans()):
+        small = replace(header, width=-(-header.width // 8), height=-(-header.height // 8), tile_size=1024)
+        size = small.width * small.height * small.sample_bytes
+        plane = None if alpha is None else bytes(size)
+        preview = ltn.write(Container(small, [Tile(draw(checksums), draw(st.binary(max_size=20)))], plane))
+    return Container(header, list(tiles), alpha, draw(some), draw(some), draw(some), density, preview=preview)
 
 
 @given(containers())
@@ -251,6 +265,97 @@ def test_round_trip(container: Container) -> None:
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
 def test_any_buffer_can_be_read(kind: type) -> None:
     assert ltn.read(kind(ltn.write(small_container()))) == small_container()
+
+
+# ---- previews
+
+
+def test_a_preview_stands_behind_the_tiles_and_brings_an_index() -> None:
+    data = ltn.write(small_container())
+    chunks = {about.name: about for about in ltn.describe(data).chunks}
+    assert list(chunks)[-4:] == ["tile", "preview", "index", "END"]
+    start = chunks["preview"].offset
+    assert data[start:].startswith(chunk(b"p", small_preview()))
+    # A reader that does not know it skips it by its lower case.
+    older = data.replace(chunk(b"p", small_preview()), chunk(b"q", small_preview()))
+    assert ltn.read(older) == replace(small_container(), preview=None)
+
+
+@pytest.mark.parametrize(
+    ("preview", "why"),
+    [
+        (b"", "empty"),
+        (small_preview()[:-1], "data end"),
+        (small_preview() + b"x", "follow the END"),
+        (small_preview(replace(SMALL, model="other")), "its model or its samples"),
+        (small_preview(replace(SMALL, weights_id="0" * 8)), "its model or its samples"),
+        (small_preview(replace(SMALL, channels=1)), "its model or its samples"),
+        (small_preview(replace(SMALL, bit_depth=12), bytes(2 * 19 * 13)), "its model or its samples"),
+        (small_preview(replace(SMALL, colour=ltn.Cicp(9, 16, 0, 1))), "its model or its samples"),
+        (small_preview(alpha=None), "its model or its samples"),
+        (small_preview(icc=b"profile"), "ICC profile at byte .* must not be in it"),
+        (small_preview(xmp=b"<x/>"), "XMP at byte .* must not be in it"),
+        (small_preview(density=((1, 1), (2, 1), "")), "density at byte .* must not be in it"),
+        (b"nested", ""),
+        (ltn.write(Container(SMALL, [Tile(5, b"")] * 6)), "150 x 100 pixels, where 19 x 13"),
+        (
+            ltn.write(Container(Header.without_model(width=19, height=13, alpha=True), [Tile(0, b"")])),
+            "its model",
+        ),
+    ],
+)
+def test_previews_that_are_refused(preview: bytes, why: str) -> None:
+    if not why:  # nested, which no writer makes
+        why = "preview at byte .* must not be in it"
+        cut = small_preview(alpha=bytes(19 * 13))
+        size = _end_size(cut)
+        preview = finish(cut[:-size], chunk(b"p", small_preview()))
+    data = ltn.write(small_container())
+    start = next(about.offset for about in ltn.describe(data).chunks if about.name == "preview")
+    bad = finish(data[:start], chunk(b"p", preview))
+    with pytest.raises(errors.FormatError, match=f"preview: .*{why}"):
+        ltn.read(bad)
+    with pytest.raises(errors.FormatError):
+        ltn.write(replace(small_container(), preview=preview))
+    reader = ltn.RandomReader(ltn.FileSource(io.BytesIO(bad)))
+    assert reader.tile(5) == small_container().tiles[5]  # who does not ask for it is not told
+    with pytest.raises(errors.FormatError):
+        reader.preview()
+    saved = ltn.read(bad, on_error="conceal")
+    assert saved.tiles == small_container().tiles
+    assert saved.preview is None
+    assert saved.problems
+
+
+def test_a_preview_elsewhere_is_out_of_order() -> None:
+    data, kept = ltn.write(small_container()), chunk(b"p", small_preview())
+    chunks = ltn.describe(data).chunks
+    body = data.replace(kept, b"")[: chunks[-3].offset]
+    for bad in (
+        finish(body[: chunks[5].offset], kept, body[chunks[5].offset :]),  # before the tiles
+        finish(body, kept, kept),
+        finish(body, kept, chunk(b"c", bytes(4))),
+    ):
+        with pytest.raises(errors.FormatError, match=r"out of order|repeated"):
+            ltn.read(bad)
+        with pytest.raises(errors.FormatError, match=r"out of order|repeated"):
+            ltn.RandomReader(ltn.FileSource(io.BytesIO(bad)))
+
+
+def test_a_damaged_preview_costs_nothing_else() -> None:
+    data = bytearray(ltn.write(small_container()))
+    start = next(about.offset for about in ltn.describe(data).chunks if about.name == "preview")
+    for place in (start, start + 1, start + 30, start + len(small_preview())):
+        data[place] ^= 0x40
+        saved = ltn.read(data, on_error="conceal")
+        assert replace(saved, problems=(), preview=None) == replace(small_container(), preview=None)
+        assert saved.problems
+        data[place] ^= 0x40
+
+
+def test_a_preview_above_the_limit() -> None:
+    with pytest.raises(errors.LimitError, match=r"preview: .* above the limit of 60"):
+        ltn.read(ltn.write(small_container()), Limits(max_metadata=60))
 
 
 # ---- damage

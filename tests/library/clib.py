@@ -117,6 +117,10 @@ class Library:
         self.c = ctypes.CDLL(str(path))
         takes: dict[str, tuple[Any, list[Any]]] = {
             "ltn_info": (c_int, [c_char_p, c_size_t, c_void_p, POINTER(Header), POINTER(Error)]),
+            "ltn_preview": (
+                c_int,
+                [c_char_p, c_size_t, c_void_p, POINTER(c_void_p), POINTER(c_size_t), POINTER(Error)],
+            ),
             "ltn_model_load": (c_int, [c_char_p, c_size_t, POINTER(c_void_p), POINTER(Error)]),
             "ltn_model_free": (None, [c_void_p]),
             "ltn_model_name": (c_char_p, [c_void_p]),
@@ -185,6 +189,12 @@ class Library:
         code = self.c.ltn_info(data, len(data), limits and byref(limits), byref(header), byref(error))
         self._check(code, error)
         return header
+
+    def preview(self, data: bytes) -> bytes | None:
+        found, size, error = c_void_p(), c_size_t(), Error()
+        code = self.c.ltn_preview(data, len(data), None, byref(found), byref(size), byref(error))
+        self._check(code, error)
+        return ctypes.string_at(found, size.value) if found else None
 
     def decode(self, model: c_void_p | None, data: bytes, limits: Limits | None = None) -> Image:
         image, error = c_void_p(), Error()

@@ -24,7 +24,8 @@ import latens.codec.lossless
 import tiny
 from latens import format as ltn
 from latens.codec import ImageCodec, LosslessCodec
-from latens.errors import LatensError
+from latens.errors import FormatError, LatensError
+from latens.format import _container
 from latens.io import Image
 from latens.runtime.arrays import read_arrays, write_arrays
 from latens.runtime.released import ReleasedPictures
@@ -264,6 +265,60 @@ def test_files_that_it_encodes(
     # 1024 is the size of a tile: two rows and columns of them, features across their border.
     large = picture(1100, 1090)
     alike(library.encode(model, large, 40), codec.encode(large, 40), codec)
+
+
+@pytest.mark.parametrize("alpha", [False, True])
+def test_previews(
+    library: clib.Library, model: ctypes.c_void_p, tiny_model: ReleasedPictures, alpha: bool
+) -> None:
+    codec = ImageCodec(tiny_model)
+    image = replace(picture(90, 141, alpha=alpha), xmp=b"<x/>")
+    data = codec.encode(image, 60, preview=True)
+    container = ltn.read(data)
+    assert library.preview(data) == container.preview
+    assert library.preview(codec.encode(image, 60)) is None
+    same(library.decode(model, data), codec.decode(data)[0])
+    inner = ltn.read(container.preview or b"")
+    same(library.decode(model, container.preview or b""), codec.decode(inner)[0])
+    place = next(about for about in ltn.describe(data).chunks if about.name == "preview")
+
+    def chunk(kind: bytes, payload: bytes) -> bytes:
+        body = kind + _container.varint(len(payload), "") + payload
+        return body + zlib.crc32(body).to_bytes(4, "little")
+
+    def finish(start: bytes) -> bytes:
+        return start + chunk(b"Z", _container.varint(len(start), ""))
+
+    assert library.preview(finish(data[: place.offset] + chunk(b"p", container.preview or b""))) is not None
+    plain = ltn.write(inner)
+    end = ltn.describe(plain).chunks[-1].offset
+    for preview in (
+        b"",
+        b"LT",
+        b"not one",
+        plain[:-1],
+        plain + b"x",
+        ltn.write(replace(inner, xmp=b"x")),
+        ltn.write(replace(inner, density=((1, 1), (2, 1), ""))),
+        ltn.write(replace(inner, header=replace(inner.header, width=inner.header.width - 1))),
+        ltn.write(replace(inner, header=replace(inner.header, model="other"))),
+        ltn.write(replace(inner, header=replace(inner.header, entropy_id="00000000"))),
+        ltn.write(replace(inner, header=replace(inner.header, bit_depth=12), alpha_tiles=None)),
+        codec.encode(picture(12, 18, alpha=not alpha), 30),
+        LosslessCodec().encode(picture(12, 18, alpha=alpha)),
+        finish(plain[:end] + chunk(b"p", plain)),
+    ):
+        bad = finish(data[: place.offset] + chunk(b"p", preview))
+        with pytest.raises(FormatError) as error:
+            ltn.read(bad)
+        expected = next(codes for kind, codes in clib.CODES.items() if isinstance(error.value, kind))
+        assert outcome(library, model, bad) in expected, error.value
+        with pytest.raises(clib.LibraryError):
+            library.preview(bad)
+    kept = chunk(b"p", container.preview or b"")
+    first = next(about.offset for about in ltn.describe(data).chunks if about.name == "tile")
+    for bad in (finish(data[: place.offset] + kept + kept), finish(data[:first] + kept + data[first:])):
+        assert outcome(library, model, bad) == 7
 
 
 # -- what is damaged ---------------------------------------------------------------------------------------
@@ -588,6 +643,18 @@ def test_the_thumbnailer(
                 assert np.abs(small[..., 3] - visible / (rows * columns)).max() <= 1
             else:
                 assert np.array_equal(np.asarray(found)[..., :3], pixels)
+
+    # The small copy of a file is taken where it is large enough, and shows another picture here.
+    container = ltn.read(ImageCodec(tiny_model).encode(picture(240, 320), preview=True))
+    other = ImageCodec(tiny_model).encode(Image(np.full((30, 40, 3), 200, np.uint8)))
+    data = ltn.write(replace(container, preview=other))
+    assert (run(data, 40).returncode, run(data, 41).returncode) == (0, 0)
+    with PillowImage.open(out) as found:
+        assert np.ptp(np.asarray(found)[..., :3]) > 100
+    assert run(data, 40).returncode == 0
+    with PillowImage.open(out) as found:
+        assert found.size == (40, 30)
+        assert np.abs(np.asarray(found)[..., :3].astype(int) - 200).max() < 40
 
     out.unlink()
     sound = ImageCodec(tiny_model).encode(picture(80, 120))

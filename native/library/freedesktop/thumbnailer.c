@@ -146,7 +146,8 @@ int main(int argc, char** argv) {
     ltn_model* model = NULL;
     ltn_image* image = NULL;
     FILE* out;
-    size_t size, width, height;
+    size_t size, small_size, width, height;
+    const void* small;
     unsigned char *data, *rgba;
     long most;
     int good;
@@ -161,7 +162,13 @@ int main(int argc, char** argv) {
     if (data == NULL) return failed(argv[2], "cannot be read");
     if (ltn_info(data, size, &limits, &h, &error) != LTN_OK) return failed(argv[2], error.message);
     if (!h.lossless && (model = model_of(&h, &error)) == NULL) return failed(argv[2], error.message);
-    if (ltn_decode(model, data, size, &limits, &image, &error) != LTN_OK)
+    if (ltn_preview(data, size, &limits, &small, &small_size, &error) != LTN_OK)
+        return failed(argv[2], error.message);
+    /* The small copy that is in the file, if it is not smaller than what is wanted. */
+    if (small == NULL || ((h.width + 7) / 8 < (size_t)most && (h.height + 7) / 8 < (size_t)most))
+        small = data, small_size = size;
+    if (ltn_decode(model, small, small_size, &limits, &image, &error) != LTN_OK ||
+        ltn_image_header(image, &h) != LTN_OK)
         return failed(argv[2], error.message);
 
     width = h.width, height = h.height;

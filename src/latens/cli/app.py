@@ -192,6 +192,14 @@ def encode(
             "for images that are too large to be read whole."
         ),
     ] = None,
+    preview: Annotated[
+        bool | None,
+        typer.Option(
+            "--preview/--no-preview",
+            help="Whether a file carries a small copy, about 1 % of it, for viewers. By default, those of 8 megapixels "
+            "and more do.",
+        ),
+    ] = None,
     recursive: Recursive = False,
     skip_existing: SkipExisting = False,
     files_from: FilesFrom = None,
@@ -248,7 +256,7 @@ def encode(
     by_strips = not exact and effort == 1 and frame is None and content in (None, "photo")
     encoder = work.Encode(
         quality, target_size, target_bpp, target_psnr, target_ssimulacra2, model, tune, effort, exact, near_lossless,
-        content or ("photo" if model is not None else "auto"),
+        content or ("photo" if model is not None else "auto"), preview,
         by_strips and all(target is None for target in targets),
         frame, max_pixels, force, files.Inputs(()), False,
     )  # fmt: skip
@@ -566,7 +574,7 @@ def info(
     if not header.lossless:
         lines.append(f"{'Drawn blocks':<18} {drawn_blocks} of {blocks}, {drawn_bytes:,} bytes")
     lines.append(
-        f"{'Size':<18} {about.size:,} bytes: {about.streams:,} coded, {about.extras:,} metadata and alpha, "
+        f"{'Size':<18} {about.size:,} bytes: {about.streams:,} coded, {about.extras:,} metadata, alpha and preview, "
         f"{about.overhead} container"
     )
     lines += [f"  {chunk.offset:>10,}  {chunk.name:<14} {chunk.size:>10,} bytes" for chunk in about.chunks]

@@ -75,6 +75,7 @@ class Encode(_Work):
         size, bpp, psnr, ssimulacra2: targets.
         model, tune: released model or weights file; what it is for.
         exact: lossless.
+        preview: whether files carry a small copy; by their size if it is None.
         by_strips: whether large images are coded from top to bottom.
         frame: which picture of an animation.
         max_pixels: limit of an image.
@@ -94,6 +95,7 @@ class Encode(_Work):
     exact: bool
     near: int
     content: str
+    preview: bool | None
     by_strips: bool
     frame: int | None
     max_pixels: int
@@ -115,7 +117,7 @@ class Encode(_Work):
         """What decides the results."""
         names = (
             "quality", "size", "bpp", "psnr", "ssimulacra2", "model", "tune", "effort", "exact", "near", "content",
-            "by_strips", "frame",
+            "preview", "by_strips", "frame",
         )  # fmt: skip
         return {name: getattr(self, name) for name in names}
 
@@ -146,10 +148,14 @@ class Encode(_Work):
                     content="drawn" if content == "drawn" else "auto",
                 )
             elif size is None and self.psnr is None and self.ssimulacra2 is None:
-                data = coder.encode(image, self.quality, effort=self.effort, content=content)
+                data = coder.encode(
+                    image, self.quality, effort=self.effort, content=content, preview=self.preview
+                )
             else:
                 target = Target(size, self.psnr, pixels, self.ssimulacra2)
-                data = coder.encode_to(image, target, effort=self.effort, content=content)
+                data = coder.encode_to(
+                    image, target, effort=self.effort, content=content, preview=self.preview
+                )
         files.write(job, data, self.force, self.inputs)
         bpp = 8 * len(data) / (width * height)
         text = f"{len(data):,} bytes, {bpp:.3f} bits per pixel"
@@ -188,7 +194,9 @@ class Encode(_Work):
             with batch.progress("Encoding", self.lone) as progress:
                 if strips.shape[0] * strips.shape[1] < resume.HUGE:
                     with files.writing(job, self.force, self.inputs) as out:
-                        size = self._coder().encode_strips(strips, out, self.quality, progress=progress)
+                        size = self._coder().encode_strips(
+                            strips, out, self.quality, progress=progress, preview=self.preview
+                        )
                 else:
                     size = self._huge(job, file, strips, progress)
         bpp = 8 * size / (strips.shape[0] * strips.shape[1])
@@ -207,7 +215,9 @@ class Encode(_Work):
             resume.beside(job, identity) as note,
             files.writing(job, self.force, self.inputs, begun=note is not None) as out,
         ):
-            code = partial(coder.encode_strips, strips, out, self.quality, progress=progress)
+            code = partial(
+                coder.encode_strips, strips, out, self.quality, progress=progress, preview=self.preview
+            )
             if note is None:
                 return code()
             begun = note.read()

@@ -173,12 +173,14 @@ class LtnImageFile(ImageFile.ImageFile):
             error = named(error, printable(os.fsdecode(self.filename)))
         return as_os_error(error)
 
-    def _part(self, box: Box | None, scale: float | Fraction | str = 1) -> PilImage.Image:
+    def _part(
+        self, box: Box | None, scale: float | Fraction | str = 1, *, embedded: bool = True
+    ) -> PilImage.Image:
         picture = self._picture
         if picture is None:
             raise OSError("the image is closed, or it was damaged")
         try:
-            return to_pil(picture.image(box, scale))
+            return to_pil(picture.image(box, scale, embedded=embedded))
         except LatensError as error:
             raise self._failed(error) from error
 
@@ -238,8 +240,12 @@ class OpenedImage(LtnImageFile):
             raise as_os_error(error) from error
         return super().crop(inside)
 
-    def preview(self, scale: float | Fraction | str) -> PilImage.Image:
+    def preview(self, scale: float | Fraction | str, *, embedded: bool = True) -> PilImage.Image:
         """A small copy: 1/2, 1/4 or 1/8 of the sides, rounded up.
+
+        Args:
+            scale: of the sides.
+            embedded: see :meth:`latens.codec.Picture.image`.
 
         Raises:
             ImageError: another scale.
@@ -251,7 +257,7 @@ class OpenedImage(LtnImageFile):
             raise as_os_error(error) from error
         if self._im is not None:
             return self.reduce(step)
-        return self._part(None, 1 / step)
+        return self._part(None, 1 / step, embedded=embedded)
 
     def read(self) -> PilImage.Image:
         """The whole picture, decoded now.
@@ -262,12 +268,14 @@ class OpenedImage(LtnImageFile):
         self.load()
         return self.copy()
 
-    def image(self, box: Box | None = None, scale: float | Fraction | str = 1) -> Image:
+    def image(
+        self, box: Box | None = None, scale: float | Fraction | str = 1, *, embedded: bool = True
+    ) -> Image:
         """The same with all bits of its samples; see :meth:`latens.codec.Picture.image`."""
         if self._picture is None:
             raise self._failed(FormatError("damaged; only as much as can be had of it can be loaded"))
         try:
-            return self._picture.image(box, scale)
+            return self._picture.image(box, scale, embedded=embedded)
         except LatensError as error:
             raise self._failed(error) from error
 
@@ -314,6 +322,7 @@ _OPTIONS = (
     "lossless",
     "near_lossless",
     "content",
+    "preview",
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from latens import format as ltn
 from latens.codec import drawn as screens
 from latens.codec.image import ImageCodec, at_a_time, check_tile_size
 from latens.codec.lossless import alpha_of, decode_row
+from latens.codec.small import DIVISOR, shrunk
 from latens.codec.threads import together
 from latens.errors import ChecksumError, CoderError, ImageError, VersionError
 from latens.io import Image
@@ -101,7 +103,7 @@ class Picture:
         *,
         other_weights: bool = False,
     ) -> None:
-        self._reader = ltn.RandomReader(source, limits)
+        self._reader, self._limits = ltn.RandomReader(source, limits), limits
         self._codec_for, self._other_weights = codec_for, other_weights
         self.header = self._reader.header
 
@@ -122,10 +124,13 @@ class Picture:
             FormatError: it is damaged.
         """
         self._reader.with_alpha()
+        self._reader.preview()
         for number in range(self.header.tile_count):
             self._reader.tile(number)
 
-    def image(self, box: Box | None = None, scale: float | Fraction | str = 1) -> Image:
+    def image(
+        self, box: Box | None = None, scale: float | Fraction | str = 1, *, embedded: bool = True
+    ) -> Image:
         """A part of the picture, or all of it, maybe smaller.
 
         Args:
@@ -133,6 +138,8 @@ class Picture:
                 all of it.
             scale: 1, 1/2, 1/4 or 1/8. The result is the same area of the whole picture at this scale, whose sides are
                 rounded up: a box whose sides are no multiples is widened to them.
+            embedded: at 1/8, take the small copy that the file carries, if it does, which is quicker and less good than
+                one that is made of the picture.
 
         Raises:
             ImageError: a box that is empty or not inside the picture, or another scale.
@@ -145,7 +152,7 @@ class Picture:
         pixels = np.empty((bottom - top, right - left, channels), self._dtype)
         transparency = np.empty(pixels.shape[:2], self._dtype) if alpha else None
         end = 0
-        for rows in self.rows(box, scale):
+        for rows in self.rows(box, scale, embedded=embedded):
             pixels[end : end + len(rows)] = rows[..., :channels]
             if transparency is not None:
                 transparency[end : end + len(rows)] = rows[..., channels]
@@ -166,17 +173,24 @@ class Picture:
             bit_depth=self.header.bit_depth,
         )
 
-    def rows(self, box: Box | None = None, scale: float | Fraction | str = 1) -> Iterator[Samples]:
+    def rows(
+        self, box: Box | None = None, scale: float | Fraction | str = 1, *, embedded: bool = True
+    ) -> Iterator[Samples]:
         """The same in pieces ``(n, width, channels)`` from top to bottom, alpha last, in memory that does not grow.
 
         Of the whole picture at scale 1, its checksum is proved at the end.
         """
         step = divisor(scale)
         left, top, right, bottom = _small(check_box(box, self.size), step)
+        if step == DIVISOR and embedded and (inner := self._reader.preview()) is not None:
+            source = ltn.FileSource(io.BytesIO(inner))
+            small = Picture(source, self._codec_for, self._limits, other_weights=self._other_weights)
+            yield from small.rows((left, top, right, bottom))
+            return
         width, height = self.size
         area = left * step, top * step, min(right * step, width), min(bottom * step, height)
         if self.header.lossless:
-            yield from _shrunk(self._lossless(area), step)
+            yield from shrunk(self._lossless(area), step)
             return
         codec = self._codec_for(self.header)
         codec.check_identity(self.header, self._other_weights)
@@ -190,7 +204,7 @@ class Picture:
             found = part.cut(latents, rows, (left, top, right, bottom), LATENT // 8)
             found = _composed(found, (left, top), layers)
         else:
-            found = _shrunk(self._synthesised(codec.model, area), step)
+            found = shrunk(self._synthesised(codec.model, area), step)
         yield from self._with_alpha(found, area, step)
 
     @property
@@ -222,7 +236,7 @@ class Picture:
         plane = alpha_of(self._reader.with_alpha())
         assert plane is not None
         # Of rows that come, the same number of alpha.
-        alpha = _Stock(_shrunk(iter([plane[top:bottom, left:right, None]]), step))
+        alpha = _Stock(shrunk(iter([plane[top:bottom, left:right, None]]), step))
         for rows in found:
             yield np.concatenate([rows, alpha.take(len(rows))], axis=2)
 
@@ -428,37 +442,9 @@ def _small_layer(layer: screens.Layer, step: int) -> screens.Layer:
     if step == 1:
         return layer
     inside = layer.drawn[..., None]
-    samples = np.concatenate(list(_shrunk(iter([layer.samples]), step)))
+    samples = np.concatenate(list(shrunk(iter([layer.samples]), step)))
     # Where only some of the pixels are drawn, the model's are taken.
-    whole = np.concatenate(list(_shrunk(iter([inside.astype(np.uint16) * np.uint16(step * step)]), step)))
+    whole = np.concatenate(list(shrunk(iter([inside.astype(np.uint16) * np.uint16(step * step)]), step)))
     height, width = samples.shape[:2]
     rect = ltn.Rect(rect.x // step, rect.y // step, width, height)
     return screens.Layer(rect, samples, whole[..., 0] == step * step)
-
-
-def _shrunk(pieces: Iterator[Samples], step: int) -> Iterator[Samples]:
-    """Means of squares of so many pixels, rounded; of those at the right and the bottom, of what there is."""
-    if step == 1:
-        yield from pieces
-        return
-    left: Samples | None = None
-    for rows in pieces:
-        rows = rows if left is None else np.concatenate([left, rows])
-        whole = len(rows) - len(rows) % step
-        if whole:
-            yield _means(rows[:whole], step)
-        left = rows[whole:]
-    if left is not None and len(left):
-        yield _means(left, step)
-
-
-def _means(rows: Samples, step: int) -> Samples:
-    height, width = rows.shape[:2]
-    across, down = np.arange(0, width, step), np.arange(0, height, step)
-    sums = np.add.reduceat(
-        np.add.reduceat(rows, down, axis=0, dtype=np.uint32), across, axis=1, dtype=np.uint32
-    )
-    counts = np.multiply.outer(np.minimum(height - down, step), np.minimum(width - across, step))
-    counts = counts.astype(np.uint32)[:, :, None]
-    found: Samples = ((sums + counts // 2) // counts).astype(rows.dtype)
-    return found

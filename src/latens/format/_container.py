@@ -6,7 +6,7 @@ import io
 import re
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO, Literal, NamedTuple
 
 from latens.errors import (
@@ -22,6 +22,7 @@ from latens.format._geometry import Rect, max_stream_size
 from latens.format._header import (
     MAX_HEADER_SIZE,
     MAX_SIDE,
+    SIGNATURE,
     Header,
     Limits,
     describe_header,
@@ -33,7 +34,7 @@ from latens.format._wire import VARINT_BYTES, Reader, inflate, varint
 Buffer = bytes | bytearray | memoryview
 
 OPTIONAL = 0x20
-ICC, EXIF, XMP, DENSITY, ALPHA, TILE, DRAWN, PIXELS, INDEX, END = b"iexdATDcnZ"
+ICC, EXIF, XMP, DENSITY, ALPHA, TILE, DRAWN, PIXELS, PREVIEW, INDEX, END = b"iexdATDcpnZ"
 # The order of this table is the order of the chunks in a file.
 _NAMES = {
     ICC: "ICC profile",
@@ -44,16 +45,18 @@ _NAMES = {
     TILE: "tile",
     DRAWN: "drawn tile",
     PIXELS: "checksum of the picture",
+    PREVIEW: "preview",
     INDEX: "index",
     END: "END",
 }
 _ORDER = {kind: rank for rank, kind in enumerate(_NAMES)}
 _ORDER[DRAWN] = _ORDER[TILE]  # one or the other, for each tile
 _METADATA = {ICC: "icc", EXIF: "exif", XMP: "xmp"}
-_ANY_KNOWN = re.compile(b"[iexdATDcnZ]")
+_ANY_KNOWN = re.compile(b"[iexdATDcpnZ]")
 _UNITS = ("", "inch", "cm", "m")
 _MAX_UNKNOWN = 256
-_INDEXED = 16  # tiles, from which on files have an index
+_INDEXED = 16  # tiles, from which on files have an index; those with a preview have one in any case
+_SMALL = 8  # of previews: they divide sides by it
 # Salvage is bounded: CRC work of at most so many times the file's size, and so many problems.
 _SALVAGE_EFFORT = 32
 _SALVAGE_PROBLEMS = 1000
@@ -83,8 +86,8 @@ class Container:
     tiles: one per rectangle of `header.tiles()`; None where salvage found nothing. alpha: height * width
     samples, row by row, one byte each (two, little-endian, at 16 bits). icc, exif, xmp: raw bytes; exif
     without an `Exif` prefix. density: samples per unit. pixels: CRC-32 of the decoded samples. alpha_tiles: alpha as
-    lossless tiles, one for each tile of the image; there must not be both, and lossless files have neither. problems:
-    what salvage met; empty for a sound file.
+    lossless tiles, one for each tile of the image; there must not be both, and lossless files have neither. preview: a
+    `.ltn` file of the picture at an eighth of its sides. problems: what salvage met; empty for a sound file.
     """
 
     header: Header
@@ -96,6 +99,7 @@ class Container:
     density: Density | None = None
     pixels: int | None = None
     alpha_tiles: list[bytes] | None = None
+    preview: bytes | None = None
     problems: tuple[str, ...] = field(default=(), compare=False)
 
 
@@ -155,21 +159,22 @@ def write(container: Container) -> bytes:
         if tile is None:
             raise FormatError(f"tile {index} is missing")
         writer.tile(tile)
-    writer.finish(container.pixels)
+    writer.finish(container.pixels, container.preview)
     return out.getvalue()
 
 
 class Writer:
     """Writes a `.ltn` file from front to back, tile by tile; it never goes back.
 
-    `file`: takes bytes. `container`: all but tiles and the checksum of the picture is taken from it. Errors are those
-    of `write`.
+    `file`: takes bytes. `container`: all but tiles, the checksum of the picture and the preview is taken from it.
+    Errors are those of `write`.
     """
 
     def __init__(self, file: BinaryIO, container: Container) -> None:
         header = container.header
         header.check(Limits(max_pixels=MAX_SIDE**2))
-        self._file, self._rects, self._drawable = file, header.tiles(), not header.lossless
+        self._file, self._header, self._rects = file, header, header.tiles()
+        self._alpha = header.alpha or container.alpha is not None or container.alpha_tiles is not None
         self._sizes: list[int] = []
         self.size = 0
         self._put(pack_header(header))
@@ -219,19 +224,22 @@ class Writer:
         if index == len(self._rects):
             raise FormatError(f"expected {index} tiles, got more")
         number = index if len(self._rects) > 1 else None
-        chunk = _pack_tile(tile, self._rects[index], number, drawable=self._drawable)
+        chunk = _pack_tile(tile, self._rects[index], number, drawable=not self._header.lossless)
         self._sizes.append(len(chunk))
         self._put(chunk)
 
-    def finish(self, pixels: int | None) -> None:
-        """Write what follows the last tile; `pixels` as in a container."""
+    def finish(self, pixels: int | None, preview: bytes | None = None) -> None:
+        """Write what follows the last tile; `pixels` and `preview` as in a container."""
         if len(self._sizes) != len(self._rects):
             raise FormatError(f"expected {len(self._rects)} tiles, got {len(self._sizes)}")
         if pixels is not None:
             if not 0 <= pixels < 1 << 32:
                 raise FormatError(f"checksum of the picture: expected 32 bits, got {pixels}")
             self._put(_pack_chunk(PIXELS, pixels.to_bytes(4, "little")))
-        if len(self._sizes) >= _INDEXED:
+        if preview is not None:
+            check_preview(memoryview(preview), self._header, self._alpha, Limits(max_pixels=MAX_SIDE**2))
+            self._put(_pack_chunk(PREVIEW, preview))
+        if len(self._sizes) >= _INDEXED or preview is not None:
             self._put(_pack_index(self._first, self._sizes))
         self._put(_pack_chunk(END, varint(self.size, "file size")))
 
@@ -370,6 +378,25 @@ def unpack_tile(
     return Tile(checksum, bytes(stream), drawn, drawn_checksum)
 
 
+def check_preview(data: memoryview, header: Header, alpha: bool, limits: Limits) -> None:
+    """Raises a FormatError for what is no preview of a picture with this header, and alpha or not."""
+    if len(data) > limits.max_metadata:
+        raise LimitError(f"preview: {len(data)} bytes are above the limit of {limits.max_metadata}")
+    width, height = -(-header.width // _SMALL), -(-header.height // _SMALL)
+    free = ("width", "height", "quality", "tile_size", "lanes", "skip", "near")
+    try:
+        found, _ = unpack_header(data, limits)
+        if (found.width, found.height) != (width, height):
+            raise FormatError(
+                f"{found.width} x {found.height} pixels, where {width} x {height} were expected"
+            )
+        same = replace(found, **{name: getattr(header, name) for name in free}) == header
+        if not same or _collect(data, limits, "raise", inner=True).alpha != alpha:
+            raise FormatError("its model or its samples are not those of the picture")
+    except FormatError as error:
+        raise type(error)(f"preview: {error}") from error
+
+
 class _Chunk(NamedTuple):
     kind: int
     start: int
@@ -402,10 +429,12 @@ def _next_chunk(data: memoryview, start: int, base: int = 0) -> _Chunk:
 class _Collector:
     """Takes sound chunks one by one, checks their order and content, and builds the container."""
 
-    def __init__(self, header: Header, limits: Limits) -> None:
-        self.limits = limits
+    def __init__(self, header: Header, limits: Limits, *, inner: bool = False) -> None:
+        """`inner`: of a preview, which has neither metadata nor a preview."""
+        self.limits, self.inner = limits, inner
         self.rects = header.tiles()
         self.container = Container(header, [None] * len(self.rects))
+        self.alpha = header.alpha
         self.chunks: list[ChunkInfo] = []
         self.next_tile = 0
         self.rank = 0
@@ -435,6 +464,8 @@ class _Collector:
                 raise FormatError(f"{chunk.name} at byte {chunk.start} is repeated")
             if strict and rank < self.rank:
                 raise FormatError(f"{chunk.name} at byte {chunk.start} is out of order")
+            if self.inner and (kind in _METADATA or kind in (DENSITY, PREVIEW)):
+                raise FormatError(f"{chunk.name} at byte {chunk.start} must not be in it")
             self.rank = rank
             self.seen.add(kind)
             if kind in _METADATA:
@@ -449,6 +480,9 @@ class _Collector:
                 if len(chunk.payload) != 4:
                     raise FormatError(f"{chunk.name}: expected 4 bytes, got {len(chunk.payload)}")
                 self.container.pixels = int.from_bytes(chunk.payload, "little")
+            elif kind == PREVIEW:
+                check_preview(chunk.payload, self.container.header, self.alpha, self.limits)
+                self.container.preview = bytes(chunk.payload)
             elif kind == INDEX:
                 self._index(chunk, strict)
             else:
@@ -466,6 +500,7 @@ class _Collector:
         header = self.container.header
         if header.lossless:
             raise FormatError("alpha has a chunk of its own in a lossless file, whose tiles hold it")
+        self.alpha = True
         self.container.alpha_tiles = _alpha.unpack_tiles(chunk.payload, _stream_limits(self.rects))
         if self.container.alpha_tiles is not None:
             return len(chunk.payload) - 1
@@ -518,6 +553,8 @@ class _Collector:
             return kind not in self.seen and len(payload) == 4
         if kind == INDEX:
             return kind not in self.seen and len(payload) <= VARINT_BYTES * (len(self.rects) + 1) + 4
+        if kind == PREVIEW:
+            return kind not in self.seen and payload[: len(SIGNATURE)] == SIGNATURE
         if kind == DENSITY:
             return kind not in self.seen and len(payload) <= 1 + 4 * VARINT_BYTES
         if kind == ALPHA and payload[:1] == bytes([_alpha.TILED]):
@@ -552,11 +589,13 @@ def read(
     return collector.container
 
 
-def _collect(data: memoryview, limits: Limits, on_error: Literal["raise", "conceal"]) -> _Collector:
+def _collect(
+    data: memoryview, limits: Limits, on_error: Literal["raise", "conceal"], *, inner: bool = False
+) -> _Collector:
     if on_error not in ("raise", "conceal"):
         raise ValueError(f"on_error: expected 'raise' or 'conceal', got {on_error!r}")
     header, start = unpack_header(data, limits)
-    collector = _Collector(header, limits)
+    collector = _Collector(header, limits, inner=inner)
     (_read_all if on_error == "raise" else _salvage)(data, start, collector)
     return collector
 

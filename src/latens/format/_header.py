@@ -41,7 +41,7 @@ class Limits:
     """What a reader accepts; checked before anything is allocated.
 
     max_side: pixels; the format itself ends at 65,535. max_pixels: width times height. max_tiles: number of
-    tiles. max_metadata: bytes of each of ICC, EXIF and XMP, inflated, and of all unknown chunks
+    tiles. max_metadata: bytes of each of ICC, EXIF and XMP, inflated, of a preview, and of all unknown chunks
     together.
     """
 
@@ -143,7 +143,7 @@ class Header:
         alpha = self.width * self.height * self.sample_bytes
         # 1/256 and 64 KiB are far above what zlib adds to data that it cannot compress.
         alpha += 16 * self.tile_count
-        return MAX_HEADER_SIZE + streams + alpha + alpha // 256 + 4 * limits.max_metadata + 65536
+        return MAX_HEADER_SIZE + streams + alpha + alpha // 256 + 5 * limits.max_metadata + 65536
 
 
 # ---- how fields are stored: each kind knows its limits, its bytes and, for reading, the way back

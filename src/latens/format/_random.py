@@ -12,6 +12,7 @@ from typing import Protocol
 from latens.errors import FormatError, LimitError, TruncatedError
 from latens.format._container import (
     _MAX_UNKNOWN,
+    _NAMES,
     _ORDER,
     ALPHA,
     DRAWN,
@@ -19,6 +20,7 @@ from latens.format._container import (
     INDEX,
     OPTIONAL,
     PIXELS,
+    PREVIEW,
     TILE,
     Container,
     Tile,
@@ -117,7 +119,7 @@ class PathSource:
 
 
 class RandomReader:
-    """A file of which only some chunks are read: all but tiles and alpha at once, those when they are asked for.
+    """A file of which only some chunks are read: all but tiles, alpha and preview at once, those when asked for.
 
     Tiles are found by the index of the file if it has one, else by going from chunk to chunk, of which the heads are
     read. What is read is checked as by :func:`latens.format.read`; what is not read may be damaged.
@@ -128,7 +130,7 @@ class RandomReader:
 
     Attributes:
         header: of the file.
-        container: everything but the tiles and alpha.
+        container: everything but the tiles, alpha and preview.
 
     Raises:
         FormatError, LimitError: as :func:`latens.format.read`.
@@ -143,6 +145,7 @@ class RandomReader:
         self._rects = self._collector.rects
         self._alpha: tuple[int, int] | None = None
         self._alpha_known = False
+        self._preview: tuple[int, int] | None = None
         self._tiles: list[tuple[int, int]] = []
         self._lock = threading.Lock()
         if source.size > self.header.max_file_size(self._limits):
@@ -158,7 +161,7 @@ class RandomReader:
     @property
     def has_alpha(self) -> bool:
         """Whether the picture has alpha."""
-        return self.header.alpha or self._alpha is not None
+        return self._collector.alpha
 
     def tile(self, number: int) -> Tile:
         """A tile of the file.
@@ -190,6 +193,17 @@ class RandomReader:
                 self._collector.add(self._chunk(*self._alpha, "alpha"), strict=False)
             self._alpha_known = True
         return self.container
+
+    def preview(self) -> bytes | None:
+        """The `.ltn` file of the picture at an eighth of its sides, if there is one in the file.
+
+        Raises:
+            TruncatedError, ChecksumError, FormatError: it is cut, damaged, or of another picture.
+        """
+        with self._lock:
+            if self._preview is not None and self.container.preview is None:
+                self._collector.add(self._chunk(*self._preview, "a preview"), strict=False)
+        return self.container.preview
 
     # -- reading ---------------------------------------------------------------------------------------------
 
@@ -232,11 +246,13 @@ class RandomReader:
             kind, size = self._frame(position)
             if kind in (TILE, DRAWN, END):
                 return position
+            if kind in (PIXELS, PREVIEW, INDEX):
+                raise FormatError(f"{_NAMES[kind]} at byte {position} is out of order")
             if kind == ALPHA:
                 if self.header.lossless:
                     raise FormatError("alpha has a chunk of its own in a lossless file, whose tiles hold it")
                 self._alpha = (position, size)
-                self._collector.rank = _ORDER[ALPHA]
+                self._collector.rank, self._collector.alpha = _ORDER[ALPHA], True
             else:
                 self._other(kind, position, size)
             position += size
@@ -244,6 +260,12 @@ class RandomReader:
     def _other(self, kind: int, position: int, size: int) -> None:
         if size > self._limits.max_metadata + 65536:
             raise LimitError(f"a chunk of {size} bytes at byte {position} is above the limit")
+        if kind == PREVIEW:
+            if self._collector.rank >= _ORDER[PREVIEW]:
+                raise FormatError(f"preview at byte {position} is repeated, or out of order")
+            self._preview = (position, size)
+            self._collector.rank = _ORDER[PREVIEW]
+            return
         self._collector.add(self._chunk(position, size, "a chunk"), strict=True)
 
     def _by_index(self, first: int) -> bool:
@@ -273,10 +295,12 @@ class RandomReader:
                 return False
             self._tiles.append((offset, length))
             offset += length
-        if offset < place:
+        while offset < place:
             kind, length = self._frame(offset)
-            if kind == PIXELS and offset + length == place:
-                self._other(kind, offset, length)
+            if kind not in (PIXELS, PREVIEW) or offset + length > place:
+                break
+            self._other(kind, offset, length)
+            offset += length
         return True
 
     def _walk(self, position: int) -> None:
