@@ -632,6 +632,18 @@ def test_kinds_that_are_not_read_are_named(data: bytes, name: str) -> None:
         read_image(data)
 
 
+@pytest.mark.parametrize("colours", [0, 1, 4, 771])
+def test_png_with_a_palette_that_is_none(colours: int) -> None:
+    data = saved(PilImage.fromarray(np.zeros((3, 4), np.uint8), "P"), "PNG")
+    start = data.index(b"PLTE") - 4
+    end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+    for palette in (
+        (chunk(b"PLTE", bytes(colours)), b"") if colours == 0 else (chunk(b"PLTE", bytes(colours)),)
+    ):
+        with pytest.raises(ImageError, match=f"are a palette, {colours} bytes are there"):
+            read_image(data[:start] + palette + data[end:])
+
+
 # ---- what Pillow passes over
 
 

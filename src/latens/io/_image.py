@@ -492,6 +492,7 @@ def _read_png(file: BinaryIO, image: PilImage.Image, max_pixels: int, facts: Fac
         raise ImageError(
             "PNG as made for iPhones (CgBI): this kind is not supported; convert it to usual PNG"
         )
+    _png.check_palette(chunks)
     still = _frames(image) == 1
 
     def again() -> PilImage.Image:

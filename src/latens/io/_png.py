@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 import numpy.typing as npt
 
+from latens.errors import ImageError
 from latens.io._colour import (
     PRIMARIES,
     SRGB_TRANSFER,
@@ -35,6 +36,13 @@ def chunks_before_pixels(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
             return
         yield kind, file.read(min(size, _AHEAD))
         file.seek(max(size - _AHEAD, 0) + 4, 1)
+
+
+def check_palette(chunks: dict[bytes, bytes]) -> None:
+    """ImageError for a picture of indices that has no colours, or not whole ones."""
+    size = len(chunks.get(b"PLTE", b""))
+    if chunks.get(b"IHDR", b"")[9:10] == b"\x03" and (size % 3 or not 3 <= size <= 768):
+        raise ImageError(f"damaged PNG: 1 to 256 colours of 3 bytes are a palette, {size} bytes are there")
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
