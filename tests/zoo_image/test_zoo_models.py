@@ -1,8 +1,10 @@
 """The zoo of published architectures: its entries, its functions, and what a model of each can do."""
 
+import functools
 import hashlib
 import importlib
 import inspect
+import math
 import re
 
 import pytest
@@ -12,7 +14,7 @@ from torch import nn
 import latens.zoo as zoo
 from latens.errors import ModelError, UnavailableError, UnknownModelError
 from latens.losses import RateDistortionLoss
-from latens.models import FactorizedPriorReLU, MeanScaleHyperprior, ScaleHyperprior
+from latens.models import FactorizedPrior, FactorizedPriorReLU, MeanScaleHyperprior, ScaleHyperprior
 from latens.optimizers import net_aux_optimizer, net_optimizer
 from latens.zoo import architectures
 from latens.zoo.architectures import ModelEntry, register_entry
@@ -274,6 +276,48 @@ def test_every_entry_trains_a_step_codes_and_decodes(name):
     assert x_hat.shape == x.shape
     assert x_hat.min() >= 0
     assert x_hat.max() <= 1
+
+
+@pytest.mark.parametrize("entry", zoo.entries(), ids=lambda entry: entry.id)
+def test_sizes_that_no_model_can_have_are_named(entry):
+    """In all arguments of all constructors, before any memory is taken."""
+    make = entry.model_class()
+    known = list(inspect.signature(make).parameters.values())
+    sizes = dict(
+        zip((p.name for p in known), SMALL.get(entry.id) or entry.sizes[max(entry.sizes)], strict=False)
+    )
+    tried = set()
+    for argument in known:
+        depth = argument.annotation.count("Sequence")
+        if not depth and argument.annotation != "int":
+            continue
+        tried.add(argument.name)
+        for wrong in (-2, 10**9, 10**5000, 2.5, "8", True, math.nan, torch.zeros(2)):
+            value = functools.reduce(lambda inner, _: [inner], range(depth), wrong)
+            with pytest.raises(
+                ModelError, match=rf"{make.__name__}: {argument.name} should be a whole number"
+            ):
+                make(**{**sizes, argument.name: value})
+        with pytest.raises(ModelError, match=rf"{make.__name__}: {argument.name} should be a"):
+            make(**{**sizes, argument.name: 0 if depth else -5})
+    assert tried >= set(sizes)
+
+
+@pytest.mark.parametrize("name", ["mlp_ratio", "drop_path_rate"])
+@pytest.mark.parametrize("wrong", [-1, 10**9, math.nan, math.inf, "1", True])
+def test_fractions_that_no_model_can_have_are_named(name, wrong):
+    with pytest.raises(ModelError, match=name):
+        zoo.entry("stf").model_class()(**{name: wrong})
+
+
+def test_classes_of_others_have_rules_of_their_own():
+    class Theirs(FactorizedPrior):
+        def __init__(self, N: "int", extra: "int" = 0) -> None:
+            super().__init__(N, N + extra)
+
+    assert Theirs(4, extra=-1).M == 3
+    with pytest.raises(ModelError, match="Same: N should be"):
+        type("Same", (FactorizedPrior,), {"__module__": "mine"})(0, 4)
 
 
 class TestComplexity:

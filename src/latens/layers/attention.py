@@ -163,7 +163,9 @@ class DropPath(nn.Module):
     def __init__(self, rate: float = 0.0) -> None:
         super().__init__()
         if not 0 <= rate < 1:
-            raise ModelError(f"the rate of branches that are left out must be from 0 to below 1, not {rate}")
+            raise ModelError(
+                f"drop_path_rate, of branches that are left out, must be from 0 to below 1, not {rate}"
+            )
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:

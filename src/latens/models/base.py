@@ -6,6 +6,8 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from inspect import signature
+from numbers import Integral, Real
 from operator import index
 from typing import Any, Self, cast
 
@@ -61,6 +63,11 @@ class CompressionModel(nn.Module):
     inexact: str = ""
     _scales: tuple[float, float, int] = (SCALES_MIN, SCALES_MAX, SCALES_LEVELS)
     """Of the Gaussian tables; see :func:`get_scale_table`."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        # Before any constructor: PyTorch's own errors come late, and do not say which argument was wrong.
+        _check_arguments(cls, args, kwargs)
+        return super().__new__(cls)
 
     def __init__(
         self, entropy_bottleneck_channels: int | None = None, init_weights: bool | None = None
@@ -359,6 +366,60 @@ def decoded_exactly(
     from latens.convert import published
 
     return published.decompress(model, strings, shape, level)
+
+
+_LARGEST = 4096
+"""Channels, layers or parts that a model may be asked to have."""
+
+_LEAST = {"max_support_slices": -1}
+"""Smallest values of sizes that may be below 1."""
+
+
+def _check_arguments(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Check the numbers that a model of Latens is made with, by what its constructor says that they are.
+
+    Classes of others have rules of their own. What is missing or surplus, Python itself refuses.
+
+    Raises:
+        ModelError: a number that is none, or out of range; the message has the name of the argument.
+    """
+    make = cast(Any, cls).__init__
+    if not make.__module__.startswith("latens."):
+        return
+    parameters = signature(make).parameters
+    for name, value in (dict(zip(list(parameters)[1:], args, strict=False)) | kwargs).items():
+        kind = str(parameters[name].annotation) if name in parameters else ""
+        if value is None and kind.endswith("| None"):
+            continue
+        if kind.startswith(("int", "Sequence")):
+            _check_sizes(f"{cls.__name__}: {name}", value, _LEAST.get(name, 1), kind.count("Sequence"))
+        elif kind == "float" and not (_is_a(Real, value) and -_LARGEST <= value <= _LARGEST):
+            raise ModelError(f"{cls.__name__}: {name} should be a number, not {_shown(value)}")
+
+
+def _check_sizes(name: str, value: Any, least: int, depth: int) -> None:
+    """Check a size, or lists of sizes; ``depth`` is how many lists are around each."""
+    if not depth:
+        if not (_is_a(Integral, value) and least <= value <= _LARGEST):
+            raise ModelError(
+                f"{name} should be a whole number from {least} to {_LARGEST}, not {_shown(value)}"
+            )
+        return
+    if not isinstance(value, Sequence) or isinstance(value, (str, bytes)) or len(value) > _LARGEST:
+        raise ModelError(f"{name} should be a list of at most {_LARGEST}, not {_shown(value)}")
+    for part in value:
+        _check_sizes(name, part, least, depth - 1)
+
+
+def _is_a(kind: type, value: Any) -> bool:
+    """Whether it is a number of this kind; True and False are none here."""
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _shown(value: Any) -> str:
+    """A few characters of it; Python refuses to print numbers of thousands of digits."""
+    digits = isinstance(value, int) and value.bit_length() > 64
+    return f"one of {value.bit_length()} bits" if digits else repr(value)[:80]
 
 
 def _check_weights(state_dict: object) -> None:

@@ -289,7 +289,7 @@ class SymmetricalTransFormer(_WindowSlices):
         context: widths of the hidden layers of the context networks.
 
     Raises:
-        ModelError: sizes that do not divide each other, or not four resolutions.
+        ModelError: sizes out of range or that do not divide each other, or not four resolutions.
     """
 
     def __init__(
@@ -306,7 +306,9 @@ class SymmetricalTransFormer(_WindowSlices):
     ) -> None:
         super().__init__(**kwargs)
         if len(depths) != 4 or len(num_heads) != 4:
-            raise ModelError(f"depths and heads must be four each, not {depths} and {num_heads}")
+            raise ModelError(f"depths and num_heads must be four each, not {depths} and {num_heads}")
+        if not 1 / embed_dim <= mlp_ratio <= 64:
+            raise ModelError(f"mlp_ratio must leave a channel and be at most 64, not {mlp_ratio}")
         self.embed_dim, self.M = embed_dim, 8 * embed_dim
         self.depths, self.num_heads, self.window_size = tuple(depths), tuple(num_heads), window_size
         self.mlp_ratio = mlp_ratio
