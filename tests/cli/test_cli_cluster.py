@@ -39,7 +39,7 @@ def png(seed: int) -> bytes:
 
 def worker(weights: Path) -> work_.Encode:
     return work_.Encode(
-        None, None, None, None, None, str(weights), None, 1, False, 0, "photo", True, None, 1 << 20, False,
+        None, None, None, None, None, str(weights), None, 1, False, 0, "photo", None, True, None, 1 << 20, False,
         files.Inputs(()), False,
     )  # fmt: skip
 
