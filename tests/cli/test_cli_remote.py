@@ -169,6 +169,126 @@ def test_archives_are_folders(latens: Run, work: Path, model: Any, kind: str) ->
     assert "no such file" in latens("encode", "-r", f"none.{kind}", "-o", "none").err
 
 
+def _packed(path: Path) -> dict[str, bytes]:
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path) as zipped:
+            return {name: zipped.read(name) for name in zipped.namelist()}
+    with tarfile.open(path) as tar:
+        return {about.name: tar.extractfile(about).read() for about in tar if about.isreg()}  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_results_go_into_an_archive(latens: Run, fails: Fails, work: Path, model: Any, kind: str) -> None:
+    for number, name in enumerate(("in/a.png", "in/b/c.png", "in/b/d.png")):
+        (work / name).parent.mkdir(parents=True, exist_ok=True)
+        (work / name).write_bytes(png(number))
+    (work / "in/bad.png").write_bytes(b"no picture")
+    assert latens("encode", "-r", "in", "-o", "out", *model).code == 2
+    assert latens("encode", "-r", "in", "-o", f"out.{kind}", "--jobs", "3", *model).code == 2  # for bad.png
+    packed = _packed(work / f"out.{kind}")
+    assert packed == {name: (work / "out" / name).read_bytes() for name in ("a.ltn", "b/c.ltn", "b/d.ltn")}
+    assert not list(work.glob(".latens-*"))
+    # From one into another, and the same bytes whenever it is made.
+    result = latens("decode", "-r", f"out.{kind}", "-o", "back.zip", "--jobs", "1", *model)
+    assert result.code == 0
+    assert f"out.{kind} -> back.zip/b/c.png" in result.err
+    assert latens("decode", "-r", "out", "-o", "back", *model).code == 0
+    assert _packed(work / "back.zip") == {
+        name: (work / "back" / name).read_bytes() for name in ("a.png", "b/c.png", "b/d.png")
+    }
+    first = (work / "back.zip").read_bytes()
+    assert latens("decode", "-r", f"out.{kind}", "-o", "back.zip", "--jobs", "1", "--force", *model).code == 0
+    assert (work / "back.zip").read_bytes() == first
+    # What must not be.
+    kept = (work / f"out.{kind}").read_bytes()
+    assert "exists already" in fails("encode", "-r", "in", "-o", f"out.{kind}", *model)
+    assert "also an input" in fails("decode", "-r", f"out.{kind}", "-o", f"out.{kind}", "--force", *model)
+    for more in (["--manifest", "m.jsonl"], ["--skip-existing"], ["--ray"]):
+        assert "in one piece" in fails("encode", "-r", "in", "-o", f"new.{kind}", *more, *model)
+    assert (work / f"out.{kind}").read_bytes() == kept
+    # Nothing comes of nothing, and a single picture goes in as well.
+    assert latens("encode", "in/bad.png", "-o", f"new.{kind}", *model).code == 2
+    assert not (work / f"new.{kind}").exists()
+    assert latens("encode", "in/a.png", "-o", f"new.{kind}", *model).code == 0
+    assert _packed(work / f"new.{kind}") == {"a.ltn": packed["a.ltn"]}
+    (work / "folder.tar").mkdir()
+    assert latens("encode", "in/a.png", "-o", "folder.tar", *model).code == 0
+    assert (work / "folder.tar/a.ltn").is_file()
+
+
+def test_a_stopped_archive_leaves_nothing(
+    latens: Run, work: Path, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (work / "in").mkdir()
+    for number in range(3):
+        (work / f"in/{number}.png").write_bytes(png(number))
+    from latens.cli.archive import Archive
+
+    add = Archive.add
+
+    def stopped(self: Archive, member: str, data: Any) -> None:
+        add(self, member, data)
+        if member.startswith("1"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Archive, "add", stopped)
+    assert latens("encode", "-r", "in", "-o", "out.tar", "--jobs", "1", *model).code == 130
+    assert sorted(path.name for path in work.iterdir() if path.suffix != ".safetensors") == ["in"]
+
+
+def test_hostile_archives(latens: Run, work: Path, model: Any) -> None:
+    """Names that lead elsewhere, links, devices, and sizes that are not true: told, and nothing is written outside."""
+    outside = work / "outside.png"
+    outside.write_bytes(png(1))
+    good = png(0)
+    with tarfile.open(work / "bad.tar", "w") as tar:
+        for name, kind in (
+            ("good.png", tarfile.REGTYPE),
+            ("/etc/absolute.png", tarfile.REGTYPE),
+            ("a/../../up.png", tarfile.REGTYPE),
+            ("back\\..\\slash.png", tarfile.REGTYPE),
+            ("link.png", tarfile.SYMTYPE),
+            ("hard.png", tarfile.LNKTYPE),
+            ("device.png", tarfile.CHRTYPE),
+        ):
+            about = tarfile.TarInfo(name)
+            about.type, about.linkname = kind, str(outside)
+            about.size = len(good) if kind == tarfile.REGTYPE else 0
+            tar.addfile(about, io.BytesIO(good))
+    before = {path for path in work.parent.rglob("*") if "out" not in path.name}
+    result = latens("encode", "-r", "bad.tar", "-o", "out.tar", *model)
+    assert result.code == 2
+    assert set(_packed(work / "out.tar")) == {"good.ltn", "etc/absolute.ltn"}
+    assert result.err.count("its name") == 2
+    for word in ("link.png", "hard.png", "device.png"):
+        assert word not in result.err
+    assert {path for path in work.parent.rglob("*") if "out" not in path.name} == before
+    about = tarfile.TarInfo("huge.png")
+    about.size = 1 << 40
+    (work / "huge.tar").write_bytes(about.tobuf() + bytes(2048))
+    with zipfile.ZipFile(work / "huge.zip", "w", zipfile.ZIP_DEFLATED) as zipped:
+        zipped.writestr("bomb.png", bytes(1 << 27))
+    for kind in ("tar", "zip"):
+        result = latens("encode", "-r", f"huge.{kind}", "-o", "none", "--max-pixels", "1000", *model)
+        assert result.code == 2
+        assert f"huge.{kind}: " in result.err
+    assert not list(work.glob("none/*"))
+
+
+def test_an_archive_in_a_bucket(latens: Run, fails: Fails, bucket: Any, work: Path, model: Any) -> None:
+    for number in range(2):
+        bucket.put_object(Key=f"in/{number}.png", Body=png(number))
+    here = f"s3://{bucket.name}"
+    for suffix in ("zip", "tar"):
+        name = f"{here}/shard-0.{suffix}"
+        assert latens("encode", "-r", f"{here}/in", "-o", name, *model).code == 0
+        (work / f"got.{suffix}").write_bytes(bucket.Object(f"shard-0.{suffix}").get()["Body"].read())
+        assert sorted(_packed(work / f"got.{suffix}")) == ["0.ltn", "1.ltn"]
+        assert "exists already" in fails("encode", "-r", f"{here}/in", "-o", name, *model)
+        assert latens("decode", "-r", name, "-o", "pictures", "--force", *model).code == 0
+        assert sorted(path.name for path in (work / "pictures").iterdir()) == ["0.png", "1.png"]
+
+
 def test_shards_in_a_bucket(latens: Run, bucket: Any, model: Any) -> None:
     for shard in range(2):
         packed = io.BytesIO()

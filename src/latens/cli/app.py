@@ -42,7 +42,7 @@ from latens.cli.options import (
     WeightsDir,
 )
 from latens.errors import ImageError, LatensError, ModelError, OutputError, TargetError
-from latens.io import printable
+from latens.io import printable, remote
 
 if TYPE_CHECKING:
     from latens.zoo import Row
@@ -68,7 +68,10 @@ Sources = Annotated[
 Output = Annotated[
     str | None,
     typer.Option(
-        "--output", "-o", help="File or folder to write; beside the input by default. '-' is standard output."
+        "--output",
+        "-o",
+        help="File or folder to write, or a .zip or .tar file in place of a folder; beside the input by default. '-' "
+        "is standard output.",
     ),
 ]
 MaxPixels = Annotated[
@@ -298,6 +301,12 @@ def _batch(
         raise ImageError("standard input and output are of this machine only; name files with --ray")
     if command == "encode":
         _check_suffix(inputs or [], output)
+    apart = ray is not None or manifest is not None or skip_existing
+    if apart and output is not None and files.is_archive(remote.local(output)):
+        raise OutputError(
+            f"{printable(output)}: an archive is made in one piece, on one machine; leave --ray, --manifest and "
+            "--skip-existing out, or name a folder"
+        )
     with ExitStack() as stack:
         record = None
         if manifest is not None:
@@ -309,6 +318,8 @@ def _batch(
             recursive=recursive, suffixes=suffixes if recursive else (), watched=watched, skip_existing=skip_existing,
             listed=listed, done=record.done if record else (), begun=record.begun if record else (),
         )  # fmt: skip
+        if plan.archive is not None:
+            stack.enter_context(plan.archive)
         worker.inputs, worker.lone = plan.inputs, not quiet and len(plan.jobs) == 1
         if isinstance(worker, work.Decode):
             for job in plan.jobs:

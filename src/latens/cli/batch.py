@@ -136,7 +136,8 @@ def run(
         else:
             waiting.append(job)
     if many:
-        targets = (j.target for j in waiting if j.target != files.STANDARD and not remote.is_remote(j.target))
+        local = (j for j in waiting if j.archive is None and not remote.is_remote(j.target))
+        targets = (j.target for j in local if j.target != files.STANDARD)
         for folder in {os.path.dirname(target) or "." for target in targets}:  # noqa: PTH120
             remove_leftovers(folder)
     started = time.perf_counter()

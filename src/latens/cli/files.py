@@ -12,11 +12,14 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from latens import format as ltn
 from latens.errors import FormatError, ImageError, LatensError, OutputError
 from latens.io import TemporaryOutput, UnfinishedOutput, atomic_write, check_output, printable, remote
+
+if TYPE_CHECKING:
+    from latens.cli.archive import Archive
 
 STANDARD = "-"
 EXIT_SALVAGED = 3
@@ -60,6 +63,7 @@ class Job:
         problem: why it cannot be done; empty if it can.
         size: bytes of the source, where they were told with its name.
         span: where the source lies in the archive that its name ends with, if that is known.
+        archive: what the result is put into, under the part of the target behind its name.
     """
 
     source: str
@@ -71,6 +75,7 @@ class Job:
     problem: str = ""
     size: int | None = None
     span: remote.Span | None = None
+    archive: Archive | None = None
 
     @property
     def remote(self) -> bool:
@@ -100,6 +105,7 @@ class Plan:
         unsupported: how many of these have which of the suffixes that were to be watched.
         links: how many links to folders were met, which nobody follows.
         problems: folders that could not be looked through, and why.
+        archive: what results are put into, if it is no folder.
     """
 
     jobs: list[Job]
@@ -109,6 +115,7 @@ class Plan:
     unsupported: Mapping[str, int] = field(default_factory=dict)
     links: int = 0
     problems: list[str] = field(default_factory=list)
+    archive: Archive | None = None
 
 
 def shown(source: str) -> str:
@@ -154,8 +161,9 @@ def plan(
     """The jobs of a command, all of them checked; nothing is written.
 
     One source may go to a file, or to standard output; several go to a folder, or each beside its source. A folder is
-    made if ``output`` names it; that of a file has to be there. Of a folder that is a source, what is below it goes
-    to the same place below the output.
+    made if ``output`` names it; that of a file has to be there. An output that ends in ``.zip`` or ``.tar``, and is no
+    folder, stands for one, and is made as one file. Of a folder that is a source, what is below it goes to the same
+    place below the output.
 
     Args:
         sources: files, ``-``, and with ``recursive`` folders.
@@ -188,11 +196,13 @@ def plan(
         )
         for source in sources
     ]
+    packed = output is not None and is_archive(output)
     is_folder = (
         output is not None
         and not is_null(output)
         and (
-            len(sources) > 1
+            packed
+            or len(sources) > 1
             or any(folders)
             or bool(listed)
             or output.endswith(("/", os.sep))
@@ -239,8 +249,32 @@ def plan(
         target = _target(name, below, output, suffix, is_folder)
         jobs.append(Job(name, target, is_folder, found=True, problem=_leads_out(below)))
     inputs = Inputs(job.source for job in jobs if job.source != STANDARD and not job.remote)
+    archive = _archived(jobs, output, force) if packed and output is not None else None
     jobs = _check(jobs, inputs, suffix, force, skip_existing, done, begun)
-    return Plan(jobs, inputs, any(folders), walk.others, walk.unsupported, walk.links, walk.problems)
+    return Plan(jobs, inputs, any(folders), walk.others, walk.unsupported, walk.links, walk.problems, archive)
+
+
+def is_archive(output: str) -> bool:
+    """Whether results that go there go into one file."""
+    return remote.archive(output) is not None and "::" not in output and not _is_folder(output)
+
+
+def _archived(jobs: list[Job], output: str, force: bool) -> Archive:
+    """The archive that jobs put their results into."""
+    from latens.cli.archive import Archive
+
+    archive = Archive(output, force)
+    for job in jobs:
+        if _whole(job.source.split("::")[-1]) == _whole(output):
+            raise OutputError(f"{printable(output)}: is also an input; choose another output")
+        job.archive = archive
+        if "\\" in job.target[len(output) :] and os.sep == "/":
+            job.problem = job.problem or "its name could lead out of its folder elsewhere"
+    return archive
+
+
+def _member(job: Job, archive: Archive) -> str:
+    return job.target[len(archive.name) :].replace(os.sep, "/").lstrip("/")
 
 
 def _target(source: str, below: str, output: str | None, suffix: str, is_folder: bool) -> str:
@@ -438,12 +472,14 @@ def _check(
         job.exists = (job.source, job.target) in done
         job.replaces = (job.source, job.target) in begun
     stores = [
-        job.target for job in jobs if remote.is_remote(job.target) and not job.exists and not job.replaces
+        job.target
+        for job in jobs
+        if remote.is_remote(job.target) and not (job.exists or job.replaces or job.archive)
     ]
     there = remote.sizes(stores) if stores and not force else {}
     sources = {job.source for job in jobs if job.remote}
     for job in jobs:
-        if job.target == STANDARD or is_null(job.target) or job.problem or job.exists:
+        if job.target == STANDARD or is_null(job.target) or job.problem or job.exists or job.archive:
             continue
         is_store = remote.is_remote(job.target)
         size = there.get(job.target) if is_store else _size(job.target)
@@ -765,6 +801,12 @@ def writing(job: Job, force: bool, inputs: Inputs, *, begun: bool = False) -> It
         with Path(os.devnull).open("wb") as null:
             yield null
         return
+    if job.archive is not None:
+        with tempfile.TemporaryFile() as kept:
+            yield cast(BinaryIO, kept)
+            job.archive.add(_member(job, job.archive), cast(BinaryIO, kept))
+            kept.seek(0, os.SEEK_END)
+        return
     if remote.is_remote(job.target):
         with tempfile.TemporaryFile() as kept:
             yield cast(BinaryIO, kept)
@@ -808,6 +850,9 @@ def write(job: Job, data: bytes, force: bool, inputs: Inputs) -> None:
         return
     if job.target == STANDARD:
         to_standard_output(data)
+        return
+    if job.archive is not None:
+        job.archive.add(_member(job, job.archive), data)
         return
     if remote.is_remote(job.target):
         remote.store(job.target, data)

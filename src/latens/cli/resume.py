@@ -59,7 +59,8 @@ class Note:
 @contextmanager
 def beside(job: files.Job, identity: str) -> Iterator[Note | None]:
     """The note for a job's result; None where there can be none. It is removed when nothing is left to go on with."""
-    if job.target == files.STANDARD or files.is_null(job.target) or remote.is_remote(job.target):
+    remotely = remote.is_remote(job.target) or job.archive is not None
+    if job.target == files.STANDARD or files.is_null(job.target) or remotely:
         yield None
         return
     part = Path(job.target + ".part")

@@ -224,17 +224,17 @@ def fetch(name: str, span: Span | None, limit: int) -> bytes:
     with _reading(name):
         if span is not None:
             offset, size = span
-            _check_size(size, limit)
+            _check_size(name, size, limit)
             return _range(name.split("::", 1)[1], offset, size)
         with _locked(name):
             files, path = _store(name)
             size = files.info(path).get("size")
-            _check_size(size or 0, limit)
+            _check_size(name, size or 0, limit)
             if size is not None:
                 return bytes(files.cat_file(path))
             with files.open(path, "rb") as file:
                 data = bytes(file.read(limit + 1))
-        _check_size(len(data), limit)
+        _check_size(name, len(data), limit)
         return data
 
 
@@ -336,9 +336,9 @@ def _locked(name: str) -> Iterator[None]:
         yield
 
 
-def _check_size(size: int, limit: int) -> None:
+def _check_size(name: str, size: int, limit: int) -> None:
     if size > limit:
-        raise LimitError(f"more than {limit} bytes of input")
+        raise LimitError(f"{printable(name)}: more than {limit} bytes of input")
 
 
 @contextmanager
