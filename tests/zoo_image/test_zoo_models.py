@@ -316,6 +316,8 @@ def test_classes_of_others_have_rules_of_their_own():
             super().__init__(N, N + extra)
 
     assert Theirs(4, extra=-1).M == 3
+    Theirs.__init__.__module__ = None  # as of classes in code that is no module
+    assert Theirs(4, extra=-1).M == 3
     with pytest.raises(ModelError, match="Same: N should be"):
         type("Same", (FactorizedPrior,), {"__module__": "mine"})(0, 4)
 

@@ -384,7 +384,7 @@ def _check_arguments(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -
         ModelError: a number that is none, or out of range; the message has the name of the argument.
     """
     make = cast(Any, cls).__init__
-    if not make.__module__.startswith("latens."):
+    if not str(make.__module__).startswith("latens."):  # None where code is run that is no module
         return
     parameters = signature(make).parameters
     for name, value in (dict(zip(list(parameters)[1:], args, strict=False)) | kwargs).items():
